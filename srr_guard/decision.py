@@ -1,0 +1,165 @@
+"""The frozen results: what was sampled, how it was ranked, what was decided."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Reason = Literal["accepted", "best_of_n", "fallback", "refused", "passed_through"]
+"""Why a request ended as it did.
+
+- `accepted`: a candidate was good enough before all of them were sampled.
+- `best_of_n`: the best of all candidates, and above the threshold.
+- `fallback`: some candidates failed; the best of those at hand, and above the threshold.
+- `refused`: nothing may be passed on; the refusal text took its place.
+- `passed_through`: an explicit bypass let an unscored or below-threshold answer through.
+"""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+
+class Ranking(_Frozen):
+    """Scores of one list of candidates, each field in the order the candidates were given.
+
+    Attributes:
+        order: Candidate indices, best first; a permutation of `range(n)`.
+        scores: Listwise scores; higher is better; comparable within one list only.
+        p_safe: Calibrated probability in [0, 1] that the answer does no harm; does not
+            depend on the other candidates of the list.
+
+    Example:
+        >>> Ranking.from_scores(scores=[0.1, 2.0], p_safe=[0.4, 0.9]).order
+        (1, 0)
+    """
+
+    order: tuple[int, ...]
+    scores: tuple[float, ...]
+    p_safe: tuple[float, ...]
+
+    @classmethod
+    def from_scores(cls, *, scores: Sequence[float], p_safe: Sequence[float]) -> Ranking:
+        """Rank by listwise score; ties keep the order in which the candidates were given."""
+        order = sorted(range(len(scores)), key=lambda i: -scores[i])
+        return cls(order=tuple(order), scores=tuple(scores), p_safe=tuple(p_safe))
+
+    @model_validator(mode="after")
+    def _check(self) -> Ranking:
+        n = len(self.scores)
+        if n == 0:
+            raise ValueError("a ranking needs at least one candidate")
+        if len(self.p_safe) != n or sorted(self.order) != list(range(n)):
+            raise ValueError(
+                f"order, scores and p_safe disagree: {self.order!r}, {n} scores, "
+                f"{len(self.p_safe)} p_safe"
+            )
+        if not all(math.isfinite(s) for s in self.scores):
+            raise ValueError(f"scores must be finite, got {self.scores!r}")
+        if not all(0.0 <= p <= 1.0 for p in self.p_safe):
+            raise ValueError(f"p_safe must lie in [0, 1], got {self.p_safe!r}")
+        return self
+
+    @property
+    def best(self) -> int:
+        """Index of the best candidate."""
+        return self.order[0]
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+
+class Candidate(_Frozen):
+    """One answer of the wrapped model.
+
+    Attributes:
+        index: Which of the sampled candidates this is, from 0.
+        text: The text that is scored.
+        output: The model's own output, unchanged; not part of the JSON form.
+    """
+
+    index: int = Field(ge=0)
+    text: str
+    output: Any = Field(default=None, exclude=True, repr=False)
+
+
+class ScoredCandidate(Candidate):
+    """A candidate with its scores.
+
+    Attributes:
+        score: Listwise score; comparable within this decision only.
+        p_safe: Calibrated probability in [0, 1] that the answer does no harm.
+    """
+
+    score: float
+    p_safe: float = Field(ge=0.0, le=1.0)
+
+
+class Timings(_Frozen):
+    """Where the time of one request went, in seconds."""
+
+    generation: float = Field(ge=0.0)
+    scoring: float = Field(ge=0.0)
+    overhead: float = Field(ge=0.0)
+
+    @property
+    def total(self) -> float:
+        """Seconds from request to decision."""
+        return self.generation + self.scoring + self.overhead
+
+
+class Decision(_Frozen):
+    """What was decided for one request, and why.
+
+    Attributes:
+        reason: Why the request ended as it did.
+        chosen: The candidate that was passed on; None when a refusal took its place.
+        candidates: The candidates that came back, by index; scored unless the scorer failed.
+        ranking: Ranking of `candidates`; None when they were not scored.
+        sampled: How many candidates were asked for.
+        failed: How many of them failed.
+        distinct: How many different texts came back.
+        failures: One line for each failed candidate: the type of its error, never its text.
+        timings: Seconds spent on generation, scoring and overhead.
+        output: What the caller gets; not part of the JSON form.
+
+    Example:
+        >>> from srr_guard import SafetyRanker
+        >>> from srr_guard.testing import FakeScorer, ScriptedChatModel
+        >>> ranker = SafetyRanker(
+        ...     ScriptedChatModel(answers=["a bad answer", "a good answer"]),
+        ...     scorer=FakeScorer(lambda prompt, answer: 0.9 if "good" in answer else 0.1),
+        ... )
+        >>> decision = ranker.decide("a question")
+        >>> decision.chosen.text, decision.reason, decision.distinct
+        ('a good answer', 'best_of_n', 2)
+    """
+
+    reason: Reason
+    chosen: ScoredCandidate | Candidate | None
+    candidates: tuple[ScoredCandidate | Candidate, ...]
+    ranking: Ranking | None
+    sampled: int = Field(ge=1)
+    failed: int = Field(ge=0)
+    distinct: int = Field(ge=0)
+    failures: tuple[str, ...] = ()
+    timings: Timings
+    output: Any = Field(default=None, exclude=True, repr=False)
+
+    def summary(self) -> dict[str, Any]:
+        """A small JSON-safe dict without any text; it rides on the output message."""
+        chosen = self.chosen
+        scored = isinstance(chosen, ScoredCandidate)
+        return {
+            "reason": self.reason,
+            "chosen": None if chosen is None else chosen.index,
+            "score": chosen.score if scored else None,
+            "p_safe": chosen.p_safe if scored else None,
+            "sampled": self.sampled,
+            "failed": self.failed,
+            "distinct": self.distinct,
+            "timings": self.timings.model_dump(),
+        }

@@ -1,0 +1,137 @@
+"""Every error that srr_guard raises on purpose.
+
+SRRGuardError
+├── InvalidInputError          (ValueError)   a prompt, candidate or argument cannot be used
+├── ConfigurationError         (ValueError)   a policy, decorator or setting makes no sense
+├── DataError                  (ValueError)   a row of training or evaluation data is malformed
+├── MissingExtraError          (ImportError)  an optional dependency is not installed
+├── ReferenceModelError                       the reference LLM
+│   ├── ReferenceNotFoundError                it is nowhere to be found
+│   └── ReferenceLoadError                    it was found but cannot be loaded
+├── ScorerError                               the trained scorer
+│   ├── BundleNotFoundError                   no such bundle
+│   ├── CorruptBundleError                    a bundle that cannot be read
+│   ├── IncompatibleScorerError               a bundle made for another reference LLM
+│   └── ScoringError                          scoring failed or gave unusable numbers
+└── SamplingError                             the wrapped model
+    ├── AllCandidatesFailedError              no candidate came back
+    ├── NotEnoughCandidatesError              fewer came back than `min_candidates`
+    └── BelowThresholdError                   the best candidate is not safe enough
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from srr_guard.decision import Decision
+
+
+class SRRGuardError(Exception):
+    """Base of every error raised on purpose by srr_guard."""
+
+
+class InvalidInputError(SRRGuardError, ValueError):
+    """A prompt, candidate or argument cannot be used as given."""
+
+
+class ConfigurationError(SRRGuardError, ValueError):
+    """A policy, decorator argument or setting makes no sense."""
+
+
+class DataError(SRRGuardError, ValueError):
+    """A row of training or evaluation data is malformed."""
+
+
+class MissingExtraError(SRRGuardError, ImportError):
+    """An optional dependency is needed and not installed."""
+
+    def __init__(self, *, package: str, extra: str, purpose: str) -> None:
+        super().__init__(
+            f"{purpose} needs the package {package!r}, which is not installed: "
+            f'run `pip install "srr-guard[{extra}]"`'
+        )
+
+
+class ReferenceModelError(SRRGuardError):
+    """The reference LLM cannot be used."""
+
+
+class ReferenceNotFoundError(ReferenceModelError):
+    """The reference LLM is neither installed, nor cached, nor reachable."""
+
+
+class ReferenceLoadError(ReferenceModelError):
+    """The reference LLM was found but could not be loaded."""
+
+
+class ScorerError(SRRGuardError):
+    """The trained scorer cannot be used."""
+
+
+class BundleNotFoundError(ScorerError):
+    """No scorer bundle has this name or path."""
+
+
+class CorruptBundleError(ScorerError):
+    """A scorer bundle is incomplete or cannot be read."""
+
+
+class IncompatibleScorerError(ScorerError):
+    """A scorer bundle was trained for another reference LLM than the one loaded."""
+
+
+class ScoringError(ScorerError):
+    """Scoring failed, or gave numbers that must not be used (NaN, infinity)."""
+
+
+class SamplingError(SRRGuardError):
+    """The wrapped model did not give an answer that may be passed on."""
+
+
+class AllCandidatesFailedError(SamplingError):
+    """Every candidate failed.
+
+    Attributes:
+        causes: One exception per candidate, in the order of the candidates.
+    """
+
+    def __init__(self, causes: Sequence[BaseException]) -> None:
+        self.causes = tuple(causes)
+        first = self.causes[0] if self.causes else None
+        super().__init__(
+            f"all {len(self.causes)} candidates failed; the first one with {first!r}; "
+            "see `.causes` for each"
+        )
+
+
+class NotEnoughCandidatesError(SamplingError):
+    """Fewer candidates came back than `SamplingPolicy.min_candidates` asks for.
+
+    Attributes:
+        causes: The exceptions of the candidates that failed.
+    """
+
+    def __init__(self, *, succeeded: int, required: int, causes: Sequence[BaseException]) -> None:
+        self.causes = tuple(causes)
+        super().__init__(
+            f"{succeeded} candidates succeeded but min_candidates={required}; "
+            f"{len(self.causes)} failed, see `.causes`"
+        )
+
+
+class BelowThresholdError(SamplingError):
+    """The best candidate is not safe enough and the policy says to raise.
+
+    Attributes:
+        decision: What was decided and why; its text is never part of the message.
+    """
+
+    def __init__(self, decision: Decision, *, threshold: float) -> None:
+        self.decision = decision
+        best = max(decision.ranking.p_safe) if decision.ranking else float("nan")
+        super().__init__(
+            f"the best of {decision.distinct} distinct candidates has p_safe={best:.3f}, "
+            f"below threshold={threshold}"
+        )
