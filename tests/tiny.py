@@ -1,0 +1,131 @@
+"""Tiny causal LMs with random weights, written to a folder in the Hugging Face layout.
+
+They are built in well under a second and load like any reference LLM or chat model:
+
+    from tiny import save_tiny_lm
+
+    @pytest.fixture(scope="session")
+    def tiny_folder(tmp_path_factory):
+        return save_tiny_lm(tmp_path_factory.mktemp("llama"), family="llama")
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+Family = Literal["llama", "gpt2", "qwen2", "gemma"]
+FAMILIES: tuple[Family, ...] = ("llama", "gpt2", "qwen2", "gemma")
+
+CONTROL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+
+CHAT_TEMPLATE = (
+    "{% for m in messages %}"
+    "{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+def save_tiny_lm(
+    folder: Path,
+    *,
+    family: Family = "llama",
+    layers: int = 3,
+    hidden: int = 32,
+    context: int = 512,
+    chat_template: str | None = CHAT_TEMPLATE,
+    seed: int = 0,
+) -> Path:
+    """Write a model with random weights and a byte-level tokenizer.
+
+    Args:
+        folder: An empty folder.
+        family: The architecture.
+        layers: Decoder blocks.
+        hidden: Width of the hidden states; a multiple of 8.
+        context: Most tokens the model takes.
+        chat_template: None leaves the tokenizer without one.
+        seed: Seed of the weights; equal seeds give equal files.
+
+    Returns:
+        The folder.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    tokenizer = tiny_tokenizer(chat_template=chat_template)
+    config = _config(
+        family,
+        layers=layers,
+        hidden=hidden,
+        context=context,
+        vocab_size=len(tokenizer),
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        auto: Any = AutoModelForCausalLM
+        model = auto.from_config(config)
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        model.save_pretrained(folder)
+    finally:
+        if bars:
+            logging.enable_progress_bar()
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def tiny_tokenizer(*, chat_template: str | None = CHAT_TEMPLATE) -> Any:
+    """A byte-level tokenizer: one token for each byte, and the three control tokens."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    names = [*CONTROL_TOKENS, *alphabet]
+    bpe = Tokenizer(models.BPE(vocab={name: i for i, name in enumerate(names)}, merges=[]))
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    bpe.add_special_tokens([AddedToken(name, special=True) for name in CONTROL_TOKENS])
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=bpe,
+        bos_token="<|im_start|>",
+        eos_token="<|im_end|>",
+        pad_token="<|im_end|>",
+        unk_token="<|endoftext|>",
+    )
+    if chat_template is not None:
+        tokenizer.chat_template = chat_template
+    return tokenizer
+
+
+def _config(family: Family, *, layers: int, hidden: int, context: int, **tokens: Any) -> Any:
+    if family == "gpt2":
+        from transformers import GPT2Config
+
+        return GPT2Config(
+            n_layer=layers, n_embd=hidden, n_head=4, n_positions=context, n_inner=64, **tokens
+        )
+    import transformers
+
+    kinds: Any = {
+        "llama": transformers.LlamaConfig,
+        "qwen2": transformers.Qwen2Config,
+        "gemma": transformers.GemmaConfig,
+    }
+    heads = {"head_dim": hidden // 4} if family == "gemma" else {}
+    return kinds[family](
+        num_hidden_layers=layers,
+        hidden_size=hidden,
+        intermediate_size=64,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=context,
+        **heads,
+        **tokens,
+    )
