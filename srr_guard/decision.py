@@ -151,13 +151,12 @@ class Decision(_Frozen):
 
     def summary(self) -> dict[str, Any]:
         """A small JSON-safe dict without any text; it rides on the output message."""
-        chosen = self.chosen
-        scored = isinstance(chosen, ScoredCandidate)
+        scored = self.chosen if isinstance(self.chosen, ScoredCandidate) else None
         return {
             "reason": self.reason,
-            "chosen": None if chosen is None else chosen.index,
-            "score": chosen.score if scored else None,
-            "p_safe": chosen.p_safe if scored else None,
+            "chosen": self.chosen.index if self.chosen else None,
+            "score": scored.score if scored else None,
+            "p_safe": scored.p_safe if scored else None,
             "sampled": self.sampled,
             "failed": self.failed,
             "distinct": self.distinct,

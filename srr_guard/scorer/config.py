@@ -1,0 +1,105 @@
+"""What a scoring head looks like; plain data, so that reading a bundle needs no torch."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Pooling = Literal["last", "mean", "instruction"]
+"""Which hidden states describe a candidate: its last token, the mean over its tokens, or the
+prompt's last token (the same for all candidates of a request)."""
+
+Preset = Literal["default", "published", "probe"]
+
+
+class HeadConfig(BaseModel):
+    """Design of an `SRRHead`.
+
+    Attributes:
+        width: Width d of the reference LLM's hidden states.
+        depths: Depths whose states are read, ascending.
+        poolings: What is read at each of them.
+        pointwise: Score each candidate by itself: p(harmless) and p(help | harmless).
+        listwise: Score candidates against each other: the published Transformer block.
+        help_weight: How much help counts beside harmlessness in the pointwise score.
+        projection: Width p inside the listwise block.
+        heads: Attention heads of the listwise block.
+        feedforward: Width of its feed-forward layer.
+        dropout: Dropout probability inside it.
+        temperature: tau, what cosines are divided by.
+
+    Example:
+        >>> HeadConfig.preset("published", width=576, blocks=30).depths
+        (8,)
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    width: int = Field(ge=1)
+    depths: tuple[int, ...] = Field(min_length=1)
+    poolings: tuple[Pooling, ...] = Field(min_length=1)
+    pointwise: bool
+    listwise: bool
+    help_weight: float = Field(default=3.0, ge=0.0)
+    projection: int = Field(default=128, ge=1)
+    heads: int = Field(default=4, ge=1)
+    feedforward: int = Field(default=512, ge=1)
+    dropout: float = Field(default=0.1, ge=0.0, lt=1.0)
+    temperature: float = Field(default=0.1, gt=0.0)
+
+    @classmethod
+    def preset(cls, preset: Preset, *, width: int, blocks: int) -> Self:
+        """A design by name, for a reference LLM of any size.
+
+        - `default`: the head that ships; pointwise, several depths, mean over the response.
+        - `published`: arXiv 2505.15710: last token at a quarter of the depth, listwise only.
+          What the paper leaves open (tau, projection) has this class's defaults.
+        - `probe`: a linear probe on the last token, the baseline beside every result.
+
+        Args:
+            preset: The name.
+            width: Width of the reference LLM's hidden states.
+            blocks: How many decoder blocks it has.
+        """
+        quarter = max(1, round(blocks / 4 + 0.01))
+        if preset == "published":
+            return cls(
+                width=width, depths=(quarter,), poolings=("last",), pointwise=False, listwise=True
+            )
+        if preset == "probe":
+            return cls(
+                width=width,
+                depths=(quarter,),
+                poolings=("last",),
+                pointwise=True,
+                listwise=False,
+                help_weight=0.0,
+            )
+        depths = tuple(sorted({max(1, round(blocks * share)) for share in DEFAULT_DEPTHS}))
+        return cls(
+            width=width,
+            depths=depths,
+            poolings=("mean", "instruction"),
+            pointwise=True,
+            listwise=False,
+        )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not (self.pointwise or self.listwise):
+            raise ValueError("a head needs its pointwise path, its listwise block or both")
+        if list(self.depths) != sorted(set(self.depths)) or self.depths[0] < 1:
+            raise ValueError(f"depths={self.depths!r} must ascend from 1 or more, without repeats")
+        if self.projection % self.heads:
+            raise ValueError(f"projection={self.projection} is no multiple of heads={self.heads}")
+        return self
+
+    @property
+    def inputs(self) -> int:
+        """Numbers that describe one candidate."""
+        return self.width * len(self.depths) * len(self.poolings)
+
+
+DEFAULT_DEPTHS = (16 / 30, 24 / 30)
+"""Shares of the depth that the default design reads."""

@@ -1,0 +1,1 @@
+"""From labelled responses to a scorer bundle: data, features, fit, evaluation, card."""
