@@ -1,0 +1,230 @@
+"""Stand-ins for tests: a scorer made of a function, a chat model that follows a script.
+
+Neither needs a network, a key or torch, and both work in sync and async code:
+
+    >>> from srr_guard import SafetyRanker
+    >>> scorer = FakeScorer(lambda prompt, answer: 0.1 if "bomb" in answer else 0.9)
+    >>> model = ScriptedChatModel(answers=["a bomb is made of", "I won't help with that."])
+    >>> SafetyRanker(model, scorer=scorer).invoke("How?").content
+    "I won't help with that."
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import re
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from typing import Any
+
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_core.runnables import Runnable
+from langchain_core.utils.function_calling import convert_to_openai_tool
+from pydantic import Field, PrivateAttr
+
+from srr_guard.conversation import Conversation
+from srr_guard.decision import Ranking
+from srr_guard.errors import ConfigurationError, InvalidInputError
+
+__all__ = ["FakeScorer", "ScriptedChatModel"]
+
+
+class FakeScorer:
+    """A scorer whose numbers come from a function.
+
+    Args:
+        fn: Called with the prompt's text and one candidate's text; returns `p_safe`, which
+            is the listwise score as well.
+        delay: Seconds each call of `score` or `ascore` takes.
+        error: Raised by each call in place of a ranking.
+
+    Attributes:
+        calls: The lists of candidates that were scored, one per call.
+
+    Example:
+        >>> scorer = FakeScorer(lambda prompt, answer: 0.9 if prompt in answer else 0.2)
+        >>> scorer.score("tea", ["coffee", "tea, please"]).order
+        (1, 0)
+        >>> scorer.calls
+        [('coffee', 'tea, please')]
+    """
+
+    def __init__(
+        self,
+        fn: Callable[[str, str], float],
+        *,
+        delay: float = 0.0,
+        error: Exception | None = None,
+    ) -> None:
+        self._fn = fn
+        self._delay = delay
+        self._error = error
+        self.calls: list[tuple[str, ...]] = []
+
+    def score(self, conversation: Any, candidates: Sequence[str]) -> Ranking:
+        """Rank candidates.
+
+        Raises:
+            InvalidInputError: The prompt is empty or there are no candidates.
+        """
+        if self._delay:
+            time.sleep(self._delay)
+        return self._rank(conversation, candidates)
+
+    async def ascore(self, conversation: Any, candidates: Sequence[str]) -> Ranking:
+        """Like `score`; the delay does not block the event loop."""
+        if self._delay:
+            await asyncio.sleep(self._delay)
+        return self._rank(conversation, candidates)
+
+    def _rank(self, conversation: Any, candidates: Sequence[str]) -> Ranking:
+        self.calls.append(tuple(candidates))
+        if self._error is not None:
+            raise self._error
+        if not candidates:
+            raise InvalidInputError("the list of candidates is empty: give it at least one")
+        prompt = Conversation.of(conversation).prompt
+        p_safe = [float(self._fn(prompt, text)) for text in candidates]
+        return Ranking.from_scores(scores=p_safe, p_safe=p_safe)
+
+
+class ScriptedChatModel(BaseChatModel):
+    """A chat model that gives the answers of a script, one per call, over and over.
+
+    It is sync and async, streams word by word, and takes tools (and ignores them). Copies
+    (`bind_tools`, `model_copy`) share one place in the script; calls from several threads
+    each get the next answer.
+
+    Attributes:
+        answers: str, AIMessage, or an exception to raise; an AIMessage keeps its tool calls
+            and usage.
+        delay: Seconds each call takes, or one figure per answer, in the same rotation.
+
+    Raises:
+        ConfigurationError: There are no answers, or the list of delays is empty.
+
+    Example:
+        >>> model = ScriptedChatModel(answers=["one", "two"])
+        >>> [model.invoke("count").content for _ in range(3)]
+        ['one', 'two', 'one']
+        >>> model.calls
+        3
+        >>> [chunk.content for chunk in ScriptedChatModel(answers=["to be"]).stream("?")]
+        ['to', ' ', 'be']
+    """
+
+    answers: list[Any] = Field(repr=False)
+    delay: float | list[float] = 0.0
+
+    _place: itertools.count[int] = PrivateAttr(default_factory=itertools.count)
+    _seen: list[list[BaseMessage]] = PrivateAttr(default_factory=list)
+
+    def __init__(self, **data: Any) -> None:
+        super().__init__(**data)
+        if not self.answers:
+            raise ConfigurationError("answers=[] leaves nothing to say: give at least one answer")
+        if self.delay == []:
+            raise ConfigurationError("delay=[] has no figure: give a number or one per answer")
+
+    @property
+    def calls(self) -> int:
+        """How many calls were made so far, over all copies."""
+        return len(self._seen)
+
+    @property
+    def seen(self) -> list[list[BaseMessage]]:
+        """The messages of each call."""
+        return list(self._seen)
+
+    @property
+    def _llm_type(self) -> str:
+        return "scripted"
+
+    def bind_tools(self, tools: Sequence[Any], **kwargs: Any) -> Runnable[Any, AIMessage]:
+        """Bind tools; the script decides what is called."""
+        return self.bind(tools=[convert_to_openai_tool(tool) for tool in tools], **kwargs)
+
+    def _next(self, messages: list[BaseMessage]) -> tuple[Any, float]:
+        place = next(self._place)
+        self._seen.append(messages)
+        delay = self.delay[place % len(self.delay)] if isinstance(self.delay, list) else self.delay
+        return self.answers[place % len(self.answers)], delay
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        answer, delay = self._next(messages)
+        if delay:
+            time.sleep(delay)
+        return ChatResult(generations=[ChatGeneration(message=_message(answer))])
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        answer, delay = self._next(messages)
+        if delay:
+            await asyncio.sleep(delay)
+        return ChatResult(generations=[ChatGeneration(message=_message(answer))])
+
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        answer, delay = self._next(messages)
+        if delay:
+            time.sleep(delay)
+        for chunk in _chunks(_message(answer)):
+            if run_manager is not None:
+                run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+            yield chunk
+
+    async def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        answer, delay = self._next(messages)
+        if delay:
+            await asyncio.sleep(delay)
+        for chunk in _chunks(_message(answer)):
+            if run_manager is not None:
+                await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+            yield chunk
+
+
+def _message(answer: Any) -> AIMessage:
+    if isinstance(answer, BaseException):
+        raise answer
+    # A copy: LangChain writes the run's id and metadata into the message it is given.
+    return answer.model_copy(deep=True) if isinstance(answer, AIMessage) else AIMessage(answer)
+
+
+def _chunks(message: AIMessage) -> list[ChatGenerationChunk]:
+    """Word by word when the content is text; the last piece carries everything else."""
+    words = re.findall(r"\s+|\S+", message.content) if isinstance(message.content, str) else []
+    last = AIMessageChunk(
+        content=words[-1] if words else message.content,
+        tool_calls=message.tool_calls,
+        usage_metadata=message.usage_metadata,
+        response_metadata=message.response_metadata,
+        chunk_position="last",
+    )
+    pieces = [AIMessageChunk(content=word) for word in words[:-1]] + [last]
+    return [ChatGenerationChunk(message=piece) for piece in pieces]
