@@ -116,6 +116,25 @@ def load_blocks(
     return model.to(device).eval().requires_grad_(False), total
 
 
+def load_causal_lm(folder: Path, *, device: torch.device, dtype: torch.dtype) -> Any:
+    """Load a whole causal LM, LM head included, in evaluation mode.
+
+    Args:
+        folder: A model folder.
+        device: Where the weights go.
+        dtype: Their precision.
+
+    Raises:
+        ReferenceLoadError: It cannot be read, or is no causal LM.
+    """
+    from transformers import AutoModelForCausalLM
+
+    auto: Any = AutoModelForCausalLM
+    with _loading(folder):
+        model = auto.from_pretrained(str(folder), dtype=dtype, local_files_only=True)
+        return model.to(device).eval().requires_grad_(False)
+
+
 def decoder_blocks(model: nn.Module) -> nn.ModuleList:
     """The list of decoder blocks, found by its length; no architecture is named.
 

@@ -1,0 +1,345 @@
+"""Sample answers from a local causal LM, on the one thread that owns such models."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from srr_guard._threads import Workers
+from srr_guard.conversation import Conversation
+from srr_guard.errors import ConfigurationError, ReferenceLoadError
+from srr_guard.reference.source import ReferenceSource, resolve_reference
+from srr_guard.reference.template import PromptTemplate
+from srr_guard.reference.weights import (
+    Device,
+    DType,
+    load_causal_lm,
+    load_tokenizer,
+    model_folder,
+    pick_device,
+    pick_dtype,
+)
+
+# One thread loads and runs every local chat model of the process, whoever waits or gave up
+# waiting: two forward passes never overlap, and `_loaded` needs no lock.
+_worker = Workers(max_threads=1)
+_loaded: dict[tuple[str, str, str], TextGenerator] = {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelPlace:
+    """Which model to load, and where to; see `resolve_reference`."""
+
+    model: str | os.PathLike[str] | None = None
+    revision: str | None = None
+    local_files_only: bool = False
+    device: Device = "auto"
+    dtype: DType = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationOptions:
+    """How answers are sampled.
+
+    Attributes:
+        max_new_tokens: Most tokens of one answer.
+        temperature: 0 takes the likeliest token each time.
+        top_p: Share of the probability that sampling is limited to, in (0, 1].
+        seed: Equal seeds give equal answers; None gives new ones each time.
+        stop: Texts that end an answer; they are not part of it.
+
+    Raises:
+        ConfigurationError: A value is out of range.
+    """
+
+    max_new_tokens: int
+    temperature: float
+    top_p: float
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise ConfigurationError(
+                f"max_new_tokens={self.max_new_tokens!r} leaves no answer: give 1 or more"
+            )
+        if not 0.0 <= self.temperature < float("inf"):
+            raise ConfigurationError(
+                f"temperature={self.temperature!r} is out of range: give 0 (greedy) or more"
+            )
+        if not 0.0 < self.top_p <= 1.0:
+            raise ConfigurationError(f"top_p={self.top_p!r} is outside (0, 1]: 1 switches it off")
+        if not all(self.stop):
+            raise ConfigurationError(f"stop={self.stop!r} holds an empty text: leave it out")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One sampled answer; `tokens` counts what was generated, the end token included."""
+
+    text: str
+    tokens: int
+    finish: Literal["stop", "length"]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The answers of one call to one model, for one prompt of `prompt_tokens` tokens."""
+
+    model_name: str
+    prompt_tokens: int
+    answers: tuple[Answer, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What to sample: `prefix` is text that every answer is made to begin with."""
+
+    conversation: Conversation
+    options: GenerationOptions
+    n: int = 1
+    prefix: str = ""
+
+
+class Job:
+    """A request on its way; cancelling ends it before the next token.
+
+    Attributes:
+        future: Gets the answers.
+    """
+
+    def __init__(
+        self, place: ModelPlace, request: Request, *, on_text: Callable[[str], None] | None = None
+    ) -> None:
+        self._cancelled = threading.Event()
+        self.future: Future[Answers] = _worker.submit(self._run, place, request, on_text)
+
+    def cancel(self) -> None:
+        """Give up: a job in line never starts, a running one ends before its next token."""
+        self._cancelled.set()
+        self.future.cancel()
+
+    def _run(
+        self, place: ModelPlace, request: Request, on_text: Callable[[str], None] | None
+    ) -> Answers:
+        generator = _load(place)
+        return generator.sample(request, cancelled=self._cancelled.is_set, on_text=on_text)
+
+
+def token_ids(place: ModelPlace, text: str) -> list[int]:
+    """Encode plain text with a model's tokenizer."""
+    return _worker.submit(lambda: _load(place).template.text_ids(text)).result()
+
+
+def _load(place: ModelPlace) -> TextGenerator:
+    """Load a model, or return the one at hand; runs on the worker thread only."""
+    source = resolve_reference(
+        place.model, revision=place.revision, local_files_only=place.local_files_only
+    )
+    try:
+        device = pick_device(place.device)
+    except RuntimeError as error:
+        raise ReferenceLoadError(f"device={place.device!r} cannot be used: {error}") from error
+    dtype = pick_dtype(place.dtype, device)
+    key = (str(source.path), str(device), str(dtype))
+    if key not in _loaded:
+        folder = model_folder(source)
+        model = load_causal_lm(folder, device=device, dtype=dtype)
+        _loaded[key] = TextGenerator(model, load_tokenizer(folder), source=source)
+    return _loaded[key]
+
+
+class TextGenerator:
+    """A causal LM with its tokenizer; not safe for several threads."""
+
+    def __init__(self, model: Any, tokenizer: Any, *, source: ReferenceSource) -> None:
+        self.name = source.name
+        self.template = PromptTemplate(tokenizer)
+        self._model = model
+        self._tokenizer = tokenizer
+        text = model.config.get_text_config()
+        self._context = int(getattr(text, "max_position_embeddings", None) or 2048)
+        self._ends = _end_tokens(model, tokenizer)
+
+    def sample(
+        self,
+        request: Request,
+        *,
+        cancelled: Callable[[], bool],
+        on_text: Callable[[str], None] | None = None,
+    ) -> Answers:
+        """Sample n answers in one batched call.
+
+        Args:
+            request: What to sample.
+            cancelled: Asked after each token; true ends all answers.
+            on_text: Gets the first answer piece by piece.
+
+        Raises:
+            ConfigurationError: The answer's length leaves no room for the prompt.
+        """
+        import torch
+
+        options = request.options
+        prefix = self.template.text_ids(request.prefix) if request.prefix else []
+        room = self._context - options.max_new_tokens - len(prefix)
+        if room < 1:
+            raise ConfigurationError(
+                f"max_new_tokens={options.max_new_tokens!r} leaves no room for the prompt in the "
+                f"{self._context} tokens of {self.name!r}: lower it"
+            )
+        ids = self.template.prompt_ids(request.conversation, limit=room) + prefix
+        stream = _TextStream(self._decode, options.stop, on_text) if on_text else None
+        watch = _Watch(
+            request.n,
+            ends=self._ends,
+            stopped=_StopText(self._decode, options.stop),
+            cancelled=cancelled,
+            on_ids=stream.push if stream else None,
+        )
+        seed = secrets.randbits(63) if options.seed is None else options.seed
+        with torch.random.fork_rng(), torch.inference_mode():
+            torch.manual_seed(seed)
+            prompt = torch.tensor([ids], device=self._model.device)
+            self._model.generate(
+                prompt,
+                attention_mask=torch.ones_like(prompt),
+                max_new_tokens=options.max_new_tokens,
+                num_return_sequences=request.n,
+                eos_token_id=sorted(self._ends) or None,
+                pad_token_id=min(self._ends, default=0),
+                stopping_criteria=[watch],
+                **_sampling_arguments(options),
+            )
+        answers = tuple(self._answer(request.prefix, row, options.stop) for row in watch.rows)
+        if stream is not None:
+            stream.close(answers[0].text[len(request.prefix) :])
+        return Answers(self.name, len(ids), answers)
+
+    def _answer(self, prefix: str, row: list[int], stop: Sequence[str]) -> Answer:
+        text = self._decode(row)
+        cut = min((at for s in stop if (at := text.find(s)) >= 0), default=None)
+        ended = cut is not None or (bool(row) and row[-1] in self._ends)
+        return Answer(prefix + text[:cut], len(row), "stop" if ended else "length")
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        return str(
+            self._tokenizer.decode(
+                list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
+            )
+        )
+
+
+class _Watch:
+    """Called by `generate` after each token: collects the rows and says which have ended."""
+
+    def __init__(
+        self,
+        n: int,
+        *,
+        ends: frozenset[int],
+        stopped: _StopText,
+        cancelled: Callable[[], bool],
+        on_ids: Callable[[list[int]], None] | None,
+    ) -> None:
+        self.rows: list[list[int]] = [[] for _ in range(n)]
+        self._done = [False] * n
+        self._ends = ends
+        self._stopped = stopped
+        self._cancelled = cancelled
+        self._on_ids = on_ids
+
+    def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:
+        for i, token in enumerate(input_ids[:, -1].tolist()):
+            if not self._done[i]:
+                self.rows[i].append(token)
+                self._done[i] = token in self._ends or self._stopped(self.rows[i])
+                if i == 0 and self._on_ids is not None:
+                    self._on_ids(self.rows[0])
+        done = [True] * len(self._done) if self._cancelled() else self._done
+        return input_ids.new_tensor(done).bool()
+
+
+class _StopText:
+    """Whether one of the stop texts has just been completed."""
+
+    def __init__(self, decode: Callable[[Sequence[int]], str], stop: Sequence[str]) -> None:
+        self._decode = decode
+        self._stop = stop
+        # a token has at least one byte; some room for those that decode to nothing
+        self._tail = max((len(s.encode()) for s in stop), default=0) + 8
+
+    def __call__(self, ids: list[int]) -> bool:
+        if not self._stop:
+            return False
+        tail = self._decode(ids[-self._tail :])
+        return any(s in tail for s in self._stop)
+
+
+class _TextStream:
+    """Cut a growing answer into pieces that never have to be taken back.
+
+    Held back are the bytes of an unfinished character, and an end that may become a stop
+    text.
+    """
+
+    def __init__(
+        self,
+        decode: Callable[[Sequence[int]], str],
+        stop: Sequence[str],
+        send: Callable[[str], None],
+    ) -> None:
+        self._decode = decode
+        self._stop = stop
+        self._send = send
+        self._sent = 0
+
+    def push(self, ids: list[int]) -> None:
+        text = self._decode(ids).rstrip("\ufffd")
+        held = max((_overlap(text, s) for s in self._stop), default=0)
+        self._send_up_to(text, len(text) - held)
+
+    def close(self, text: str) -> None:
+        self._send_up_to(text, len(text))
+
+    def _send_up_to(self, text: str, end: int) -> None:
+        if end > self._sent:
+            self._send(text[self._sent : end])
+            self._sent = end
+
+
+def _overlap(text: str, stop: str) -> int:
+    """Length from the first place where `stop` begins, or may have begun, to the end."""
+    at = text.find(stop)
+    if at >= 0:
+        return len(text) - at
+    longest = min(len(stop) - 1, len(text))
+    return next((k for k in range(longest, 0, -1) if text.endswith(stop[:k])), 0)
+
+
+def _sampling_arguments(options: GenerationOptions) -> dict[str, Any]:
+    if options.temperature == 0.0:
+        return {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+    return {
+        "do_sample": True,
+        "temperature": options.temperature,
+        "top_p": options.top_p,
+        "top_k": 0,
+    }
+
+
+def _end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
+    """The tokens that end an answer, from all the places where models name them."""
+    ends: set[int] = set()
+    for named in (
+        getattr(model.generation_config, "eos_token_id", None),
+        getattr(model.config, "eos_token_id", None),
+        tokenizer.eos_token_id,
+    ):
+        ends.update([named] if isinstance(named, int) else named or ())
+    return frozenset(ends)
