@@ -80,6 +80,19 @@ def load_tokenizer(folder: Path) -> Any:
         return AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
 
 
+def model_shape(folder: Path) -> tuple[int, int]:
+    """Width of the hidden states and number of decoder blocks, from the configuration.
+
+    Raises:
+        ReferenceLoadError: It cannot be read.
+    """
+    from transformers import AutoConfig
+
+    with _loading(folder):
+        config = AutoConfig.from_pretrained(str(folder), local_files_only=True).get_text_config()
+    return int(config.hidden_size), int(config.num_hidden_layers)
+
+
 def load_blocks(
     folder: Path, *, depth: int | None, device: torch.device, dtype: torch.dtype
 ) -> tuple[nn.Module, int]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from srr_guard.errors import BundleNotFoundError, CorruptBundleError, IncompatibleScorerError
 from srr_guard.scorer.config import HeadConfig
@@ -25,6 +25,17 @@ DEFAULT_BUNDLE = "smollm2-135m"
 FORMAT = 1
 _SHIPPED = Path(__file__).parent.parent / "bundles"
 _FILES = ("config.json", "model.safetensors")
+
+
+class SourceSummary(BaseModel):
+    """Rows that one source gave to the training."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: str
+    safe: int
+    unsafe: int
+    licences: tuple[str, ...]
 
 
 class BundleInfo(BaseModel):
@@ -42,6 +53,7 @@ class BundleInfo(BaseModel):
         prompt_limit: Most tokens of a prompt.
         transformers_version: Version of transformers that made the features.
         data: SHA-256 of each file trained on, by name.
+        sources: What each source gave to the training.
         seed: Random seed of the training.
         made_by: Version of srr_guard that trained it.
     """
@@ -59,6 +71,7 @@ class BundleInfo(BaseModel):
     prompt_limit: int = Field(ge=1)
     transformers_version: str
     data: Mapping[str, str]
+    sources: tuple[SourceSummary, ...]
     seed: int
     made_by: str
 
@@ -192,9 +205,7 @@ def _read_info(folder: Path) -> BundleInfo:
                 f"of srr_guard reads {FORMAT}: upgrade srr_guard or train the bundle again"
             )
         return BundleInfo.model_validate(record)
-    except (ValueError, ValidationError) as error:
-        if isinstance(error, CorruptBundleError):
-            raise
+    except ValueError as error:
         raise CorruptBundleError(
             f"the description of the scorer bundle {str(folder)!r} cannot be read: {error}"
         ) from error

@@ -89,24 +89,42 @@ class SRRHead(nn.Module):
                 listwise block takes their mean over the list.
             mask: (B, m), True for candidates, False for padding; None: no padding.
         """
-        listed = instruction if mask is None else instruction * mask[:, :, None, None]
-        count = instruction.shape[1] if mask is None else mask.sum(1)[:, None, None]
+        harmless, help_ = self.pointwise_logits(states, instruction)
+        scores = torch.zeros_like(harmless)
         if self.config.pointwise:
-            x = self.pointwise_inputs(states, instruction)
-            harmless = self.harmless(x).squeeze(-1)
-            help_ = self.help(x).squeeze(-1)
             scores = self.relevance(harmless, help_)
-        else:
-            alone = {k: v.flatten(0, 1)[:, None] for k, v in states.items()}
-            single = instruction.flatten(0, 1)
-            harmless = self._listwise(alone, single, None).view(instruction.shape[:2])
-            help_ = torch.zeros_like(harmless)
-            scores = torch.zeros_like(harmless)
         if self.config.listwise:
-            scores = scores + self._listwise(states, listed.sum(1) / count, mask)
+            scores = scores + self.listwise_scores(states, instruction, mask)
         if mask is not None:
             scores = scores.masked_fill(~mask, -torch.inf)
         return HeadOutput(scores, harmless, self.calibrated(harmless), help_)
+
+    def pointwise_logits(
+        self, states: dict[str, Tensor], instruction: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Logits of p(harmless) and p(help), (B, m) each, of every candidate by itself."""
+        if self.config.pointwise:
+            x = self.pointwise_inputs(states, instruction)
+            return self.harmless(x).squeeze(-1), self.help(x).squeeze(-1)
+        alone = {name: t.flatten(0, 1)[:, None] for name, t in states.items()}
+        harmless = self.listwise_scores(alone, instruction.flatten(0, 1)[:, None])
+        harmless = harmless.view(instruction.shape[:2])
+        return harmless, torch.zeros_like(harmless)
+
+    def listwise_scores(
+        self, states: dict[str, Tensor], instruction: Tensor, mask: Tensor | None = None
+    ) -> Tensor:
+        """Cosines over tau, (B, m), of candidates among the others of their list."""
+        real = torch.ones_like(instruction[:, :, 0, 0]) if mask is None else mask.float()
+        shared = torch.einsum("bm,bmkd->bkd", real, instruction) / real.sum(1)[:, None, None]
+        candidates = states["last" if "last" in self.config.poolings else "mean"]
+        tokens = torch.cat([shared[:, None], candidates], dim=1).flatten(-2)
+        padding = None
+        if mask is not None:
+            padding = torch.cat([torch.zeros_like(mask[:, :1]), ~mask], dim=1)
+        out = self.block(self.projection(tokens), src_key_padding_mask=padding)
+        cosine = functional.cosine_similarity(out[:, :1], out[:, 1:], dim=-1)
+        return cosine / self.config.temperature
 
     def calibrated(self, harmless: Tensor) -> Tensor:
         """Turn logits into calibrated probabilities (Platt scaling)."""
@@ -124,16 +142,3 @@ class SRRHead(nn.Module):
         parts = {**states, "instruction": instruction}
         x = torch.cat([parts[p].flatten(-2) for p in self.config.poolings], dim=-1)
         return ((x - self.offset) / self.scale).clamp(-8, 8)
-
-    def _listwise(
-        self, states: dict[str, Tensor], instruction: Tensor, mask: Tensor | None
-    ) -> Tensor:
-        """Cosines over tau, (B, m); `instruction` is (B, D, d)."""
-        candidates = states["last" if "last" in self.config.poolings else "mean"]
-        tokens = torch.cat([instruction[:, None], candidates], dim=1).flatten(-2)
-        padding = None
-        if mask is not None:
-            padding = torch.cat([torch.zeros_like(mask[:, :1]), ~mask], dim=1)
-        out = self.block(self.projection(tokens), src_key_padding_mask=padding)
-        cosine = functional.cosine_similarity(out[:, :1], out[:, 1:], dim=-1)
-        return cosine / self.config.temperature

@@ -35,7 +35,8 @@ class LabelledResponse(BaseModel):
         label: `safe` or `unsafe`.
         kind: What the answer does, if known: `benign-help`, `over-refusal`,
             `partial-over-refusal`, `refusal`, `compliance`, `partial`, `safe-answer`, ...
-        source: The collection that it comes from.
+        source: The collection that it comes from; default: the name of its file.
+        file: Name of the file it was read from, without endings; set by the reader.
         goal_id: Rows with one goal share it; splits never cut through it. Default: a digest
             of `goal`, or of the prompt.
         goal: The plain request behind an attack prompt.
@@ -51,6 +52,7 @@ class LabelledResponse(BaseModel):
     label: Literal["safe", "unsafe"]
     kind: str | None = None
     source: str = "unnamed"
+    file: str = ""
     goal: str | None = None
     goal_id: str = ""
     prompt_type: Literal["safe", "unsafe"] | None = None
@@ -202,20 +204,19 @@ def _files(path: Path) -> list[Path]:
 
 
 def _file_rows(file: Path) -> Iterator[LabelledResponse]:
-    default_source = file.name.removesuffix(".gz").removesuffix(".jsonl")
-    opened = gzip.open(file, "rt") if file.suffix == ".gz" else file.open()
-    with opened as lines:
+    name = file.name.removesuffix(".gz").removesuffix(".jsonl")
+    with gzip.open(file, "rt") if file.suffix == ".gz" else file.open() as lines:
         for number, line in enumerate(lines, start=1):
             if line.strip():
-                yield _row(line, where=f"{file.name}, line {number}", source=default_source)
+                yield _row(line, where=f"{file.name}, line {number}", name=name)
 
 
-def _row(line: str, *, where: str, source: str) -> LabelledResponse:
+def _row(line: str, *, where: str, name: str) -> LabelledResponse:
     try:
         record = json.loads(line)
         if not isinstance(record, dict):
             raise DataError(f"{where}: a row must be a JSON object, got {type(record).__name__}")
-        return LabelledResponse(**{"source": source, **record})
+        return LabelledResponse(**{"source": name, **record, "file": name})
     except json.JSONDecodeError as error:
         raise DataError(f"{where}: not valid JSON ({error})") from error
     except ValidationError as error:
@@ -240,4 +241,4 @@ def _hub_rows(name: str) -> Iterator[LabelledResponse]:
             "the name and the network, or give a local file"
         ) from error
     for number, record in enumerate(records, start=1):
-        yield _row(json.dumps(record, default=str), where=f"{name}, row {number}", source=path)
+        yield _row(json.dumps(record, default=str), where=f"{name}, row {number}", name=path)

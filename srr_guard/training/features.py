@@ -1,8 +1,8 @@
 """Features of labelled responses, extracted once and kept on disk.
 
-A store belongs to one reference LLM, template, set of depths and windows; its folder is
-named by their digest. Shards are written as extraction goes on, so an interrupted run is
-resumed where it stopped.
+A store belongs to one reference LLM, template and window size; its folder is named by their
+digest, with one folder inside for each set of depths. Shards are written as extraction goes
+on, so an interrupted run is resumed where it stopped.
 """
 
 from __future__ import annotations
@@ -17,28 +17,29 @@ from typing import TYPE_CHECKING
 
 from srr_guard.conversation import Conversation
 from srr_guard.errors import DataError
+from srr_guard.reference.model import DEFAULT_OVERLAP, DEFAULT_PROMPT_LIMIT, DEFAULT_WINDOW
 from srr_guard.reference.source import cache_dir
 from srr_guard.training.data import LabelledResponse, by_prompt
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
     from srr_guard.reference import ReferenceLLM
 
 _SHARD_ROWS = 256
+_TENSORS = ("instruction", "mean", "last", "windows")
+_Item = tuple[str, "Tensor", "Tensor", "Tensor"]
 Progress = Callable[[int, int], None]
 """Called with rows done and rows in all."""
 
 
 @dataclass(frozen=True)
 class FeatureSpace:
-    """All that decides what the features of a text are.
+    """All that decides what the features of a text at some depth are.
 
     Attributes:
         reference: Digest of the reference LLM.
         template: Digest of its template.
-        depths: Depths read.
         window: Tokens per window.
         overlap: Tokens shared by neighbouring windows.
         prompt_limit: Most tokens of a prompt.
@@ -46,7 +47,6 @@ class FeatureSpace:
 
     reference: str
     template: str
-    depths: tuple[int, ...]
     window: int
     overlap: int
     prompt_limit: int
@@ -57,13 +57,44 @@ class FeatureSpace:
         return hashlib.sha256(repr(self).encode()).hexdigest()[:16]
 
 
-@dataclass(frozen=True, eq=False)
-class RowFeatures:
-    """Features of one response: `instruction` (D, d), `mean` and `last` (W, D, d)."""
+def feature_space(llm: ReferenceLLM) -> FeatureSpace:
+    """The space of a reference LLM with the default windows."""
+    return FeatureSpace(
+        reference=llm.digest,
+        template=llm.template_digest,
+        window=DEFAULT_WINDOW,
+        overlap=DEFAULT_OVERLAP,
+        prompt_limit=DEFAULT_PROMPT_LIMIT,
+    )
 
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """n rows and their features at D depths, in W windows.
+
+    Attributes:
+        rows: The labelled responses.
+        instruction: (n, D, d), the prompt's last token.
+        mean: (W, D, d), mean over each window's tokens.
+        last: (W, D, d), each window's last token.
+        owner: (W,) int64, ascending: the row each window belongs to.
+    """
+
+    rows: Sequence[LabelledResponse]
     instruction: Tensor
     mean: Tensor
     last: Tensor
+    owner: Tensor
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def first(self) -> Tensor:
+        """(n,) index of each row's first window."""
+        import torch
+
+        return torch.searchsorted(self.owner, torch.arange(len(self.rows)))
 
 
 class FeatureStore:
@@ -71,15 +102,20 @@ class FeatureStore:
 
     Args:
         space: What the features are made of.
+        depths: Depths needed, ascending; what an earlier run stored for more depths counts.
         folder: Where stores live; default: the cache folder.
     """
 
-    def __init__(self, space: FeatureSpace, *, folder: Path | None = None) -> None:
+    def __init__(
+        self, space: FeatureSpace, *, depths: Sequence[int], folder: Path | None = None
+    ) -> None:
         self.space = space
+        self.depths = tuple(depths)
         self._folder = (folder or cache_dir() / "features") / space.digest
         self._where: dict[str, tuple[Path, int]] = {}
-        for shard in sorted(self._folder.glob("*.safetensors")):
-            self._index(shard)
+        for shard in sorted(self._folder.glob("*/*.safetensors")):
+            if set(self.depths) <= set(_depths_of(shard)):
+                self._index(shard)
 
     def missing(self, rows: Sequence[LabelledResponse]) -> list[LabelledResponse]:
         """The rows whose features are not in the store."""
@@ -100,25 +136,21 @@ class FeatureStore:
             progress: Called after every prompt.
         """
         missing = list({_key(row): row for row in self.missing(rows)}.values())
-        pending: list[tuple[str, RowFeatures]] = []
+        pending: list[_Item] = []
         done = 0
         for group in by_prompt(missing).values():
             features = llm.encode(
                 group[0].conversation,
                 [row.response for row in group],
-                depths=self.space.depths,
+                depths=self.depths,
                 window=self.space.window,
                 overlap=self.space.overlap,
                 prompt_limit=self.space.prompt_limit,
             )
             for i, row in enumerate(group):
                 own = features.owner == i
-                pending.append(
-                    (
-                        _key(row),
-                        RowFeatures(features.instruction, features.mean[own], features.last[own]),
-                    )
-                )
+                item = (_key(row), features.instruction, features.mean[own], features.last[own])
+                pending.append(item)
             done += len(group)
             if len(pending) >= _SHARD_ROWS:
                 self._write(pending)
@@ -128,49 +160,67 @@ class FeatureStore:
         if pending:
             self._write(pending)
 
-    def load(self, rows: Sequence[LabelledResponse]) -> list[RowFeatures]:
+    def load(
+        self, rows: Sequence[LabelledResponse], *, depths: Sequence[int] | None = None
+    ) -> Examples:
         """Features of the rows, in their order.
+
+        Args:
+            rows: Labelled responses.
+            depths: Which of the store's depths; None: all of them.
 
         Raises:
             DataError: A row's features were never extracted.
         """
+        import torch
         from safetensors import safe_open
 
-        wanted: dict[Path, list[int]] = {}
+        wanted = self.depths if depths is None else depths
+        shards: dict[Path, list[int]] = {}
         for i, row in enumerate(rows):
             found = self._where.get(_key(row))
             if found is None:
                 raise DataError(f"no features for a row of {row.source!r}: run the extraction")
-            wanted.setdefault(found[0], []).append(i)
-        loaded: dict[int, RowFeatures] = {}
-        for shard, indices in wanted.items():
+            shards.setdefault(found[0], []).append(i)
+        loaded: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
+        for shard, indices in shards.items():
             with safe_open(shard, framework="pt") as file:
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                tensors = {name: file.get_tensor(name) for name in _TENSORS}
+            stored = _depths_of(shard)
+            at = [stored.index(k) for k in wanted]
             ends = tensors["windows"].cumsum(0)
             for i in indices:
-                at = self._where[_key(rows[i])][1]
-                span = slice(int(ends[at] - tensors["windows"][at]), int(ends[at]))
-                loaded[i] = RowFeatures(
-                    tensors["instruction"][at].clone(),
-                    tensors["mean"][span].clone(),
-                    tensors["last"][span].clone(),
+                k = self._where[_key(rows[i])][1]
+                span = slice(int(ends[k] - tensors["windows"][k]), int(ends[k]))
+                loaded[i] = (
+                    tensors["instruction"][k][at],
+                    tensors["mean"][span][:, at],
+                    tensors["last"][span][:, at],
                 )
-        return [loaded[i] for i in range(len(rows))]
+        parts = [loaded[i] for i in range(len(rows))]
+        counts = torch.tensor([len(mean) for _, mean, _ in parts])
+        return Examples(
+            rows=rows,
+            instruction=torch.stack([instruction for instruction, _, _ in parts]),
+            mean=torch.cat([mean for _, mean, _ in parts]),
+            last=torch.cat([last for _, _, last in parts]),
+            owner=torch.repeat_interleave(torch.arange(len(rows)), counts),
+        )
 
-    def _write(self, items: Sequence[tuple[str, RowFeatures]]) -> None:
+    def _write(self, items: Sequence[_Item]) -> None:
         import torch
         from safetensors.torch import save_file
 
-        keys = [key for key, _ in items]
+        keys = [key for key, _, _, _ in items]
         name = hashlib.sha256("".join(keys).encode()).hexdigest()[:16]
-        path = self._folder / f"{name}.safetensors"
+        path = self._folder / "-".join(map(str, self.depths)) / f"{name}.safetensors"
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_suffix(f".{os.getpid()}.draft")
-        tensors: dict[str, torch.Tensor] = {
-            "instruction": torch.stack([f.instruction for _, f in items]),
-            "mean": torch.cat([f.mean for _, f in items]),
-            "last": torch.cat([f.last for _, f in items]),
-            "windows": torch.tensor([len(f.mean) for _, f in items]),
+        tensors = {
+            "instruction": torch.stack([instruction for _, instruction, _, _ in items]),
+            "mean": torch.cat([mean for _, _, mean, _ in items]),
+            "last": torch.cat([last for _, _, _, last in items]),
+            "windows": torch.tensor([len(mean) for _, _, mean, _ in items]),
         }
         save_file(tensors, draft, metadata={"keys": json.dumps(keys)})
         draft.replace(path)
@@ -182,6 +232,10 @@ class FeatureStore:
         with safe_open(shard, framework="pt") as file:
             keys = json.loads(file.metadata()["keys"])
         self._where |= {key: (shard, i) for i, key in enumerate(keys)}
+
+
+def _depths_of(shard: Path) -> list[int]:
+    return [int(k) for k in shard.parent.name.split("-")]
 
 
 def _key(row: LabelledResponse) -> str:

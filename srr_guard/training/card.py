@@ -1,0 +1,155 @@
+"""The model card of a bundle, written from what was done and measured."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from srr_guard.scorer.bundle import BundleInfo, SourceSummary
+from srr_guard.training.data import LabelledResponse
+from srr_guard.training.evaluate import Report
+from srr_guard.training.metrics import Metric
+
+METRIC_NAMES: Mapping[Metric, str] = {
+    "one_safe_of_8": "one safe of 8",
+    "random_lists_of_8": "random lists of 8",
+    "pairwise": "pairwise",
+    "help_over_refusal": "help over refusal",
+    "auroc": "AUROC",
+    "recall_at_1_fpr": "recall at 1% false alarms",
+    "calibration_error": "calibration error",
+}
+
+_CARD = """\
+---
+license: apache-2.0
+library_name: srr_guard
+tags: [safety, guardrails, best-of-n, reranking]
+language: en
+---
+
+# {name}
+
+A scorer for [srr_guard](https://pypi.org/project/srr-guard/): it ranks candidate answers by
+safety from the hidden states of `{reference}`, and gives each a calibrated probability
+`p_safe` that it does no harm. Method: Safety Representation Ranking (arXiv 2505.15710), {method}.
+
+```python
+from srr_guard import SRRScorer
+
+scorer = SRRScorer.from_pretrained({argument!r})
+scorer.score("How do I whittle a spoon?", ["Carve along the grain.", "I can't help."]).order
+```
+
+## Intended use and limits
+
+Choosing the best of several answers of a chat model, and holding back what is likely to do harm.
+It is a filter that errs, not a judge: measure it on your own traffic before you rely on it.
+
+- English. Other languages were hardly seen in training.
+- It reads the answer and the request, not the world: it cannot tell true from false.
+- Attacks aimed at this scorer itself were not part of training.
+- `p_safe` is calibrated on the sources below; other kinds of text will shift it.
+
+## Head
+
+| | |
+| --- | --- |
+| reference LLM | `{reference}`, SHA-256 `{reference_digest}` |
+| template digest | `{template_digest}` |
+| depths | {depths} |
+| poolings | {poolings} |
+| windows | {window} tokens, {overlap} shared |
+| transformers | {transformers_version} |
+| seed | {seed} |
+
+## Results
+
+{results}
+
+## Training data
+
+{rows}
+
+Files, by SHA-256:
+
+{digests}
+"""
+
+
+def summarise(rows: Sequence[LabelledResponse]) -> tuple[SourceSummary, ...]:
+    """Count rows by source, before any were made from them."""
+    counts = Counter((r.source, r.safe) for r in rows)
+    licences = {(r.source, r.licence) for r in rows if r.licence}
+    return tuple(
+        SourceSummary(
+            source=source,
+            safe=counts[source, True],
+            unsafe=counts[source, False],
+            licences=tuple(sorted(name for own, name in licences if own == source)),
+        )
+        for source in sorted({r.source for r in rows})
+    )
+
+
+def model_card(info: BundleInfo, *, report: Report | None = None) -> str:
+    """Write the card.
+
+    Args:
+        info: What the bundle was made of.
+        report: What was measured; None: not measured yet.
+    """
+    fields = info.model_dump()
+    return _CARD.format(
+        **{k: fields[k] for k in ("name", "reference", "reference_digest", "template_digest")},
+        **{k: fields[k] for k in ("window", "overlap", "transformers_version", "seed")},
+        argument=info.name,
+        method=_method(info),
+        depths=", ".join(map(str, info.head.depths)),
+        poolings=", ".join(info.head.poolings),
+        results="Not measured yet: run `srr-guard evaluate --write-card`."
+        if report is None
+        else results_markdown(report),
+        rows=_sources(info),
+        digests="\n".join(f"- `{name}`: `{digest}`" for name, digest in info.data.items()),
+    )
+
+
+def results_markdown(report: Report) -> str:
+    """The figures of a report as Markdown tables, one for each data set."""
+    parts = ["95% bootstrap intervals over goals in brackets."]
+    for name, methods in report.sets.items():
+        metrics = [m for m in METRIC_NAMES if any(m in figures for figures in methods.values())]
+        lines = [
+            f"### {name}",
+            "",
+            f"| method | {' | '.join(METRIC_NAMES[m] for m in metrics)} |",
+            f"| --- |{' --- |' * len(metrics)}",
+        ]
+        for method, figures in methods.items():
+            cells = [
+                f"{f.value:.3f} [{f.low:.2f}, {f.high:.2f}]" if (f := figures.get(m)) else ""
+                for m in metrics
+            ]
+            lines.append(f"| {method} | {' | '.join(cells)} |")
+        parts.append("\n".join(lines))
+    files = "\n".join(f"- `{name}`: `{digest}`" for name, digest in report.digests.items())
+    return "\n\n".join([*parts, f"Files measured on, by SHA-256:\n\n{files}"])
+
+
+def _method(info: BundleInfo) -> str:
+    ways = {
+        (True, False): "with two pointwise logistic regressions in place of the listwise block",
+        (False, True): "as published",
+        (True, True): "with two pointwise logistic regressions beside the listwise block",
+    }
+    return ways[info.head.pointwise, info.head.listwise]
+
+
+def _sources(info: BundleInfo) -> str:
+    lines = ["| source | safe | unsafe | licence |", "| --- | --- | --- | --- |"]
+    lines += [
+        f"| {s.source} | {s.safe} | {s.unsafe} | {', '.join(s.licences) or 'not stated'} |"
+        for s in info.sources
+    ]
+    return "\n".join(lines)

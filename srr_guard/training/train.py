@@ -1,0 +1,146 @@
+"""The whole training run: data, features, fit, bundle."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Protocol
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from srr_guard import __version__
+from srr_guard.reference import ReferenceLLM, resolve_reference
+from srr_guard.reference.weights import Device, DType, model_folder, model_shape
+from srr_guard.scorer.bundle import BundleInfo, ScorerBundle
+from srr_guard.scorer.config import HeadConfig, Preset
+from srr_guard.training.augment import augment, cut
+from srr_guard.training.card import model_card, summarise
+from srr_guard.training.data import (
+    LabelledResponse,
+    data_digests,
+    read_rows,
+    sample_rows,
+    split_by_goal,
+)
+from srr_guard.training.features import FeatureStore, feature_space
+from srr_guard.training.fit import fit_head
+
+PROBE: Preset = "probe"
+"""Folder inside a bundle with the baseline trained beside it: a linear probe."""
+
+
+class Reporter(Protocol):
+    """Receives the progress of long work."""
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Say that `done` of `total` steps of a stage are done."""
+        ...
+
+
+class TrainingOptions(BaseModel):
+    """All that decides what a training run gives.
+
+    Attributes:
+        preset: Design of the head.
+        per_source: Most rows of each source; None: all.
+        held_back: Share of the goals kept for validation and calibration.
+        shortest: Least length, in characters, at which a response is cut.
+        longest: Most characters of a response that are used.
+        source_weights: Weight of each source; 1 where it is not named.
+        seed: Random seed.
+
+    Example:
+        >>> TrainingOptions(preset="published").held_back
+        0.2
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    preset: Preset = "default"
+    per_source: int | None = Field(default=None, ge=1)
+    held_back: float = Field(default=0.2, gt=0.0, lt=1.0)
+    shortest: int = Field(default=120, ge=1)
+    longest: int = Field(default=700, ge=1)
+    source_weights: Mapping[str, float] = {}
+    seed: int = 0
+
+
+def train(
+    data: Sequence[str | os.PathLike[str]],
+    output: Path,
+    *,
+    options: TrainingOptions,
+    reference: str | os.PathLike[str] | None = None,
+    device: Device = "auto",
+    dtype: DType = "auto",
+    report: Reporter,
+) -> ScorerBundle:
+    """Train a scorer and the linear probe beside it; write both as bundles.
+
+    Features are extracted once and cached; an interrupted run goes on where it stopped.
+
+    Args:
+        data: Files, folders or `hf:` names of labelled responses.
+        output: Folder of the new bundle; the probe goes into `probe/` inside it.
+        options: All that decides what comes out.
+        reference: The reference LLM (see `resolve_reference`).
+        device: Where it runs.
+        dtype: Its precision.
+        report: Receives the progress.
+
+    Raises:
+        DataError: The data cannot be read or has too little variety.
+        ReferenceModelError: The reference LLM cannot be found or loaded.
+    """
+    rows = sample_rows(read_rows(data), per_source=options.per_source, seed=options.seed)
+    sides = split_by_goal(rows, held_back=options.held_back, seed=options.seed)
+    training, validation = (prepare(side, options) for side in sides)
+
+    source = resolve_reference(reference)
+    width, blocks = model_shape(model_folder(source))
+    config = HeadConfig.preset(options.preset, width=width, blocks=blocks)
+    probe = HeadConfig.preset(PROBE, width=width, blocks=blocks)
+    depths = sorted({*config.depths, *probe.depths})
+    llm = ReferenceLLM.load(source, depth=max(depths), device=device, dtype=dtype)
+    store = FeatureStore(feature_space(llm), depths=depths)
+    store.extract(
+        [*training, *validation], llm, progress=lambda done, total: report("features", done, total)
+    )
+
+    bundles = {}
+    for folder, design in ((output / PROBE, probe), (output, config)):
+        head = fit_head(
+            design,
+            store.load(training, depths=design.depths),
+            store.load(validation, depths=design.depths),
+            seed=options.seed,
+            source_weights=options.source_weights,
+            progress=report,
+        )
+        name = output.name if folder == output else f"{output.name}/{PROBE}"
+        info = BundleInfo(
+            name=name,
+            head=design,
+            reference=llm.name,
+            reference_digest=llm.digest,
+            template_digest=llm.template_digest,
+            window=store.space.window,
+            overlap=store.space.overlap,
+            prompt_limit=store.space.prompt_limit,
+            transformers_version=version("transformers"),
+            data=data_digests(data),
+            sources=summarise(rows),
+            seed=options.seed,
+            made_by=__version__,
+        )
+        card = model_card(info)
+        bundles[folder] = ScorerBundle.save(folder, info=info, head=head, card=card)
+    return bundles[output]
+
+
+def prepare(rows: Sequence[LabelledResponse], options: TrainingOptions) -> list[LabelledResponse]:
+    """The rows of one side of the split as they are encoded: cut, and with made ones added."""
+    shortened = cut(rows, shortest=options.shortest, longest=options.longest, seed=options.seed)
+    return [*shortened, *augment(shortened, seed=options.seed)]
