@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from srr_guard.scorer.bundle import BundleInfo, SourceSummary
+from srr_guard.scorer.bundle import BundleInfo, ScorerBundle, SourceSummary
 from srr_guard.training.data import LabelledResponse
 from srr_guard.training.evaluate import Report
 from srr_guard.training.metrics import Metric
@@ -113,6 +114,12 @@ def model_card(info: BundleInfo, *, report: Report | None = None) -> str:
         rows=_sources(info),
         digests="\n".join(f"- `{name}`: `{digest}`" for name, digest in info.data.items()),
     )
+
+
+def rewrite_card(name: str | os.PathLike[str] | None, report: Report) -> None:
+    """Put the figures of a report on a bundle's card."""
+    bundle = ScorerBundle.find(name)
+    (bundle.folder / "README.md").write_text(model_card(bundle.info, report=report))
 
 
 def results_markdown(report: Report) -> str:

@@ -6,7 +6,6 @@ import os
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -24,19 +23,12 @@ from srr_guard.training.data import (
     sample_rows,
     split_by_goal,
 )
+from srr_guard.training.evaluate import Reporter
 from srr_guard.training.features import FeatureStore, feature_space
 from srr_guard.training.fit import fit_head
 
 PROBE: Preset = "probe"
 """Folder inside a bundle with the baseline trained beside it: a linear probe."""
-
-
-class Reporter(Protocol):
-    """Receives the progress of long work."""
-
-    def __call__(self, stage: str, done: int, total: int) -> None:
-        """Say that `done` of `total` steps of a stage are done."""
-        ...
 
 
 class TrainingOptions(BaseModel):
