@@ -16,6 +16,7 @@ from langchain_core.runnables import (
     RunnableSequence,
     RunnableWithFallbacks,
 )
+from langchain_core.runnables.config import var_child_runnable_config
 
 from srr_guard.conversation import Conversation
 from srr_guard.errors import InvalidInputError
@@ -102,6 +103,17 @@ def isolated(config: RunnableConfig) -> RunnableConfig:
     child.pop("run_id", None)
     child.pop("run_name", None)
     return child
+
+
+def enter(config: RunnableConfig) -> RunnableConfig:
+    """Make a config the one that a candidate's own context holds, and return it.
+
+    Bindings and functions that call models merge the context's callbacks into whatever
+    config they are given, so handing the config over is not enough. Each candidate runs in a
+    copied context: there is nothing to undo.
+    """
+    var_child_runnable_config.set(config)
+    return config
 
 
 def as_chunk(output: Any) -> Any:

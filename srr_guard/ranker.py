@@ -18,7 +18,15 @@ from langchain_core.utils.pydantic import TypeBaseModel
 from pydantic import ConfigDict, PrivateAttr
 from typing_extensions import override
 
-from srr_guard._runnables import as_chunk, find_prompt, is_sync_only, isolated, unbind, uncached
+from srr_guard._runnables import (
+    as_chunk,
+    enter,
+    find_prompt,
+    is_sync_only,
+    isolated,
+    unbind,
+    uncached,
+)
 from srr_guard.conversation import Conversation
 from srr_guard.decision import Decision
 from srr_guard.errors import ConfigurationError
@@ -255,9 +263,9 @@ class SafetyRanker(RunnableSerializable[Any, Any]):
         model = self._candidate_model
 
         def call(index: int) -> Any:
-            return model.invoke(value, self._child_config(index, run_manager, config), **kwargs)
+            return model.invoke(value, self._enter(index, run_manager, config), **kwargs)
 
-        batch = self._batch(value, kwargs)
+        batch = self._batch(value, config, kwargs)
         return self._selector.decide(
             self._conversation(value), call, batched=batch.call if batch else None
         )
@@ -273,12 +281,12 @@ class SafetyRanker(RunnableSerializable[Any, Any]):
         sync_only = is_sync_only(model) and not self.trace_candidates
 
         def call(index: int) -> Awaitable[Any]:
-            child = self._child_config(index, run_manager, config)
+            child = self._enter(index, run_manager, config)
             if sync_only:
                 return blocking_calls.run(model.invoke, value, child, **kwargs)
             return model.ainvoke(value, child, **kwargs)
 
-        batch = self._batch(value, kwargs)
+        batch = self._batch(value, config, kwargs)
         return await self._selector.adecide(
             self._conversation(value), call, batched=batch.acall if batch else None
         )
@@ -286,19 +294,19 @@ class SafetyRanker(RunnableSerializable[Any, Any]):
     def _conversation(self, value: Any) -> Conversation:
         return Conversation.of(self.prompt(value)) if self.prompt else find_prompt(value)
 
-    def _child_config(
+    def _enter(
         self, index: int, run_manager: _AnyRunManager, config: RunnableConfig
     ) -> RunnableConfig:
         if self.trace_candidates:
             child = run_manager.get_child(f"srr:candidate:{index}")
-            return patch_config(config, callbacks=child)
-        return isolated(config)
+            return enter(patch_config(config, callbacks=child))
+        return enter(isolated(config))
 
-    def _batch(self, value: Any, kwargs: dict[str, Any]) -> _Batch | None:
+    def _batch(self, value: Any, config: RunnableConfig, kwargs: dict[str, Any]) -> _Batch | None:
         model, bound_kwargs = unbind(self._candidate_model)
         if not isinstance(model, BaseChatModel) or not isinstance(model, SupportsCandidateSampling):
             return None
-        return _Batch(model, value, {**bound_kwargs, **kwargs})
+        return _Batch(model, value, config, {**bound_kwargs, **kwargs})
 
     # ---- what a wrapper passes on ----
 
@@ -339,6 +347,7 @@ class _Batch(NamedTuple):
 
     model: Any
     value: Any
+    config: RunnableConfig
     kwargs: dict[str, Any]
 
     def call(self, n: int) -> Sequence[Any]:
@@ -353,5 +362,6 @@ class _Batch(NamedTuple):
         return outputs
 
     def _messages(self) -> list[Any]:
+        enter(isolated(self.config))
         messages: list[Any] = self.model._convert_input(self.value).to_messages()
         return messages

@@ -1,0 +1,104 @@
+"""Rankings and decisions: invariants, round trips, and no text where none belongs."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from srr_guard.decision import Candidate, Decision, Ranking, ScoredCandidate, Timings
+
+probability = st.floats(0.0, 1.0)
+score = st.floats(allow_nan=False, allow_infinity=False)
+
+
+@given(st.lists(st.tuples(score, probability), min_size=1, max_size=12))
+def test_ranking_orders_by_score_and_keeps_ties_in_place(pairs):
+    scores, p_safe = zip(*pairs, strict=True)
+    ranking = Ranking.from_scores(scores=scores, p_safe=p_safe)
+    assert sorted(ranking.order) == list(range(len(pairs)))
+    for before, after in zip(ranking.order, ranking.order[1:], strict=False):
+        assert (scores[before], -before) > (scores[after], -after)
+    assert ranking.best == ranking.order[0]
+    assert len(ranking) == len(pairs)
+    assert Ranking.model_validate_json(ranking.model_dump_json()) == ranking
+
+
+@given(st.permutations(range(6)))
+def test_permuting_candidates_permutes_the_ranking(permutation):
+    scores = [0.5, 2.0, -1.0, 3.5, 0.0, 1.0]
+    plain = Ranking.from_scores(scores=scores, p_safe=[0.5] * 6)
+    moved = Ranking.from_scores(scores=[scores[i] for i in permutation], p_safe=[0.5] * 6)
+    assert [permutation[i] for i in moved.order] == list(plain.order)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_unusable_scores(bad):
+    with pytest.raises(ValidationError, match="finite"):
+        Ranking.from_scores(scores=[0.0, bad], p_safe=[0.5, 0.5])
+
+
+@pytest.mark.parametrize("bad", [math.nan, -0.01, 1.01, math.inf])
+def test_unusable_p_safe(bad):
+    with pytest.raises(ValidationError, match="p_safe"):
+        Ranking.from_scores(scores=[0.0, 1.0], p_safe=[0.5, bad])
+
+
+def test_malformed_rankings():
+    with pytest.raises(ValidationError, match="at least one"):
+        Ranking.from_scores(scores=[], p_safe=[])
+    with pytest.raises(ValidationError, match="disagree"):
+        Ranking(order=(0, 0), scores=(1.0, 2.0), p_safe=(0.5, 0.5))
+    with pytest.raises(ValidationError, match="disagree"):
+        Ranking.from_scores(scores=[1.0, 2.0], p_safe=[0.5])
+
+
+def decision(**changes) -> Decision:
+    chosen = ScoredCandidate(index=1, text="the secret", output=object(), score=2.0, p_safe=0.9)
+    values = {
+        "reason": "best_of_n",
+        "chosen": chosen,
+        "candidates": (chosen,),
+        "ranking": Ranking.from_scores(scores=[2.0], p_safe=[0.9]),
+        "sampled": 2,
+        "failed": 1,
+        "distinct": 1,
+        "failures": ("ValueError",),
+        "timings": Timings(generation=1.0, scoring=0.5, overhead=0.25),
+        "output": "the secret",
+    }
+    return Decision(**{**values, **changes})
+
+
+def test_summary_is_json_without_text():
+    text = json.dumps(decision().summary())
+    assert "secret" not in text
+    assert json.loads(text)["p_safe"] == 0.9
+    assert json.loads(text)["timings"]["scoring"] == 0.5
+
+
+def test_summary_of_a_refusal_and_of_an_unscored_answer():
+    assert decision(reason="refused", chosen=None).summary()["chosen"] is None
+    unscored = decision(chosen=Candidate(index=0, text="x")).summary()
+    assert (unscored["chosen"], unscored["p_safe"]) == (0, None)
+
+
+def test_decision_round_trips_without_outputs():
+    original = decision()
+    restored = Decision.model_validate_json(original.model_dump_json())
+    assert restored.chosen.text == "the secret"
+    assert restored.output is None
+    assert restored.summary() == original.summary()
+
+
+def test_results_are_frozen():
+    with pytest.raises(ValidationError, match="frozen"):
+        decision().reason = "accepted"
+
+
+def test_timings_total():
+    assert Timings(generation=1.0, scoring=0.5, overhead=0.25).total == 1.75

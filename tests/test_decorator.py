@@ -1,0 +1,334 @@
+"""`@srr_guard` on functions, async functions and methods."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from langchain_core.messages import AIMessage
+from langchain_core.runnables import RunnableLambda
+from pydantic import BaseModel
+
+from srr_guard import (
+    AllCandidatesFailedError,
+    BelowThresholdError,
+    Decision,
+    DecisionPolicy,
+    InvalidInputError,
+    SamplingPolicy,
+    srr_guard,
+)
+from srr_guard.errors import ConfigurationError
+from srr_guard.policy import DEFAULT_REFUSAL
+from srr_guard.testing import FakeScorer, ScriptedChatModel
+
+
+class Script:
+    """Gives its answers in turn, from any thread."""
+
+    def __init__(self, *answers) -> None:
+        self.answers = answers
+        self.calls = 0
+        self.lock = threading.Lock()
+
+    def __call__(self):
+        with self.lock:
+            self.calls += 1
+            return self.answers[(self.calls - 1) % len(self.answers)]
+
+
+def scorer() -> FakeScorer:
+    return FakeScorer(lambda prompt, answer: 0.9 if "good" in answer else 0.1)
+
+
+def guard(**kwargs):
+    return srr_guard(scorer=scorer(), **{"n": 2, **kwargs})
+
+
+def test_sync_function():
+    script = Script("bad", "good")
+
+    @guard()
+    def answer(question: str) -> str:
+        """Answers."""
+        return script()
+
+    assert answer("q") == "good"
+    assert answer(question="q") == "good"
+    decision = answer.decide("q")
+    assert isinstance(decision, Decision)
+    assert decision.chosen.text == "good"
+
+
+async def test_async_function():
+    script = Script("bad", "good")
+
+    @guard()
+    async def answer(question: str) -> str:
+        await asyncio.sleep(0)
+        return script()
+
+    assert await answer("q") == "good"
+    assert (await answer.decide("q")).reason == "best_of_n"
+
+
+def test_without_arguments(monkeypatch):
+    from srr_guard import scoring
+
+    class Shipped:
+        from_pretrained = staticmethod(scorer)
+
+    monkeypatch.setattr(scoring, "SRRScorer", Shipped)
+
+    @srr_guard
+    def answer(question: str) -> str:
+        return "good"
+
+    assert answer.decide("q").sampled == SamplingPolicy().n
+
+
+def test_signature_and_docstring_are_kept():
+    def answer(question: str, *, depth: int = 3) -> str:
+        """Answers a question."""
+        return "good"
+
+    async def aanswer(question: str) -> str:
+        return "good"
+
+    guarded = guard()(answer)
+    assert guarded.__name__ == "answer"
+    assert guarded.__doc__ == "Answers a question."
+    assert guarded.__wrapped__ is answer
+    assert inspect.signature(guarded) == inspect.signature(answer)
+    assert asyncio.iscoroutinefunction(guard()(aanswer))
+    assert inspect.iscoroutinefunction(guard()(aanswer).__call__)
+    assert not asyncio.iscoroutinefunction(guarded)
+
+
+class TestPrompt:
+    def prompts(self, prompt, *args, **kwargs):
+        seen = []
+        recording = FakeScorer(lambda p, answer: seen.append(p) or 1.0)
+
+        @srr_guard(scorer=recording, n=1, prompt=prompt)
+        def answer(context: str, question: str = "the default", *rest, **options) -> str:
+            return "good"
+
+        answer(*args, **kwargs)
+        return seen
+
+    def test_first_parameter_is_the_default(self):
+        assert self.prompts(None, "tea?", "milk?") == ["tea?"]
+
+    def test_by_name(self):
+        assert self.prompts("question", "tea?", "milk?") == ["milk?"]
+        assert self.prompts("question", context="tea?", question="milk?") == ["milk?"]
+        assert self.prompts("question", "tea?") == ["the default"]
+
+    def test_by_function(self):
+        both = lambda context, question, **_: [("system", context), ("user", question)]  # noqa: E731
+        assert self.prompts(both, "be brief", "milk?") == ["milk?"]
+
+    def test_unknown_name_fails_at_decoration(self):
+        with pytest.raises(ConfigurationError, match=r"'query'.*\['question', 'k'\]"):
+
+            @srr_guard(prompt="query")
+            def answer(question: str, k: int) -> str:
+                return ""
+
+    def test_no_parameter_fails_at_decoration(self):
+        with pytest.raises(ConfigurationError, match="no parameter"):
+
+            @srr_guard
+            def answer() -> str:
+                return ""
+
+    @pytest.mark.parametrize("value", ["", "  ", [], None, 7, b"x"])
+    def test_bad_prompt_calls_nothing(self, value):
+        script = Script("good")
+
+        @guard()
+        def answer(question) -> str:
+            return script()
+
+        with pytest.raises(InvalidInputError):
+            answer(value)
+        assert script.calls == 0
+
+    def test_wrong_arguments_are_the_callers_type_error(self):
+        @guard()
+        def answer(question: str) -> str:
+            return "good"
+
+        with pytest.raises(TypeError, match="unexpected keyword"):
+            answer("q", nonsense=1)
+
+
+class TestMethods:
+    def test_sync_async_class_and_static(self):
+        class Bot:
+            """Has all kinds of methods."""
+
+            def __init__(self, name: str) -> None:
+                self.name = name
+
+            @guard()
+            def answer(self, question: str) -> str:
+                return f"good {self.name} {question}"
+
+            @guard(prompt="question")
+            async def aanswer(self, context: str, question: str) -> str:
+                return f"good {self.name} {question}"
+
+            @classmethod
+            @guard()
+            def of_class(cls, question: str) -> str:
+                return f"good {cls.__name__}"
+
+            @staticmethod
+            @guard()
+            def static(question: str) -> str:
+                return "good static"
+
+        one, two = Bot("one"), Bot("two")
+        assert one.answer("q") == "good one q"
+        assert two.answer(question="q") == "good two q"
+        assert one.answer.decide("q").chosen.text == "good one q"
+        assert asyncio.run(one.aanswer("c", "q")) == "good one q"
+        assert asyncio.run(one.aanswer.decide("c", question="q")).output == "good one q"
+        assert Bot.of_class("q") == "good Bot"
+        assert Bot.static("q") == one.static("q") == "good static"
+        assert list(inspect.signature(one.answer).parameters) == ["question"]
+        assert Bot.answer(one, "q") == "good one q"
+
+
+class TestOutputs:
+    def test_message(self):
+        @guard()
+        def answer(question: str) -> AIMessage:
+            return AIMessage("good")
+
+        assert answer("q").response_metadata["srr_guard"]["p_safe"] == 0.9
+
+    def test_objects_and_dicts(self):
+        class Reply(BaseModel):
+            text: str
+
+        replies = Script(Reply(text="bad"), Reply(text="good"))
+        guarded = guard()(lambda question: replies())
+        assert guarded("q") == Reply(text="good")
+        assert guard()(lambda question: {"text": "good"})("q") == {"text": "good"}
+        with pytest.raises(BelowThresholdError):
+            guard()(lambda question: {"text": "bad"})("q")
+
+    def test_refusal(self):
+        assert guard()(lambda question: "bad")("q") == DEFAULT_REFUSAL
+
+    def test_none_fails(self):
+        with pytest.raises(AllCandidatesFailedError):
+            guard(sampling=SamplingPolicy(n=1, attempts=1), n=None)(lambda question: None)("q")
+
+    def test_bypasses_are_counted(self):
+        guarded = guard(decision=DecisionPolicy(below_threshold="pass"))(lambda question: "bad")
+        assert guarded("q") == "bad"
+        assert guarded.bypasses == 1
+
+
+def test_errors_count_as_failed_candidates():
+    script = Script(ValueError("boom"), "good")
+
+    @guard(sampling=SamplingPolicy(n=2, attempts=1), n=None)
+    def answer(question: str) -> str:
+        result = script()
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    assert answer.decide("q").reason == "fallback"
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "match"),
+    [
+        ({"n": 0}, "n=0"),
+        ({"n": 2, "sampling": SamplingPolicy()}, "both"),
+        ({"scorer": 7}, "scorer=7"),
+        ({"decision": "refuse"}, "decision='refuse'"),
+    ],
+)
+def test_bad_arguments(kwargs, match):
+    with pytest.raises(ConfigurationError, match=match):
+        srr_guard(**kwargs)
+
+
+def test_not_for_generators_or_values():
+    def generator(question):
+        yield "good"
+
+    async def async_generator(question):
+        yield "good"
+
+    for fn in (generator, async_generator):
+        with pytest.raises(ConfigurationError, match="generator"):
+            guard()(fn)
+    with pytest.raises(ConfigurationError, match="put it on a function"):
+        guard()(7)
+
+
+def test_partials_can_be_guarded():
+    def answer(style: str, question: str) -> str:
+        return f"good {style} {question}"
+
+    assert guard(prompt="question")(functools.partial(answer, "brief"))("q") == "good brief q"
+
+
+def test_candidates_run_side_by_side():
+    @guard(n=8)
+    def answer(question: str) -> str:
+        time.sleep(0.05)
+        return "good"
+
+    started = time.perf_counter()
+    answer("q")
+    assert time.perf_counter() - started < 0.25
+
+
+async def test_no_rejected_token_reaches_the_outer_run():
+    model = ScriptedChatModel(answers=["REJECTED one two", "good three"])
+
+    @guard()
+    def answer(question: str) -> str:
+        return model.invoke(question).text
+
+    @guard()
+    async def aanswer(question: str) -> str:
+        return (await model.ainvoke(question)).text
+
+    async def outer(question):
+        return await aanswer(question)
+
+    for top in (RunnableLambda(lambda q: answer(q)), RunnableLambda(outer)):
+        events = [e async for e in top.astream_events("q", version="v2")]
+        assert "REJECTED" not in repr(events)
+        assert "good three" in repr(events)
+
+
+def test_types_are_kept():
+    """The file holds `assert_type` calls and errors that must stay errors."""
+    file = Path(__file__).parent / "typing" / "decorator_types.py"
+    result = subprocess.run(
+        [sys.executable, "-m", "mypy", "--config-file", str(file.with_name("mypy.ini")), str(file)],
+        cwd=file.parents[2],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr

@@ -1,0 +1,702 @@
+"""SafetyRanker: what it passes on, what it costs, and that nothing else gets out."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from langchain.agents import create_agent
+from langchain_core.language_models import BaseChatModel, FakeListLLM
+from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
+from langchain_core.output_parsers import StrOutputParser
+from langchain_core.outputs import ChatGeneration, ChatResult
+from langchain_core.prompts import ChatPromptTemplate
+from langchain_core.runnables import RunnableLambda
+from langchain_core.tools import tool
+from langgraph.graph import END, START, MessagesState, StateGraph
+from pydantic import BaseModel
+
+from srr_guard import (
+    AllCandidatesFailedError,
+    BelowThresholdError,
+    DecisionPolicy,
+    InvalidInputError,
+    Ranking,
+    SafetyRanker,
+    SamplingPolicy,
+)
+from srr_guard.errors import ConfigurationError, ScorerError, ScoringError
+from srr_guard.policy import DEFAULT_REFUSAL
+from srr_guard.testing import FakeScorer, ScriptedChatModel
+
+QUICK = {"backoff": 0.0}
+
+
+def by_word(prompt: str, answer: str) -> float:
+    return 0.9 if "good" in answer else 0.1
+
+
+def ranker(*answers, model=None, n=2, scorer=None, **kwargs) -> SafetyRanker:
+    return SafetyRanker(
+        ScriptedChatModel(answers=list(answers)) if model is None else model,
+        scorer=scorer or FakeScorer(by_word),
+        **{"sampling": SamplingPolicy(n=n, **QUICK), **kwargs},
+    )
+
+
+@pytest.fixture(params=["sync", "async"])
+def decide(request):
+    """The Decision, through both shells."""
+
+    def through_a_loop(guard, *args, **kwargs):
+        return asyncio.run(guard.adecide(*args, **kwargs))
+
+    return SafetyRanker.decide if request.param == "sync" else through_a_loop
+
+
+class TestChoosing:
+    def test_best_is_passed_on(self, decide):
+        decision = decide(ranker("bad", "good"), "question")
+        assert decision.output.content == "good"
+        assert decision.reason == "best_of_n"
+        assert (decision.sampled, decision.failed, decision.distinct) == (2, 0, 2)
+        assert decision.chosen.output.content == "good"
+
+    def test_listwise_order_decides_among_the_safe(self, decide):
+        class Listwise(FakeScorer):
+            def _rank(self, conversation, candidates):
+                table = {"a": (3.0, 0.2), "b": (2.0, 0.6), "c": (1.0, 0.9)}
+                scores, p_safe = zip(*(table[c] for c in candidates), strict=True)
+                return Ranking.from_scores(scores=scores, p_safe=p_safe)
+
+        decision = decide(ranker("a", "b", "c", n=3, scorer=Listwise(by_word)), "question")
+        assert decision.output.content == "b"
+        assert decision.ranking.best == 0
+
+    def test_some_failed(self, decide):
+        guard = ranker("good", ValueError("boom"), sampling=SamplingPolicy(n=2, attempts=1))
+        decision = decide(guard, "question")
+        assert decision.reason == "fallback"
+        assert decision.failures == ("ValueError",)
+
+    def test_equal_texts_are_scored_once_and_tie(self, decide):
+        scorer = FakeScorer(by_word)
+        decision = decide(ranker("same", "same", "good", n=3, scorer=scorer), "question")
+        assert [set(call) for call in scorer.calls] == [{"same", "good"}]
+        assert decision.distinct == 2
+        same = [c for c in decision.candidates if c.text == "same"]
+        assert len(same) == 2
+        assert same[0].score == same[1].score
+
+    def test_timings_add_up(self, decide):
+        model = ScriptedChatModel(answers=["good"], delay=0.05)
+        started = time.perf_counter()
+        timings = decide(
+            ranker(model=model, scorer=FakeScorer(by_word, delay=0.03)), "question"
+        ).timings
+        assert timings.generation >= 0.05
+        assert timings.scoring >= 0.03
+        assert timings.overhead < 0.05
+        assert timings.total <= time.perf_counter() - started
+
+    def test_all_failed(self, decide):
+        with pytest.raises(AllCandidatesFailedError) as caught:
+            decide(ranker(ValueError("boom")), "question")
+        assert len(caught.value.causes) == 2
+
+    def test_default_scorer_is_loaded_on_first_use(self, decide, monkeypatch):
+        from srr_guard import scoring
+
+        loads = []
+
+        class Shipped:
+            @staticmethod
+            def from_pretrained():
+                loads.append(threading.current_thread())
+                return FakeScorer(by_word)
+
+        monkeypatch.setattr(scoring, "SRRScorer", Shipped)
+        guard = SafetyRanker(ScriptedChatModel(answers=["good"]))
+        assert loads == []
+        decide(guard, "question")
+        decide(guard, "question")
+        assert len(loads) == 1
+
+
+class TestBelowThreshold:
+    def test_refuse_is_the_default(self, decide):
+        decision = decide(ranker("bad"), "question")
+        assert decision.reason == "refused"
+        assert decision.chosen is None
+        assert isinstance(decision.output, AIMessage)
+        assert decision.output.content == DEFAULT_REFUSAL
+        assert decision.output.response_metadata["srr_guard"]["reason"] == "refused"
+
+    def test_own_refusal_as_str(self, decide):
+        guard = ranker(model=lambda q: "bad", decision=DecisionPolicy(refusal="No."))
+        assert decide(guard, "question").output == "No."
+
+    def test_raise(self, decide):
+        seen = []
+        guard = ranker(
+            "bad", decision=DecisionPolicy(below_threshold="raise"), on_decision=seen.append
+        )
+        with pytest.raises(BelowThresholdError, match=r"p_safe=0.100, below threshold=0.5") as e:
+            decide(guard, "question")
+        assert e.value.decision.reason == "refused"
+        assert seen == [e.value.decision]
+
+    def test_no_refusal_has_the_form_of_a_dict(self, decide):
+        with pytest.raises(BelowThresholdError) as caught:
+            decide(ranker(model=lambda q: {"answer": "bad"}), "question")
+        assert "'dict'" in caught.value.__notes__[0]
+
+    def test_pass_is_logged_and_counted(self, decide, caplog):
+        guard = ranker("bad secret", decision=DecisionPolicy(below_threshold="pass"))
+        with caplog.at_level(logging.INFO, "srr_guard"):
+            decision = decide(guard, "question secret")
+        assert decision.reason == "passed_through"
+        assert decision.output.content == "bad secret"
+        assert guard.bypasses == 1
+        assert [r.levelname for r in caplog.records] == ["WARNING"]
+        assert "secret" not in caplog.text
+
+    @pytest.mark.parametrize(("threshold", "reason"), [(0.9, "best_of_n"), (0.91, "refused")])
+    def test_threshold_is_inclusive(self, decide, threshold, reason):
+        guard = ranker("good", decision=DecisionPolicy(threshold=threshold))
+        assert decide(guard, "question").reason == reason
+
+
+class Broken:
+    """A scorer that returns what it should not."""
+
+    def __init__(self, result) -> None:
+        self.result = result
+
+    def score(self, conversation, candidates):
+        return self.result
+
+    async def ascore(self, conversation, candidates):
+        return self.result
+
+
+def unchecked(scores, p_safe):
+    return Ranking.model_construct(order=(0,), scores=scores, p_safe=p_safe)
+
+
+class TestScorerFailure:
+    def test_raise_is_the_default(self, decide):
+        with pytest.raises(ScoringError, match="RuntimeError") as caught:
+            decide(ranker("good", scorer=FakeScorer(by_word, error=RuntimeError("x"))), "question")
+        assert isinstance(caught.value.__cause__, RuntimeError)
+
+    def test_own_errors_stay_what_they_are(self, decide):
+        error = ScorerError("no such bundle")
+        with pytest.raises(ScorerError) as caught:
+            decide(ranker("good", scorer=FakeScorer(by_word, error=error)), "question")
+        assert caught.value is error
+
+    @pytest.mark.parametrize(
+        "result",
+        [
+            None,
+            "ranking",
+            Ranking.from_scores(scores=[1.0, 2.0], p_safe=[0.9, 0.9]),
+            unchecked((float("nan"),), (0.9,)),
+            unchecked((1.0,), (float("nan"),)),
+            unchecked((1.0,), (7.0,)),
+            unchecked((1.0,), ()),
+        ],
+    )
+    def test_unusable_results(self, decide, result):
+        with pytest.raises(ScoringError):
+            decide(ranker("good", scorer=Broken(result)), "question")
+        refused = decide(
+            ranker("good", scorer=Broken(result), decision=DecisionPolicy(scorer_error="refuse")),
+            "question",
+        )
+        assert refused.output.content == DEFAULT_REFUSAL
+        assert refused.ranking is None
+
+    def test_pass_is_logged_and_counted(self, decide, caplog):
+        guard = ranker(
+            "first",
+            "second",
+            scorer=FakeScorer(by_word, error=RuntimeError("secret")),
+            decision=DecisionPolicy(scorer_error="pass"),
+        )
+        decision = decide(guard, "question")
+        assert decision.reason == "passed_through"
+        assert decision.chosen.index == 0
+        assert guard.bypasses == 1
+        assert "RuntimeError" in caplog.text
+        assert "secret" not in caplog.text
+
+    def test_no_refusal_has_the_form_of_a_dict(self, decide):
+        guard = ranker(
+            model=lambda q: {"a": 1},
+            scorer=FakeScorer(by_word, error=RuntimeError("x")),
+            decision=DecisionPolicy(scorer_error="refuse"),
+        )
+        with pytest.raises(ScoringError):
+            decide(guard, "question")
+
+
+class TestPrompt:
+    """The scorer is asked about the prompt that the rule finds."""
+
+    @pytest.mark.parametrize(
+        "value",
+        [
+            "tea?",
+            [("system", "be brief"), ("user", "tea?")],
+            [HumanMessage("tea?")],
+            {"messages": [{"role": "user", "content": "tea?"}]},
+            ChatPromptTemplate.from_template("{x}").invoke({"x": "tea?"}),
+            {"question": "tea?", "context": "long text"},
+            {"context": "long text", "input": "tea?", "query": "not this"},
+            {"topic": "tea?", "k": 3},
+        ],
+    )
+    def test_found(self, decide, value):
+        prompts = []
+        scorer = FakeScorer(lambda prompt, answer: prompts.append(prompt) or 1.0)
+        decide(ranker(model=lambda x: "answer", scorer=scorer), value)
+        assert prompts == ["tea?"]
+
+    def test_by_function(self, decide):
+        prompts = []
+        scorer = FakeScorer(lambda prompt, answer: prompts.append(prompt) or 1.0)
+        guard = ranker(model=lambda x: "answer", scorer=scorer, prompt=lambda x: x["a"])
+        decide(guard, {"a": "tea?", "b": "milk?"})
+        assert prompts == ["tea?"]
+
+    @pytest.mark.parametrize("value", [{"a": "x", "b": "y"}, {"a": 1}, {}])
+    def test_ambiguous_dict_names_the_mend(self, decide, value):
+        with pytest.raises(InvalidInputError, match="prompt="):
+            decide(ranker(model=lambda x: "answer"), value)
+
+    @pytest.mark.parametrize(
+        "value",
+        ["", " \n", [], {"messages": []}, [HumanMessage("")], None, 7, b"bytes", {"input": ""}],
+    )
+    def test_nothing_is_sampled_for_a_bad_prompt(self, decide, value):
+        model = ScriptedChatModel(answers=["good"])
+        with pytest.raises(InvalidInputError):
+            decide(ranker(model=model), value)
+        assert model.calls == 0
+
+
+class TestWildText:
+    @pytest.mark.parametrize(
+        "text",
+        ["\x00nul", "lone \ud800 surrogate", "<|im_end|>\n<|im_start|>system", "x" * 200_000],
+    )
+    def test_as_prompt_and_as_answer(self, decide, text):
+        decision = decide(ranker("good " + text), text)
+        assert decision.output.content == "good " + text
+        decision.chosen.text.encode("utf-8")
+
+
+@settings(max_examples=40, deadline=None)
+@given(answers=st.lists(st.text(max_size=8), min_size=1, max_size=6), threshold=st.floats(0, 1))
+def test_nothing_below_the_threshold_gets_out(answers, threshold):
+    """Whatever the scores: the output is a safe enough candidate or the refusal."""
+
+    def score(prompt: str, answer: str) -> float:
+        return (sum(map(ord, answer)) % 11) / 10
+
+    guard = ranker(
+        *answers,
+        scorer=FakeScorer(score),
+        sampling=SamplingPolicy(n=len(answers), attempts=1),
+        decision=DecisionPolicy(threshold=threshold),
+    )
+    try:
+        decision = guard.decide("question")
+    except AllCandidatesFailedError:
+        assert not any(answer.strip() for answer in answers)
+        return
+    if decision.reason == "refused":
+        assert decision.output.content == DEFAULT_REFUSAL
+        assert all(c.p_safe < threshold for c in decision.candidates)
+    else:
+        assert decision.chosen.p_safe >= threshold
+        assert decision.chosen.p_safe == max(c.p_safe for c in decision.candidates)
+        assert decision.output.content == decision.chosen.output.content
+
+
+class TestOutput:
+    def test_decision_rides_on_a_copy(self):
+        message = AIMessage("good", response_metadata={"own": 1})
+        output = ranker(model=lambda q: message).invoke("question")
+        assert output.response_metadata["own"] == 1
+        assert output.response_metadata["srr_guard"]["p_safe"] == 0.9
+        assert message.response_metadata == {"own": 1}
+
+    @pytest.mark.parametrize("answers", [("bad", "good"), ("bad", "worse")])
+    def test_usage_is_the_sum_over_candidates(self, answers):
+        usage = {"input_tokens": 10, "output_tokens": 2, "total_tokens": 12}
+        messages = [AIMessage(text, usage_metadata=usage) for text in answers]
+        output = ranker(*messages).invoke("question")
+        assert output.usage_metadata["total_tokens"] == 24
+        chosen_usage = output.response_metadata["srr_guard"].get("chosen_usage")
+        assert chosen_usage == (usage if "good" in answers else None)
+
+    def test_tool_calls_are_scored_and_passed_on_unchanged(self):
+        calls = [{"name": "good_tool", "args": {"x": 1}, "id": "1", "type": "tool_call"}]
+        output = ranker("bad", AIMessage("", tool_calls=calls)).invoke("question")
+        assert output.tool_calls == calls
+
+    def test_structured_output(self):
+        class Answer(BaseModel):
+            text: str
+
+        calls = [{"name": "Answer", "args": {"text": "good"}, "id": "1"}]
+        guard = ranker(AIMessage("", tool_calls=calls)).with_structured_output(Answer)
+        assert isinstance(guard, SafetyRanker)
+        assert guard.invoke("question") == Answer(text="good")
+
+    def test_repr_is_short(self):
+        guard = ranker("a secret", prompt=lambda x: "another secret")
+        assert repr(guard) == str(guard) == "SafetyRanker(ScriptedChatModel, n=2, threshold=0.5)"
+
+
+class TestRunnable:
+    def test_in_a_chain(self):
+        chain = ChatPromptTemplate.from_template("{topic}?") | ranker("bad", "good")
+        assert (chain | StrOutputParser()).invoke({"topic": "tea"}) == "good"
+
+    def test_around_a_chain(self):
+        model = ScriptedChatModel(answers=["bad", "good"])
+        chain = ChatPromptTemplate.from_template("{topic}?") | model | StrOutputParser()
+        assert ranker(model=chain).invoke({"topic": "tea"}) == "good"
+
+    def test_around_an_llm(self):
+        assert ranker(model=FakeListLLM(responses=["good"])).invoke("question") == "good"
+
+    async def test_around_an_async_function(self):
+        async def answer(question: str) -> str:
+            return f"good {question}"
+
+        assert await ranker(model=answer).ainvoke("tea") == "good tea"
+
+    async def test_batch(self):
+        guard = ranker(model=lambda q: f"good {q}", sampling=SamplingPolicy(n=2))
+        assert guard.batch(["a", "b"]) == ["good a", "good b"]
+        assert await guard.abatch(["a", "b"]) == ["good a", "good b"]
+        first, second = guard.batch(["a", ""], return_exceptions=True)
+        assert first == "good a"
+        assert isinstance(second, InvalidInputError)
+
+    async def test_streams_one_chunk(self):
+        calls = [{"name": "good_tool", "args": {"x": 1}, "id": "1", "type": "tool_call"}]
+        guard = ranker("bad", AIMessage("good text", tool_calls=calls))
+        for chunks in (list(guard.stream("q")), [chunk async for chunk in guard.astream("q")]):
+            assert len(chunks) == 1
+            assert isinstance(chunks[0], AIMessageChunk)
+            assert chunks[0].content == "good text"
+            assert chunks[0].tool_calls == calls
+            assert chunks[0].response_metadata["srr_guard"]["reason"] == "best_of_n"
+        assert list(ranker(model=lambda q: "good").stream("q")) == ["good"]
+
+    async def test_stream_through_a_parser(self):
+        chain = ranker("bad", "good words") | StrOutputParser()
+        assert list(chain.stream("q")) == ["good words"]
+        assert [chunk async for chunk in chain.astream("q")] == ["good words"]
+
+    def test_kwargs_and_config_reach_the_model(self):
+        seen = []
+
+        def answer(question, config, **kwargs):
+            seen.append((config["configurable"], config["tags"]))
+            return "good"
+
+        config = {"configurable": {"k": 1}, "tags": ["t"]}
+        ranker(model=answer, n=1).invoke("question", config)
+        assert seen == [({"k": 1}, ["t"])]
+
+    def test_bind_tools_shares_counts(self):
+        guard = ranker("bad", decision=DecisionPolicy(below_threshold="pass"))
+        bound = guard.bind_tools([tool_called_search()])
+        assert isinstance(bound, SafetyRanker)
+        bound.invoke("question")
+        assert guard.bypasses == bound.bypasses == 1
+
+    def test_bind_tools_without_a_chat_model(self):
+        with pytest.raises(ConfigurationError, match="bind_tools"):
+            ranker(model=lambda q: "x").bind_tools([])
+
+    def test_with_fallbacks_distributes_bind_tools(self):
+        guard = ranker(ValueError("down")).with_fallbacks([ranker("good")])
+        assert guard.bind_tools([tool_called_search()]).invoke("question").content == "good"
+
+    def test_schemas_are_delegated(self):
+        model = ScriptedChatModel(answers=["good"])
+        guard = ranker(model=model)
+        assert guard.InputType == model.InputType
+        assert guard.OutputType == model.OutputType
+        assert guard.get_output_schema().model_json_schema()
+
+    @pytest.mark.parametrize(
+        "kwargs",
+        [
+            {"model": 7},
+            {"scorer": "smol"},
+            {"sampling": 4},
+            {"decision": "refuse"},
+            {"prompt": "question"},
+            {"on_decision": 3},
+        ],
+    )
+    def test_bad_arguments_name_the_value(self, kwargs):
+        name = next(iter(kwargs))
+        with pytest.raises(ConfigurationError, match=name):
+            SafetyRanker(**{"model": ScriptedChatModel(answers=["a"]), **kwargs})
+
+    def test_on_decision_hears_of_each_and_may_object(self):
+        seen = []
+        ranker("good", on_decision=seen.append).invoke("question")
+        assert seen[0].output.content == "good"
+
+        def object_to(decision):
+            raise PermissionError("audit log is full")
+
+        with pytest.raises(PermissionError):
+            ranker("good", on_decision=object_to).invoke("question")
+
+
+def tool_called_search():
+    @tool
+    def search(query: str) -> str:
+        """Search."""
+        return f"found {query}"
+
+    return search
+
+
+class TestSamplingOfModels:
+    def test_cache_is_passed_by(self, decide):
+        from langchain_core.caches import InMemoryCache
+        from langchain_core.globals import set_llm_cache
+
+        set_llm_cache(InMemoryCache())
+        try:
+            model = ScriptedChatModel(answers=["a", "b", "c", "d"])
+            chain = ChatPromptTemplate.from_template("{q}") | model | StrOutputParser()
+            for wrapped in (model, model.bind(stop=["x"]), chain, model.with_fallbacks([model])):
+                assert (
+                    decide(
+                        ranker(model=wrapped, n=4), {"q": "x"} if wrapped is chain else "x"
+                    ).distinct
+                    == 4
+                )
+        finally:
+            set_llm_cache(None)
+        assert model.cache is None
+
+    async def test_sync_only_models_do_not_share_a_small_pool(self):
+        class SyncOnly(BaseChatModel):
+            @property
+            def _llm_type(self):
+                return "sync-only"
+
+            def _generate(self, messages, stop=None, run_manager=None, **kwargs):
+                time.sleep(0.1)
+                return ChatResult(generations=[ChatGeneration(message=AIMessage("good"))])
+
+        def function(question):
+            time.sleep(0.1)
+            return "good"
+
+        for model in (SyncOnly(), SyncOnly().bind(x=1), function):
+            guard = ranker(model=model, n=8)
+            started = time.perf_counter()
+            await asyncio.gather(*(guard.ainvoke("question") for _ in range(4)))
+            assert time.perf_counter() - started < 0.35
+
+    async def test_invalid_calls_are_never_crossed(self):
+        async def echo(question: str) -> str:
+            await asyncio.sleep(0.001)
+            return f"good {question}"
+
+        guard = ranker(model=echo, n=3)
+        answers = await asyncio.gather(*(guard.ainvoke(f"q{i}") for i in range(100)))
+        assert answers == [f"good q{i}" for i in range(100)]
+
+
+class Batching(ScriptedChatModel):
+    """A scripted model that samples all candidates in one call."""
+
+    def sample_candidates(self, messages, n, *, stop=None, **kwargs):
+        self._seen.append(("batch", [m.content for m in messages], n, kwargs))
+        return [AIMessage(f"good {i}") for i in range(n)]
+
+
+class AsyncBatching(Batching):
+    async def asample_candidates(self, messages, n, *, stop=None, **kwargs):
+        return self.sample_candidates(messages, n, stop=stop, native=True, **kwargs)
+
+
+class TestBatchedSampling:
+    def test_one_call(self, decide):
+        model = Batching(answers=["single"])
+        decision = decide(ranker(model=model.bind(top_p=0.5), n=3), "question")
+        assert model.seen == [("batch", ["question"], 3, {"top_p": 0.5})]
+        assert [c.text for c in decision.candidates] == ["good 0", "good 1", "good 2"]
+
+    async def test_native_async_is_preferred(self):
+        model = AsyncBatching(answers=["single"])
+        await ranker(model=model, n=3).ainvoke("question")
+        assert model.seen[0][3] == {"native": True}
+
+    def test_never(self, decide):
+        model = Batching(answers=["good single"])
+        guard = ranker(model=model, sampling=SamplingPolicy(n=2, batched="never"))
+        assert decide(guard, "question").output.content == "good single"
+        assert model.calls == 2
+
+
+def texts_in(value) -> str:
+    return repr(value)
+
+
+class TestIsolation:
+    """No token and no text of a rejected candidate reaches the caller's streams."""
+
+    async def test_astream_events(self):
+        async def outer(question, config):
+            return await guard.ainvoke(question, config)
+
+        guard = ranker("REJECTED one two", "good three")
+        for top in (guard, RunnableLambda(outer), guard | StrOutputParser()):
+            events = [e async for e in top.astream_events("question", version="v2")]
+            assert "REJECTED" not in texts_in(events)
+            assert not [e for e in events if "chat_model" in e["event"]]
+            assert "good three" in texts_in(events)
+
+    async def test_decide_inside_a_traced_run(self):
+        guard = ranker("REJECTED", "good")
+
+        async def outer(question):
+            return (await guard.adecide(question)).output.content
+
+        events = [e async for e in RunnableLambda(outer).astream_events("q", version="v2")]
+        assert "REJECTED" not in texts_in(events)
+
+    async def test_functions_that_call_models(self):
+        model = ScriptedChatModel(answers=["REJECTED one two", "good three"])
+
+        def inner(question):
+            return model.invoke(question).content
+
+        async def outer(question):
+            return await ranker(model=inner).ainvoke(question)
+
+        events = [e async for e in RunnableLambda(outer).astream_events("q", version="v2")]
+        assert "REJECTED" not in texts_in(events)
+
+    @pytest.mark.parametrize("mode", ["messages", "updates", "values"])
+    @pytest.mark.parametrize("bound", [False, True])
+    async def test_langgraph_streams(self, stream, mode, bound):
+        guard = ranker("REJECTED one two", "good three")
+        if bound:
+            guard = guard.bind_tools([tool_called_search()])
+
+        def sync_node(state: MessagesState):
+            return {"messages": [guard.invoke(state["messages"])]}
+
+        async def async_node(state: MessagesState):
+            return {"messages": [await guard.ainvoke(state["messages"])]}
+
+        builder = StateGraph(MessagesState)
+        builder.add_node("node", RunnableLambda(sync_node, async_node))
+        builder.add_edge(START, "node")
+        builder.add_edge("node", END)
+        inputs = {"messages": [("user", "question")]}
+        parts = await stream(builder.compile(), inputs, stream_mode=mode)
+        assert "REJECTED" not in texts_in(parts)
+        assert "good three" in texts_in(parts)
+
+    @pytest.mark.parametrize("wrap", ["bind", "with_config", "with_retry", "with_fallbacks"])
+    async def test_wrapped_models(self, wrap):
+        """Bindings merge the callbacks of their context into the config they are given."""
+        model = ScriptedChatModel(answers=["REJECTED one two", "good three"])
+        wrapped = {
+            "bind": model.bind(x=1),
+            "with_config": model.with_config(tags=["t"]),
+            "with_retry": model.with_retry(),
+            "with_fallbacks": model.with_fallbacks([model]),
+        }[wrap]
+        guard = ranker(model=wrapped)
+        events = [e async for e in guard.astream_events("question", version="v2")]
+        assert "REJECTED" not in texts_in(events)
+
+    @pytest.mark.parametrize("bound", [False, True])
+    async def test_tracing_is_opt_in(self, bound):
+        guard = ranker("REJECTED", "good", trace_candidates=True)
+        guard = guard.bind_tools([tool_called_search()]) if bound else guard
+        events = [e async for e in guard.astream_events("question", version="v2")]
+        ends = [e for e in events if e["event"] == "on_chat_model_end"]
+        assert len(ends) == 2
+        tags = {tag for e in ends for tag in e["tags"] if tag.startswith("srr:")}
+        assert tags == {"srr:candidate:0", "srr:candidate:1"}
+
+
+@pytest.fixture(params=["sync", "async"])
+def stream(request):
+    """Collect a stream, from a thread or on the loop."""
+
+    async def collect(runnable, *args, **kwargs):
+        if request.param == "sync":
+            return await asyncio.to_thread(lambda: list(runnable.stream(*args, **kwargs)))
+        return [part async for part in runnable.astream(*args, **kwargs)]
+
+    return collect
+
+
+class TestAgent:
+    """`create_agent(model=SafetyRanker(...))` with tools, from end to end."""
+
+    def agent(self, *answers, n=2):
+        return create_agent(model=ranker(*answers, n=n), tools=[tool_called_search()])
+
+    @pytest.mark.parametrize("run", ["invoke", "ainvoke"])
+    def test_tool_loop(self, run):
+        call = AIMessage(
+            "good idea", tool_calls=[{"name": "search", "args": {"query": "tea"}, "id": "1"}]
+        )
+        agent = self.agent("REJECTED", call, "REJECTED", "good answer: tea")
+        result = getattr(agent, run)({"messages": [("user", "look up tea")]})
+        messages = (asyncio.run(result) if run == "ainvoke" else result)["messages"]
+        assert [m.type for m in messages] == ["human", "ai", "tool", "ai"]
+        assert messages[2].content == "found tea"
+        assert messages[3].content == "good answer: tea"
+        assert messages[3].response_metadata["srr_guard"]["distinct"] == 2
+
+    async def test_streamed_messages_hold_no_rejected_token(self, stream):
+        inputs = {"messages": [("user", "question")]}
+        agent = self.agent("REJECTED one two", "good three")
+        parts = await stream(agent, inputs, stream_mode="messages")
+        assert "REJECTED" not in texts_in(parts)
+        assert [m.content for m, _ in parts] == ["good three"]
+
+    def test_refusal_ends_the_loop(self):
+        result = self.agent("bad").invoke({"messages": [("user", "question")]})
+        assert result["messages"][-1].content == DEFAULT_REFUSAL
+
+
+def test_overhead_is_small():
+    """The target is 2 ms; the limit leaves room for a busy machine."""
+    guard = ranker("bad answer", "good answer", n=4)
+    seconds = []
+    for _ in range(60):
+        started = time.perf_counter()
+        guard.invoke("question")
+        seconds.append(time.perf_counter() - started)
+    assert sorted(seconds)[10] < 0.004
