@@ -203,9 +203,11 @@ class TextGenerator:
             on_ids=stream.push if stream else None,
         )
         seed = secrets.randbits(63) if options.seed is None else options.seed
-        with torch.random.fork_rng(), torch.inference_mode():
+        device = self._model.device
+        own = [device] if device.type == "cuda" else []
+        with torch.random.fork_rng(devices=own), torch.inference_mode():
             torch.manual_seed(seed)
-            prompt = torch.tensor([ids], device=self._model.device)
+            prompt = torch.tensor([ids], device=device)
             self._model.generate(
                 prompt,
                 attention_mask=torch.ones_like(prompt),

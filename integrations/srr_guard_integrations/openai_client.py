@@ -1,0 +1,286 @@
+"""`guard_chat_completions`: the guard for OpenAI clients and whatever has their shape."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any, ClassVar, TypeVar, cast
+
+from langchain_core.messages import AIMessage
+
+from srr_guard.decision import Decision
+from srr_guard.errors import ConfigurationError
+from srr_guard.policy import DecisionPolicy, SamplingPolicy
+from srr_guard.scoring import ResponseScorer
+from srr_guard.selection import Selector
+from srr_guard_integrations._openai_format import (
+    as_candidate,
+    as_chunks,
+    as_conversation,
+    original_completion,
+    refused_completion,
+    with_decision,
+)
+
+C = TypeVar("C")
+
+
+def guard_chat_completions(
+    client: C,
+    *,
+    scorer: ResponseScorer | None = None,
+    sampling: SamplingPolicy | None = None,
+    decision: DecisionPolicy | None = None,
+    on_decision: Callable[[Decision], object] | None = None,
+) -> C:
+    """Wrap a client so that each chat completion is the best safe one of several.
+
+    `client.chat.completions.create` and `parse` are called n times side by side, with the
+    caller's own arguments. The completion chosen is returned with two changes: its `usage` is
+    the sum over all candidates, and `completion.srr_guard` is a dict that says what was
+    decided (see `Decision.summary`; `chosen_usage` is the chosen candidate's own usage). A
+    refusal is a completion too: its text is both `content` and `refusal`, its finish reason
+    `content_filter`.
+
+    With `stream=True` the candidates are not streamed: one is selected, then emitted as
+    chunks, the first of which holds the whole message. The last chunk carries `srr_guard`.
+
+    `stream()`, `with_raw_response` and `with_streaming_response` raise, because nothing could
+    be scored there. All else passes through to the client unguarded, `client.responses` and
+    `client.beta` included. What is scored is the message's text, refusal, audio transcript and
+    tool calls; a provider's own fields, such as `reasoning_content`, are not.
+
+    Args:
+        client: An `OpenAI` or `AsyncOpenAI` client, or an object with
+            `chat.completions.create(**kwargs)`, sync or async, that returns OpenAI-shaped
+            completions. It is not changed.
+        scorer: What ranks the candidates; None: the scorer shipped with srr_guard, loaded on
+            first use.
+        sampling: How candidates are sampled.
+        decision: What may be passed on.
+        on_decision: Called with each Decision; the outputs in it are messages.
+
+    Returns:
+        An object that is used like the client.
+
+    Raises:
+        ConfigurationError: The client has no `chat.completions.create`, or an argument is of
+            the wrong kind.
+
+    Example:
+        >>> from types import SimpleNamespace as Thing
+        >>> from srr_guard.testing import FakeScorer
+        >>> answers = iter(["a bad answer", "a good answer", "a bad answer", "a bad answer"])
+        >>> def create(**kwargs):
+        ...     message = Thing(role="assistant", content=next(answers))
+        ...     return Thing(choices=[Thing(message=message, finish_reason="stop")])
+        >>> client = Thing(chat=Thing(completions=Thing(create=create)))
+        >>> guarded = guard_chat_completions(
+        ...     client, scorer=FakeScorer(lambda prompt, answer: 0.9 if "good" in answer else 0.1)
+        ... )
+        >>> question = {"role": "user", "content": "How do magnets work?"}
+        >>> completion = guarded.chat.completions.create(messages=[question])
+        >>> completion.choices[0].message.content, completion.srr_guard["reason"]
+        ('a good answer', 'best_of_n')
+    """
+    chat = getattr(client, "chat", None)
+    if not callable(getattr(getattr(chat, "completions", None), "create", None)):
+        raise ConfigurationError(
+            f"a client of type {type(client).__name__!r} has no `chat.completions.create`: give "
+            "an OpenAI client or an object of its shape"
+        )
+    selector = Selector(
+        scorer=scorer,
+        sampling=sampling or SamplingPolicy(),
+        decision=decision or DecisionPolicy(),
+        on_decision=on_decision,
+    )
+    return cast("C", _Client(client, selector))
+
+
+class _Proxy:
+    """Passes on every attribute, except those that would lead around the guard."""
+
+    _closed: ClassVar[frozenset[str]] = frozenset({"with_raw_response", "with_streaming_response"})
+
+    def __init__(self, wrapped: Any, selector: Selector) -> None:
+        self._wrapped = wrapped
+        self._selector = selector
+
+    def __getattr__(self, name: str) -> Any:
+        if name in self._closed:
+            raise ConfigurationError(
+                f"{name!r} of a guarded client would pass answers on unscored: use "
+                "`chat.completions.create`, with `stream=True` where chunks are wanted, or the "
+                "client itself"
+            )
+        if name == "_wrapped":  # not set yet, as in a copy in the making
+            raise AttributeError(name)
+        return getattr(self._wrapped, name)
+
+    def __repr__(self) -> str:
+        return f"guarded {self._wrapped!r}"
+
+
+class _Client(_Proxy):
+    @property
+    def chat(self) -> _Chat:
+        return _Chat(self._wrapped.chat, self._selector)
+
+    def with_options(self, **options: Any) -> _Client:
+        return _Client(self._wrapped.with_options(**options), self._selector)
+
+    def copy(self, **options: Any) -> _Client:
+        return _Client(self._wrapped.copy(**options), self._selector)
+
+    def __enter__(self) -> _Client:
+        self._wrapped.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> Any:
+        return self._wrapped.__exit__(*error)
+
+    async def __aenter__(self) -> _Client:
+        await self._wrapped.__aenter__()
+        return self
+
+    async def __aexit__(self, *error: Any) -> Any:
+        return await self._wrapped.__aexit__(*error)
+
+
+class _Chat(_Proxy):
+    @property
+    def completions(self) -> _Completions:
+        return _Completions(self._wrapped.completions, self._selector)
+
+
+class _Completions(_Proxy):
+    _closed = _Proxy._closed | {"stream"}
+
+    def create(self, **kwargs: Any) -> Any:
+        return self._answer(self._wrapped.create, kwargs)
+
+    def parse(self, **kwargs: Any) -> Any:
+        return self._answer(self._wrapped.parse, kwargs)
+
+    def _answer(self, method: Callable[..., Any], kwargs: dict[str, Any]) -> Any:
+        """The answer of a sync client, or an awaitable of an async one's."""
+        n = kwargs.get("n")
+        if isinstance(n, int) and n != 1:
+            raise ConfigurationError(
+                f"n={n!r} asks a guarded client for several answers, and it returns the best one: "
+                "leave n out, and set the candidates with `sampling=SamplingPolicy(n=...)`"
+            )
+        if _is_async(method):
+            return self._acomplete(method, kwargs)
+        return self._complete(method, kwargs)
+
+    def _complete(self, method: Callable[..., Any], kwargs: dict[str, Any]) -> Any:
+        arguments = _without_stream(kwargs)
+
+        def call(_: int) -> AIMessage:
+            return as_candidate(method(**arguments))
+
+        decision = self._selector.decide(as_conversation(kwargs.get("messages")), call)
+        completion = _completion(decision)
+        if kwargs.get("stream"):
+            return ChunkStream(as_chunks(completion, usage=_wants_usage(kwargs)))
+        return completion
+
+    async def _acomplete(self, method: Callable[..., Any], kwargs: dict[str, Any]) -> Any:
+        arguments = _without_stream(kwargs)
+
+        async def call(_: int) -> AIMessage:
+            return as_candidate(await method(**arguments))
+
+        decision = await self._selector.adecide(as_conversation(kwargs.get("messages")), call)
+        completion = _completion(decision)
+        if kwargs.get("stream"):
+            return AsyncChunkStream(as_chunks(completion, usage=_wants_usage(kwargs)))
+        return completion
+
+
+class ChunkStream:
+    """The chunks of a completion that was selected; used like `openai.Stream`.
+
+    Example:
+        >>> with ChunkStream(["a chunk", "another"]) as stream:
+        ...     list(stream)
+        ['a chunk', 'another']
+    """
+
+    def __init__(self, chunks: list[Any]) -> None:
+        self._chunks = iter(chunks)
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        return next(self._chunks)
+
+    def __enter__(self) -> ChunkStream:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Drop the chunks that are left."""
+        self._chunks = iter(())
+
+
+class AsyncChunkStream:
+    """The chunks of a completion that was selected; used like `openai.AsyncStream`.
+
+    Example:
+        >>> import asyncio
+        >>> async def read():
+        ...     return [chunk async for chunk in AsyncChunkStream(["a chunk", "another"])]
+        >>> asyncio.run(read())
+        ['a chunk', 'another']
+    """
+
+    def __init__(self, chunks: list[Any]) -> None:
+        self._chunks = iter(chunks)
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        return self
+
+    async def __anext__(self) -> Any:
+        for chunk in self._chunks:
+            return chunk
+        raise StopAsyncIteration
+
+    async def __aenter__(self) -> AsyncChunkStream:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Drop the chunks that are left."""
+        self._chunks = iter(())
+
+
+def _completion(decision: Decision) -> Any:
+    """The chosen completion, or one with the refusal, with what was decided on it."""
+    message: AIMessage = decision.output
+    if decision.chosen is None:
+        completion = refused_completion(decision.candidates[0].output, message.text)
+    else:
+        completion = original_completion(message)
+    candidates = [original_completion(candidate.output) for candidate in decision.candidates]
+    return with_decision(completion, message.response_metadata["srr_guard"], candidates)
+
+
+def _is_async(method: Callable[..., Any]) -> bool:
+    return inspect.iscoroutinefunction(inspect.unwrap(method))
+
+
+def _without_stream(kwargs: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in kwargs.items() if k not in ("stream", "stream_options")}
+
+
+def _wants_usage(kwargs: dict[str, Any]) -> bool:
+    options = kwargs.get("stream_options")
+    return isinstance(options, dict) and bool(options.get("include_usage"))
