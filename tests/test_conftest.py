@@ -27,14 +27,25 @@ def test_detector_tells_blocking_from_waiting(pause, expected):
 def test_async_test_that_blocks_fails(tmp_path):
     (tmp_path / "test_it.py").write_text(
         "import time\n"
-        "from conftest import event_loop_stays_free\n"
+        "import pytest\n"
         "async def test_blocks():\n"
+        "    time.sleep(0.15)\n"
+        "@pytest.mark.may_block\n"
+        "async def test_blocks_on_purpose():\n"
         "    time.sleep(0.15)\n"
         "async def test_does_not():\n"
         "    pass\n"
     )
     root = Path(__file__).parents[1]
-    options = ["-q", "-c", str(root / "pyproject.toml"), "--rootdir", str(tmp_path)]
+    options = [
+        "-q",
+        "-p",
+        "conftest",
+        "-c",
+        str(root / "pyproject.toml"),
+        "--rootdir",
+        str(tmp_path),
+    ]
     result = subprocess.run(
         [sys.executable, "-m", "pytest", *options, "-p", "no:cacheprovider", str(tmp_path)],
         env={"PYTHONPATH": str(root / "tests"), "PATH": ""},
@@ -44,4 +55,4 @@ def test_async_test_that_blocks_fails(tmp_path):
         timeout=60,
         check=False,
     )
-    assert "2 passed, 1 error" in result.stdout, result.stdout
+    assert "3 passed, 1 error" in result.stdout, result.stdout
