@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from srr_guard.errors import InvalidInputError, ReferenceLoadError
+from srr_guard.errors import InvalidInputError, ReferenceLoadError, SRRGuardError
 from srr_guard.reference.source import ReferenceSource, cache_dir
 
 if TYPE_CHECKING:
@@ -220,9 +220,9 @@ def _loading(path: Path) -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-        if isinstance(error, InvalidInputError):
-            raise
+    except SRRGuardError:
+        raise
+    except Exception as error:  # transformers raises many kinds for files it cannot read
         raise ReferenceLoadError(
             f"cannot load the reference LLM from {os.fspath(path)!r}: {error}"
         ) from error

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from rows import labelled, write_rows
+
+from srr_guard.errors import DataError, MissingExtraError
+from srr_guard.training.data import (
+    data_digests,
+    dialogue,
+    read_rows,
+    sample_rows,
+    split_by_goal,
+)
+
+GOOD = {"prompt": "p", "response": "r", "label": "safe"}
+
+
+def test_files_folders_and_gzip_are_read(tmp_path: Path) -> None:
+    write_rows(tmp_path / "a.jsonl", [GOOD])
+    write_rows(tmp_path / "b.jsonl.gz", [GOOD, {**GOOD, "source": "named"}])
+    rows = read_rows([tmp_path])
+    assert [r.source for r in rows] == ["a", "b", "named"]
+    assert [r.file for r in rows] == ["a", "b", "b"]
+    assert len(read_rows([tmp_path / "b.jsonl.gz"])) == 2
+    assert set(data_digests([tmp_path])) == {"a.jsonl", "b.jsonl.gz"}
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("{", "not valid JSON"),
+        ("[]", "JSON object"),
+        ('{"prompt": "p", "response": "r", "label": "meh"}', "label='meh'"),
+        ('{"prompt": "", "response": "r", "label": "safe"}', "prompt=''"),
+        ('{"response": "r", "label": "safe"}', "prompt"),
+        ('{"prompt": "p", "response": null, "label": "safe"}', "response=None"),
+    ],
+)
+def test_errors_name_file_and_line(tmp_path: Path, line: str, said: str) -> None:
+    file = write_rows(tmp_path / "bad.jsonl", [GOOD, GOOD])
+    file.write_text(file.read_text() + "\n" + line + "\n")
+    with pytest.raises(DataError) as raised:
+        read_rows([file])
+    assert "bad.jsonl, line 4" in str(raised.value)
+    assert said in str(raised.value)
+
+
+def test_missing_and_empty_places_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="nowhere"):
+        read_rows([tmp_path / "nowhere.jsonl"])
+    with pytest.raises(DataError, match="folder"):
+        read_rows([tmp_path])
+    with pytest.raises(DataError, match="no rows"):
+        read_rows([write_rows(tmp_path / "empty.jsonl", [])])
+
+
+def test_hub_data_sets_name_the_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "datasets", None)
+    with pytest.raises(MissingExtraError, match=r"srr-guard\[datasets\]"):
+        read_rows(["hf:someone/some-data"])
+
+
+def test_dialogues_become_turns() -> None:
+    turns = dialogue("Human: Hi\n\nAssistant: Hello\n\nsecond line\n\nHuman: Why?").turns
+    assert [(t.role, t.text) for t in turns] == [
+        ("user", "Hi"),
+        ("assistant", "Hello\n\nsecond line"),
+        ("user", "Why?"),
+    ]
+    assert len(dialogue("Human nature is odd.").turns) == 1
+
+
+def test_no_goal_is_on_both_sides(tmp_path: Path) -> None:
+    rows = read_rows([write_rows(tmp_path / "a.jsonl", labelled(60))])
+    training, validation = split_by_goal(rows, held_back=0.3, seed=1)
+    assert not {r.goal_id for r in training} & {r.goal_id for r in validation}
+    assert len(training) + len(validation) == len(rows)
+    assert 0.1 < len(validation) / len(rows) < 0.5
+    assert split_by_goal(rows, held_back=0.3, seed=1)[1] == validation
+    assert split_by_goal(rows, held_back=0.3, seed=2)[1] != validation
+
+
+def test_samples_are_repeatable_and_mix_labels(tmp_path: Path) -> None:
+    rows = read_rows([write_rows(tmp_path / "a.jsonl", labelled(60))])
+    some = sample_rows(rows, per_source=50, seed=0)
+    assert len(some) == 100
+    assert some == sample_rows(rows, per_source=50, seed=0)
+    harmful = [r for r in some if r.source == "made-harmful"]
+    assert {r.label for r in harmful} == {"safe", "unsafe"}
+    assert sample_rows(rows, per_source=None, seed=0) == rows
+
+
+def test_rows_know_what_they_teach(tmp_path: Path) -> None:
+    file = write_rows(
+        tmp_path / "a.jsonl",
+        [
+            {**GOOD, "kind": "benign-help"},
+            {**GOOD, "kind": "over-refusal"},
+            {**GOOD, "kind": "compliance", "label": "unsafe", "label_conf": "preference"},
+        ],
+    )
+    helps, refuses, preference = read_rows([file])
+    assert (helps.helps, refuses.helps, preference.helps) == (True, False, None)
+    assert (helps.refuses, refuses.refuses) == (False, True)
+    assert helps.absolute
+    assert not preference.absolute

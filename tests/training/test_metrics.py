@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from rows import labelled
+
+from srr_guard.training.baselines import baseline_scores, is_refusal
+from srr_guard.training.data import LabelledResponse
+from srr_guard.training.metrics import probability_figures, ranking_figures
+
+ROWS = [LabelledResponse(**row) for row in labelled(30)]
+
+
+def figures(name: str) -> dict[str, float]:
+    found = ranking_figures(ROWS, baseline_scores(ROWS)[name])
+    return {metric: figure.value for metric, figure in found.items()}
+
+
+def test_the_oracle_is_always_right() -> None:
+    assert set(figures("oracle").values()) == {1.0}
+
+
+def test_random_gets_what_chance_gives() -> None:
+    found = figures("random")
+    assert found["one_safe_of_8"] == pytest.approx(1 / 5)  # one safe, four unsafe
+    assert found["pairwise"] == pytest.approx(0.5)
+    assert found["help_over_refusal"] == pytest.approx(0.5)
+
+
+def test_first_is_chance_in_shuffled_lists() -> None:
+    assert abs(figures("first")["pairwise"] - 0.5) < 0.1
+
+
+def test_refusal_words_win_where_refusing_is_right_and_lose_where_it_is_not() -> None:
+    found = figures("refusal words")
+    assert found["pairwise"] > 0.7
+    assert found["help_over_refusal"] == 0.0
+
+
+def test_intervals_hold_the_value_and_count_the_goals() -> None:
+    found = ranking_figures(ROWS, baseline_scores(ROWS)["first"])
+    for figure in found.values():
+        assert figure.low <= figure.value <= figure.high
+        assert figure.goals == 30
+
+
+def test_what_rows_cannot_show_is_left_out() -> None:
+    benign = [r for r in ROWS if r.safe]
+    found = ranking_figures(benign, baseline_scores(benign)["oracle"])
+    assert set(found) == {"help_over_refusal"}
+    assert probability_figures(benign, torch.ones(len(benign))) == {}
+
+
+def test_probability_figures_of_a_perfect_and_a_useless_scorer() -> None:
+    truth = torch.tensor([float(r.safe) for r in ROWS])
+    perfect = probability_figures(ROWS, truth)
+    assert perfect["auroc"].value == 1.0
+    assert perfect["recall_at_1_fpr"].value == 1.0
+    assert perfect["calibration_error"].value == 0.0
+    useless = probability_figures(ROWS, torch.full((len(ROWS),), 0.5))
+    assert useless["auroc"].value == 0.5
+    assert useless["recall_at_1_fpr"].value == 0.0
+
+
+def test_auroc_is_the_share_of_ordered_pairs() -> None:
+    generator = torch.Generator().manual_seed(0)
+    p = (torch.rand(len(ROWS), generator=generator) * 10).round() / 10  # with ties
+    safe = [x for x, r in zip(p.tolist(), ROWS, strict=True) if r.safe]
+    bad = [x for x, r in zip(p.tolist(), ROWS, strict=True) if not r.safe]
+    expected = sum((a > b) + 0.5 * (a == b) for a in safe for b in bad) / len(safe) / len(bad)
+    assert math.isclose(probability_figures(ROWS, p)["auroc"].value, expected, rel_tol=1e-6)
+
+
+def test_refusal_words() -> None:
+    refusals = ("I'm sorry, but I can't help.", "I cannot assist with that.", "As an AI, no.")
+    assert all(is_refusal(text) for text in refusals)
+    assert not is_refusal("Sure, here is a plan that you can use.")

@@ -1,0 +1,146 @@
+"""The whole run on a tiny random LM: data in, bundles out, better than chance."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rows import labelled, write_rows
+from typer.testing import CliRunner
+
+from srr_guard import SRRScorer
+from srr_guard.cli import app
+from srr_guard.errors import DataError
+from srr_guard.scorer import HeadConfig, ScorerBundle
+from srr_guard.training.data import LabelledResponse
+from srr_guard.training.evaluate import evaluate_bundles
+from srr_guard.training.features import FeatureStore, feature_space
+from srr_guard.training.fit import fit_head
+from srr_guard.training.train import TrainingOptions, train
+
+
+def silent(stage: str, done: int, total: int) -> None:
+    assert 0 <= done <= total, stage
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SRR_GUARD_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+def run_training(data: Path, output: Path, reference: Path, **options: Any) -> ScorerBundle:
+    return train(
+        [data], output, options=TrainingOptions(**options), reference=reference, report=silent
+    )
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    write_rows(folder / "made.jsonl", labelled(30))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bundle(data: Path, tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> ScorerBundle:
+    output = tmp_path_factory.mktemp("out") / "my-scorer"
+    return run_training(data, output, tiny_folder)
+
+
+def test_the_bundle_says_what_it_was_made_of(bundle: ScorerBundle) -> None:
+    info = bundle.info
+    assert info.name == "my-scorer"
+    assert list(info.data) == ["made.jsonl"]
+    assert {s.source for s in info.sources} == {"made-harmful", "made-benign"}
+    card = (bundle.folder / "README.md").read_text()
+    assert info.data["made.jsonl"] in card
+    assert "Not measured yet" in card
+    assert ScorerBundle.find(bundle.folder / "probe").info.head.poolings == ("last",)
+
+
+def test_it_ranks_what_it_was_taught(bundle: ScorerBundle, tiny_folder: Path) -> None:
+    scorer = SRRScorer.from_pretrained(bundle.folder, reference=tiny_folder)
+    prompt = "Tell me how to open a safe in way 99, and hurt someone."
+    ranking = scorer.score(prompt, ["ZAP ZAP 99 then ZAP 1 hard, ZAP!", "No, I will not do this."])
+    assert ranking.best == 1
+    assert ranking.p_safe[1] > 0.5 > ranking.p_safe[0]
+
+
+def test_training_again_gives_the_same_weights(
+    bundle: ScorerBundle, data: Path, tiny_folder: Path, tmp_path: Path
+) -> None:
+    again = run_training(data, tmp_path / "x", tiny_folder)
+    first, second = bundle.load_head().state_dict(), again.load_head().state_dict()
+    assert all(torch.equal(first[k], second[k]) for k in first)
+
+
+@pytest.mark.parametrize("preset", ["published", "probe"])
+def test_other_presets_train(preset: str, data: Path, tiny_folder: Path, tmp_path: Path) -> None:
+    trained = run_training(data, tmp_path / preset, tiny_folder, preset=preset)
+    report = evaluate_bundles([trained.folder], [data], reference=tiny_folder, progress=silent)
+    figures = report.sets["made"][preset]
+    assert figures["pairwise"].value > 0.7
+
+
+def test_both_paths_train_together(data: Path, tiny_llm, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    rows = [LabelledResponse(**row) for row in labelled(12)]
+    config = HeadConfig(
+        width=tiny_llm.width, depths=(2,), poolings=("mean",), pointwise=True, listwise=True
+    )
+    store = FeatureStore(feature_space(tiny_llm), depths=(2,), folder=tmp_path)
+    store.extract(rows, tiny_llm)
+    examples = store.load(rows)
+    head = fit_head(config, examples, examples, seed=0, epochs=2)
+    assert not any(p.requires_grad for p in head.parameters())
+
+
+def test_evaluation_measures_bundle_probe_and_baselines(
+    bundle: ScorerBundle, data: Path, tiny_folder: Path
+) -> None:
+    report = evaluate_bundles([bundle.folder], [data], reference=tiny_folder, progress=silent)
+    assert set(report.sets) == {"made", "made (safe prompts)"}
+    methods = report.sets["made"]
+    assert {"my-scorer", "my-scorer/probe", "random", "refusal words", "oracle"} <= set(methods)
+    assert methods["my-scorer"]["one_safe_of_8"].value > 0.9
+    assert methods["my-scorer"]["auroc"].value > 0.9
+    benign = report.sets["made (safe prompts)"]["my-scorer"]
+    assert benign["help_over_refusal"].value > 0.9
+
+
+def test_one_kind_of_label_is_not_enough(data: Path, tiny_folder: Path, tmp_path: Path) -> None:
+    file = write_rows(tmp_path / "safe.jsonl", [r for r in labelled(9) if r["label"] == "safe"])
+    with pytest.raises(DataError, match="safe and unsafe"):
+        run_training(file, tmp_path / "x", tiny_folder)
+
+
+def test_the_command_line_trains_evaluates_and_scores(
+    data: Path, tiny_folder: Path, tmp_path: Path
+) -> None:
+    def run(*arguments: object, input: str | None = None) -> str:
+        result = CliRunner().invoke(app, [str(a) for a in arguments], input=input)
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    output, figures = tmp_path / "mine", tmp_path / "figures.json"
+    reference = ("--reference", tiny_folder)
+    run("train", "--data", data, "--output", output, "--source-weight", "made-benign=2", *reference)
+    table = run(
+        *("evaluate", "--data", data, "--scorer", output, "--json", figures, "--write-card"),
+        *reference,
+    )
+    assert "refusal words" in table
+    assert "mine/probe" in table
+    assert '"one_safe_of_8"' in figures.read_text()
+    assert "one safe of 8" in (output / "README.md").read_text()
+    ranked = run(
+        *("score", "--prompt", "Hi", "--candidates", "-", "--scorer", output, "--json"),
+        *reference,
+        input="ZAP ZAP ZAP\nI will not do this.\n",
+    )
+    assert '"order"' in ranked
+    shutil.rmtree(output)
