@@ -1,45 +1,16 @@
-"""Sample answers from a local causal LM, on the one thread that owns such models."""
+"""Sample answers from a causal LM: one batched call, stop texts, text as it grows."""
 
 from __future__ import annotations
 
-import os
 import secrets
-import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from srr_guard._threads import Workers
 from srr_guard.conversation import Conversation
-from srr_guard.errors import ConfigurationError, ReferenceLoadError
-from srr_guard.reference.source import ReferenceSource, resolve_reference
+from srr_guard.errors import ConfigurationError
+from srr_guard.reference.source import ReferenceSource
 from srr_guard.reference.template import PromptTemplate
-from srr_guard.reference.weights import (
-    Device,
-    DType,
-    load_causal_lm,
-    load_tokenizer,
-    model_folder,
-    pick_device,
-    pick_dtype,
-)
-
-# One thread loads and runs every local chat model of the process, whoever waits or gave up
-# waiting: two forward passes never overlap, and `_loaded` needs no lock.
-_worker = Workers(max_threads=1)
-_loaded: dict[tuple[str, str, str], TextGenerator] = {}
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelPlace:
-    """Which model to load, and where to; see `resolve_reference`."""
-
-    model: str | os.PathLike[str] | None = None
-    revision: str | None = None
-    local_files_only: bool = False
-    device: Device = "auto"
-    dtype: DType = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,54 +75,6 @@ class Request:
     options: GenerationOptions
     n: int = 1
     prefix: str = ""
-
-
-class Job:
-    """A request on its way; cancelling ends it before the next token.
-
-    Attributes:
-        future: Gets the answers.
-    """
-
-    def __init__(
-        self, place: ModelPlace, request: Request, *, on_text: Callable[[str], None] | None = None
-    ) -> None:
-        self._cancelled = threading.Event()
-        self.future: Future[Answers] = _worker.submit(self._run, place, request, on_text)
-
-    def cancel(self) -> None:
-        """Give up: a job in line never starts, a running one ends before its next token."""
-        self._cancelled.set()
-        self.future.cancel()
-
-    def _run(
-        self, place: ModelPlace, request: Request, on_text: Callable[[str], None] | None
-    ) -> Answers:
-        generator = _load(place)
-        return generator.sample(request, cancelled=self._cancelled.is_set, on_text=on_text)
-
-
-def token_ids(place: ModelPlace, text: str) -> list[int]:
-    """Encode plain text with a model's tokenizer."""
-    return _worker.submit(lambda: _load(place).template.text_ids(text)).result()
-
-
-def _load(place: ModelPlace) -> TextGenerator:
-    """Load a model, or return the one at hand; runs on the worker thread only."""
-    source = resolve_reference(
-        place.model, revision=place.revision, local_files_only=place.local_files_only
-    )
-    try:
-        device = pick_device(place.device)
-    except RuntimeError as error:
-        raise ReferenceLoadError(f"device={place.device!r} cannot be used: {error}") from error
-    dtype = pick_dtype(place.dtype, device)
-    key = (str(source.path), str(device), str(dtype))
-    if key not in _loaded:
-        folder = model_folder(source)
-        model = load_causal_lm(folder, device=device, dtype=dtype)
-        _loaded[key] = TextGenerator(model, load_tokenizer(folder), source=source)
-    return _loaded[key]
 
 
 class TextGenerator:

@@ -145,7 +145,7 @@ def _first_json(text: str) -> Any:
 
 
 def _arguments(value: dict[str, Any]) -> dict[str, Any] | None:
-    found = next((value[key] for key in _ARGUMENTS if key in value), {})
+    found: Any = next((value[key] for key in _ARGUMENTS if key in value), {})
     return found if isinstance(found, dict) else None
 
 

@@ -19,15 +19,8 @@ from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import Field, model_validator
 
-from srr_guard._generation import (
-    Answer,
-    Answers,
-    GenerationOptions,
-    Job,
-    ModelPlace,
-    Request,
-    token_ids,
-)
+from srr_guard._generation import Answer, Answers, GenerationOptions, Request
+from srr_guard._generation_worker import Job, ModelPlace, token_ids
 from srr_guard._tool_text import forced_prefix, parse_answer, with_tool_text
 from srr_guard.conversation import Conversation
 from srr_guard.errors import ConfigurationError, InvalidInputError

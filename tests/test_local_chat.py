@@ -16,7 +16,7 @@ from langchain_core.tools import tool
 from pydantic import ValidationError
 from tiny import FAMILIES, save_tiny_lm
 
-from srr_guard import _generation, local_chat
+from srr_guard import _generation_worker, local_chat
 from srr_guard._generation import Answer, Answers
 from srr_guard.errors import (
     ConfigurationError,
@@ -50,7 +50,7 @@ def now() -> str:
 
 
 def generator(folder):
-    return next(g for key, g in _generation._loaded.items() if key[0] == str(folder))
+    return next(g for key, g in _generation_worker._loaded.items() if key[0] == str(folder))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -82,7 +82,7 @@ def test_weights_are_shared(folder, model):
     first = generator(folder)
     LocalChatModel(model=folder, device="cpu", temperature=0.1, max_new_tokens=1).invoke("hi")
     assert generator(folder) is first
-    assert sum(key[0] == str(folder) for key in _generation._loaded) == 1
+    assert sum(key[0] == str(folder) for key in _generation_worker._loaded) == 1
 
 
 def test_equal_seeds_give_equal_answers(model):
@@ -192,6 +192,34 @@ async def test_the_event_loop_stays_free(folder):
     await model.ainvoke("hi")
     task.cancel()
     assert ticks > 5
+
+
+async def test_equal_requests_in_line_are_one_batched_call(folder, monkeypatch):
+    model = LocalChatModel(model=folder, max_new_tokens=40)
+    model.invoke("hi")
+    lm, rows = generator(folder)._model, []
+    original = lm.generate
+    monkeypatch.setattr(
+        lm,
+        "generate",
+        lambda *a, **k: rows.append(k["num_return_sequences"]) or original(*a, **k),
+    )
+    others = [model.ainvoke("ho"), model.ainvoke("hi", seed=1), model.ainvoke("hi", top_p=0.5)]
+    messages = await asyncio.gather(*(model.ainvoke("hi") for _ in range(6)), *others)
+    assert len({m.text for m in messages[:6]}) == 6
+    assert all(m.usage_metadata["input_tokens"] > 0 for m in messages)
+    assert sum(rows) == 9
+    assert max(rows) >= 5
+
+
+async def test_a_cancelled_request_leaves_those_it_was_joined_with_alone(model):
+    options = {"max_new_tokens": 100, "seed": None}
+    tasks = [asyncio.create_task(model.ainvoke("hi", **options)) for _ in range(4)]
+    await asyncio.sleep(0.03)
+    tasks[1].cancel()
+    tasks[3].cancel()
+    done = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [isinstance(d, AIMessage) for d in done] == [True, False, True, False]
 
 
 async def test_a_cancelled_request_ends_and_the_next_one_runs_alone(folder, monkeypatch):
