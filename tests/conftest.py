@@ -12,6 +12,7 @@ from loops import blocked_loops
 from tiny import save_tiny_lm
 
 from srr_guard.reference import ReferenceLLM
+from srr_guard.scorer import BundleInfo, HeadConfig, ScorerBundle
 
 BLOCKED_AFTER = 0.1  # seconds
 
@@ -38,3 +39,36 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_llm(tiny_folder: Path) -> ReferenceLLM:
     return ReferenceLLM.load(tiny_folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tiny_llm: ReferenceLLM, tmp_path_factory: pytest.TempPathFactory) -> ScorerBundle:
+    """An untrained scorer for the tiny LM: its numbers mean nothing, but they are numbers."""
+    import torch
+
+    from srr_guard.scorer.head import SRRHead
+
+    config = HeadConfig(
+        width=tiny_llm.width, depths=(2, 3), poolings=("mean",), pointwise=True, listwise=True
+    )
+    info = BundleInfo(
+        name="tiny",
+        head=config,
+        reference=tiny_llm.name,
+        reference_digest=tiny_llm.digest,
+        template_digest=tiny_llm.template_digest,
+        window=64,
+        overlap=16,
+        prompt_limit=256,
+        transformers_version="5",
+        data={"made_up.jsonl": "0" * 64},
+        sources=(),
+        seed=0,
+        made_by="test",
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        head = SRRHead(config)
+    return ScorerBundle.save(
+        tmp_path_factory.mktemp("bundle") / "tiny", info=info, head=head, card="# tiny\n"
+    )

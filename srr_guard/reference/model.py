@@ -50,10 +50,8 @@ class ReferenceLLM:
         blocks: Blocks of the whole model.
 
     Example:
-        >>> from srr_guard.reference import ReferenceLLM  # doctest: +SKIP
-        >>> llm = ReferenceLLM.load(depth=16)  # doctest: +SKIP
+        >>> llm = ReferenceLLM.load(depth=16)
         >>> llm.encode("How do magnets work?", ["By magic."], depths=(8, 16)).mean.shape
-        ... # doctest: +SKIP
         torch.Size([1, 2, 576])
     """
 

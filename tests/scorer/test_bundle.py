@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,29 +9,14 @@ import torch
 
 from srr_guard.errors import BundleNotFoundError, CorruptBundleError, IncompatibleScorerError
 from srr_guard.reference import ReferenceLLM
-from srr_guard.scorer import BundleInfo, HeadConfig, ScorerBundle
-from srr_guard.scorer.head import SRRHead
+from srr_guard.scorer import ScorerBundle
 
 
 @pytest.fixture
-def bundle(tiny_llm: ReferenceLLM, tmp_path: Path) -> ScorerBundle:
-    config = HeadConfig.preset("default", width=tiny_llm.width, blocks=tiny_llm.blocks)
-    info = BundleInfo(
-        name="tiny",
-        head=config,
-        reference=tiny_llm.name,
-        reference_digest=tiny_llm.digest,
-        template_digest=tiny_llm.template_digest,
-        window=64,
-        overlap=16,
-        prompt_limit=256,
-        transformers_version="5",
-        data={"made_up.jsonl": "0" * 64},
-        sources=(),
-        seed=0,
-        made_by="test",
-    )
-    return ScorerBundle.save(tmp_path / "tiny", info=info, head=SRRHead(config), card="# tiny\n")
+def bundle(tiny_bundle: ScorerBundle, tmp_path: Path) -> ScorerBundle:
+    """A copy that a test may break."""
+    shutil.copytree(tiny_bundle.folder, tmp_path / "tiny")
+    return ScorerBundle.find(tmp_path / "tiny")
 
 
 def test_what_is_saved_is_what_is_loaded(bundle: ScorerBundle) -> None:
