@@ -2,8 +2,8 @@
 
     python examples/tool_agent.py "What is the weather in Oslo?"
 
-It runs on SmolLM2 on this machine, without a key or a network; that model is small and uses
-its tools only now and then. For a provider's model:
+It runs on SmolLM2 on this machine, without a key or a network; that model is so small that
+`look_first` has to tell it when to use the tool. For a provider's model:
 
     SRR_GUARD_EXAMPLE_MODEL=openai:gpt-5-mini python examples/tool_agent.py
 """
@@ -12,7 +12,7 @@ import os
 import sys
 
 from langchain.agents import create_agent
-from langchain.agents.middleware import ModelCallLimitMiddleware
+from langchain.agents.middleware import wrap_model_call
 from langchain.chat_models import init_chat_model
 from langchain_core.tools import tool
 
@@ -28,11 +28,19 @@ def get_weather(city: str) -> str:
     return f"It is 21 degrees and sunny in {city}."
 
 
+@wrap_model_call
+def look_first(request, handler):
+    """Have the first step call the tool, and the second one answer."""
+    if len(request.messages) == 1:
+        return handler(request.override(tool_choice="get_weather"))
+    return handler(request.override(tools=[]))
+
+
 agent = create_agent(
     model=SafetyRanker(model, sampling=SamplingPolicy(n=4)),
     tools=[get_weather],
-    system_prompt="You are a weather assistant. Use get_weather to answer.",
-    middleware=[ModelCallLimitMiddleware(run_limit=4)],
+    system_prompt="You are a weather assistant. Say what get_weather found.",
+    middleware=[look_first],
 )
 
 

@@ -72,11 +72,21 @@ def forced_prefix(tools: Sequence[dict[str, Any]], choice: str | dict[str, Any] 
     return f'<tool_call>{{"name": "{choice}", "arguments": {{'
 
 
+def ends_of_calls(tools: Sequence[dict[str, Any]], prefix: str) -> list[str]:
+    """Texts that end an answer.
+
+    A result is not for the model to write, nor is a second call where one was asked for.
+    """
+    if not tools:
+        return []
+    return ["<tool_response>", "</tool_call>"] if prefix else ["<tool_response>"]
+
+
 def with_tool_text(
     messages: Sequence[BaseMessage], tools: Sequence[dict[str, Any]]
 ) -> list[BaseMessage]:
     """Write the tools into the system turn, earlier calls and their results as text."""
-    turns = [_as_text(message) for message in messages]
+    turns = [_as_text(message, tagged=bool(tools)) for message in messages]
     if not tools:
         return turns
     if turns and isinstance(turns[0], SystemMessage):
@@ -113,26 +123,34 @@ def parse_answer(text: str, tools: Sequence[dict[str, Any]]) -> ParsedAnswer:
 
 
 def _instructions(tools: Sequence[dict[str, Any]]) -> str:
-    schemas = "\n".join(json.dumps(tool["function"], ensure_ascii=False) for tool in tools)
+    """The schemas, and the line that calls each tool: small models copy lines, not grammars."""
+    functions = [tool["function"] for tool in tools]
+    schemas = "\n".join(json.dumps(function, ensure_ascii=False) for function in functions)
+    lines = "\n".join(_blank_call(function) for function in functions)
     return (
-        "You can call these tools, given as JSON schemas, one per line:\n"
-        f"<tools>\n{schemas}\n</tools>\n"
-        "To call one, answer with nothing but its name and arguments, like this:\n"
-        '<tool_call>{"name": "the tool", "arguments": {"argument": "value"}}</tool_call>\n'
-        "Its result comes back in <tool_response>. Otherwise answer in plain text."
+        f"Tools:\n<tools>\n{schemas}\n</tools>\n"
+        f"To use one, answer with one of these lines, its values filled in:\n{lines}\n"
+        "After a <tool_response>, or where no tool helps, answer in plain text."
     )
 
 
-def _as_text(message: BaseMessage) -> BaseMessage:
+def _blank_call(function: dict[str, Any]) -> str:
+    names = function.get("parameters", {}).get("properties", {})
+    call = {"name": function["name"], "arguments": {name: f"<{name}>" for name in names}}
+    return f"<tool_call>{json.dumps(call, ensure_ascii=False)}</tool_call>"
+
+
+def _as_text(message: BaseMessage, *, tagged: bool) -> BaseMessage:
     if isinstance(message, AIMessage) and message.tool_calls:
         calls = [
             json.dumps({"name": c["name"], "arguments": c["args"]}, ensure_ascii=False, default=str)
             for c in message.tool_calls
         ]
-        tagged = [f"<tool_call>{call}</tool_call>" for call in calls]
-        return AIMessage("\n".join([*([message.text] if message.text else []), *tagged]))
+        lines = [f"<tool_call>{call}</tool_call>" for call in calls]
+        return AIMessage("\n".join([*([message.text] if message.text else []), *lines]))
     if isinstance(message, ToolMessage):
-        return HumanMessage(f"<tool_response>\n{message.text}\n</tool_response>")
+        result = f"<tool_response>\n{message.text}\n</tool_response>"
+        return HumanMessage(result if tagged else f"The tool's result: {message.text}")
     return message
 
 

@@ -21,7 +21,7 @@ from pydantic import Field, model_validator
 
 from srr_guard._generation import Answer, Answers, GenerationOptions, Request
 from srr_guard._generation_worker import Job, ModelPlace, token_ids
-from srr_guard._tool_text import forced_prefix, parse_answer, with_tool_text
+from srr_guard._tool_text import ends_of_calls, forced_prefix, parse_answer, with_tool_text
 from srr_guard.conversation import Conversation
 from srr_guard.errors import ConfigurationError, InvalidInputError
 from srr_guard.reference.weights import Device, DType
@@ -266,7 +266,8 @@ class LocalChatModel(BaseChatModel):
         choice = kwargs.pop("tool_choice", None)
         if choice == "none":
             tools = []
-        options = self._options(stop, kwargs)
+        prefix = forced_prefix(tools, choice) if tools else ""
+        options = self._options([*(stop or ()), *ends_of_calls(tools, prefix)], kwargs)
         if n < 1:
             raise ConfigurationError(f"n={n!r} asks for no answer: give 1 or more")
         if n > 1 and options.temperature == 0.0:
@@ -281,7 +282,7 @@ class LocalChatModel(BaseChatModel):
             conversation=Conversation.of(with_tool_text(turns, tools)),
             options=options,
             n=n,
-            prefix=forced_prefix(tools, choice) if tools else "",
+            prefix=prefix,
         )
         return request, tools
 

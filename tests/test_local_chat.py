@@ -343,6 +343,7 @@ def test_tools_are_described_in_the_system_turn(scripted):
     system, user = requests[0].conversation.turns
     assert system.text.startswith("Be brief.\n\n")
     assert '"name": "add"' in system.text
+    assert call("add", a="<a>", b="<b>") in system.text
     assert user.text == "17 + 25?"
     assert (message.text, message.tool_calls) == ("plain text", [])
 
@@ -399,6 +400,8 @@ def test_tool_choice_makes_the_answer_begin_as_a_call(scripted, choice, prefix):
     LocalChatModel().bind_tools([add, now], tool_choice=choice).invoke("hi")
     assert requests[0].prefix.startswith(prefix)
     assert bool(requests[0].prefix) == bool(prefix)
+    assert ("</tool_call>" in requests[0].options.stop) == bool(prefix)
+    assert "<tool_response>" in requests[0].options.stop
 
 
 def test_tool_choice_none_describes_no_tool(scripted):
@@ -408,13 +411,18 @@ def test_tool_choice_none_describes_no_tool(scripted):
     assert message.tool_calls == []
 
 
-def test_calls_and_results_of_earlier_turns_are_text(scripted):
+@pytest.mark.parametrize(
+    ("tools", "result"),
+    [([now], "<tool_response>\n42\n</tool_response>"), ([], "The tool's result: 42")],
+)
+def test_calls_and_results_of_earlier_turns_are_text(scripted, tools, result):
     requests = scripted("42")
-    earlier = AIMessage("", tool_calls=[{"name": "add", "args": {"a": 1}, "id": "1"}])
-    LocalChatModel().invoke([HumanMessage("?"), earlier, ToolMessage("42", tool_call_id="1")])
-    _, assistant, result = requests[0].conversation.turns
-    assert assistant.text == call("add", a=1)
-    assert result.text == "<tool_response>\n42\n</tool_response>"
+    earlier = AIMessage("Let me add.", tool_calls=[{"name": "add", "args": {"a": 1}, "id": "1"}])
+    messages = [HumanMessage("?"), earlier, ToolMessage("42", tool_call_id="1")]
+    LocalChatModel().bind_tools(tools).invoke(messages)
+    *_, assistant, last = requests[0].conversation.turns
+    assert assistant.text == "Let me add.\n" + call("add", a=1)
+    assert last.text == result
 
 
 def test_a_forced_call_begins_the_real_answer(model):
@@ -425,6 +433,22 @@ def test_a_forced_call_begins_the_real_answer(model):
 @pytest.mark.model
 def test_the_examples_in_the_docstring():
     assert doctest.testmod(local_chat).failed == 0
+
+
+@pytest.mark.model
+def test_the_real_model_calls_a_tool_it_is_told_to_call():
+    @tool
+    def get_weather(city: str) -> str:
+        """Get the weather of a city."""
+        return "sunny"
+
+    model = LocalChatModel(max_new_tokens=32, temperature=0)
+    bound = model.bind_tools([get_weather], tool_choice="get_weather")
+    message = bound.invoke("What is the weather in Oslo?")
+    assert [(c["name"], c["args"]) for c in message.tool_calls] == [
+        ("get_weather", {"city": "Oslo"})
+    ]
+    assert message.text == ""
 
 
 @pytest.mark.model
