@@ -171,11 +171,12 @@ def test_streaming_gives_the_same_text_piece_by_piece(model, stop):
 
 async def test_async_twins_agree(model):
     options = {"max_new_tokens": 30}
-    whole = model.invoke("hi", **options).text
+    whole = (await asyncio.to_thread(model.invoke, "hi", **options)).text
     assert (await model.ainvoke("hi", **options)).text == whole
     assert "".join([c.text async for c in model.astream("hi", **options)]) == whole
     ours = await model.asample_candidates("hi", 3)
-    assert [m.text for m in ours] == [m.text for m in model.sample_candidates("hi", 3)]
+    theirs = await asyncio.to_thread(model.sample_candidates, "hi", 3)
+    assert [m.text for m in ours] == [m.text for m in theirs]
 
 
 async def test_the_event_loop_stays_free(folder):
@@ -196,7 +197,7 @@ async def test_the_event_loop_stays_free(folder):
 
 async def test_equal_requests_in_line_are_one_batched_call(folder, monkeypatch):
     model = LocalChatModel(model=folder, max_new_tokens=40)
-    model.invoke("hi")
+    await model.ainvoke("hi")
     lm, rows = generator(folder)._model, []
     original = lm.generate
     monkeypatch.setattr(
@@ -224,7 +225,7 @@ async def test_a_cancelled_request_leaves_those_it_was_joined_with_alone(model):
 
 async def test_a_cancelled_request_ends_and_the_next_one_runs_alone(folder, monkeypatch):
     model = LocalChatModel(model=folder, max_new_tokens=400, seed=7)
-    model.invoke("hi", max_new_tokens=1)
+    await model.ainvoke("hi", max_new_tokens=1)
     running, overlaps, steps = threading.Lock(), [], []
     lm = generator(folder)._model
     original = lm.generate
