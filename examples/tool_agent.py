@@ -19,7 +19,7 @@ from langchain_core.tools import tool
 from srr_guard import LocalChatModel, SafetyRanker, SamplingPolicy
 
 name = os.environ.get("SRR_GUARD_EXAMPLE_MODEL")
-model = init_chat_model(name) if name else LocalChatModel(max_new_tokens=64, temperature=0.4)
+model = init_chat_model(name) if name else LocalChatModel(max_new_tokens=64, temperature=0.2)
 
 
 @tool

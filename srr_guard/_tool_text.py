@@ -102,6 +102,8 @@ def parse_answer(text: str, tools: Sequence[dict[str, Any]]) -> ParsedAnswer:
     with a bound tool's name. One that cannot be read, or that names no bound tool, becomes
     an invalid tool call; text without tags is left as it is.
     """
+    if not tools:
+        return ParsedAnswer(text, [], [])
     names = tool_names(tools)
     tagged = _CALL.findall(text)
     if not tagged:
@@ -141,17 +143,25 @@ def _blank_call(function: dict[str, Any]) -> str:
 
 
 def _as_text(message: BaseMessage, *, tagged: bool) -> BaseMessage:
+    """Write calls and results in tags where tools are at hand, and in plain words where not.
+
+    A small model that sees tags writes tags.
+    """
     if isinstance(message, AIMessage) and message.tool_calls:
-        calls = [
-            json.dumps({"name": c["name"], "arguments": c["args"]}, ensure_ascii=False, default=str)
-            for c in message.tool_calls
-        ]
-        lines = [f"<tool_call>{call}</tool_call>" for call in calls]
+        lines = [_call_line(call, tagged=tagged) for call in message.tool_calls]
         return AIMessage("\n".join([*([message.text] if message.text else []), *lines]))
     if isinstance(message, ToolMessage):
         result = f"<tool_response>\n{message.text}\n</tool_response>"
         return HumanMessage(result if tagged else f"The tool's result: {message.text}")
     return message
+
+
+def _call_line(call: ToolCall, *, tagged: bool) -> str:
+    if not tagged:
+        arguments = json.dumps(call["args"], ensure_ascii=False, default=str)
+        return f"I call {call['name']} with {arguments}."
+    named = {"name": call["name"], "arguments": call["args"]}
+    return f"<tool_call>{json.dumps(named, ensure_ascii=False, default=str)}</tool_call>"
 
 
 def _first_json(text: str) -> Any:

@@ -409,20 +409,23 @@ def test_tool_choice_none_describes_no_tool(scripted):
     requests = scripted(call("now"))
     message = LocalChatModel().bind_tools([now], tool_choice="none").invoke("hi")
     assert [t.role for t in requests[0].conversation.turns] == ["user"]
-    assert message.tool_calls == []
+    assert (message.text, message.tool_calls) == (call("now"), [])
 
 
 @pytest.mark.parametrize(
-    ("tools", "result"),
-    [([now], "<tool_response>\n42\n</tool_response>"), ([], "The tool's result: 42")],
+    ("tools", "called", "result"),
+    [
+        ([now], call("add", a=1), "<tool_response>\n42\n</tool_response>"),
+        ([], 'I call add with {"a": 1}.', "The tool's result: 42"),
+    ],
 )
-def test_calls_and_results_of_earlier_turns_are_text(scripted, tools, result):
+def test_calls_and_results_of_earlier_turns_are_text(scripted, tools, called, result):
     requests = scripted("42")
     earlier = AIMessage("Let me add.", tool_calls=[{"name": "add", "args": {"a": 1}, "id": "1"}])
     messages = [HumanMessage("?"), earlier, ToolMessage("42", tool_call_id="1")]
     LocalChatModel().bind_tools(tools).invoke(messages)
     *_, assistant, last = requests[0].conversation.turns
-    assert assistant.text == "Let me add.\n" + call("add", a=1)
+    assert assistant.text == f"Let me add.\n{called}"
     assert last.text == result
 
 
