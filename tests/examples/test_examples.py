@@ -11,7 +11,7 @@ import pytest
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SHOWN = {
-    "wrapped_chain.py": ("question  Why", "answer    ", "reason    ", "p_safe 0."),
+    "wrapped_chain.py": ("question  Why", "answer    ", "reason    ", "p_safe "),
     "decorated_function.py": ("question  Why", "answer    ", "sampled   4", "for scoring"),
     "tool_agent.py": ("human  Why", "ai     ", "p_safe"),
 }
