@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from srr_guard import __version__
+from srr_guard._settings import Settings
 from srr_guard.reference import ReferenceLLM, resolve_reference
 from srr_guard.reference.weights import Device, DType, model_folder, model_shape
 from srr_guard.scorer.bundle import BundleInfo, ScorerBundle
@@ -31,7 +32,7 @@ PROBE: Preset = "probe"
 """Folder inside a bundle with the baseline trained beside it: a linear probe."""
 
 
-class TrainingOptions(BaseModel):
+class TrainingOptions(Settings):
     """All that decides what a training run gives.
 
     Attributes:
@@ -43,12 +44,13 @@ class TrainingOptions(BaseModel):
         source_weights: Weight of each source; 1 where it is not named.
         seed: Random seed.
 
+    Raises:
+        ConfigurationError: A value is out of range.
+
     Example:
         >>> TrainingOptions(preset="published").held_back
         0.2
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     preset: Preset = "default"
     per_source: int | None = Field(default=None, ge=1)

@@ -1,0 +1,25 @@
+"""The base of everything that a user configures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from srr_guard.errors import ConfigurationError
+
+
+class Settings(BaseModel):
+    """A frozen set of named options; a value that makes no sense is a ConfigurationError."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def __init__(self, **data: Any) -> None:
+        try:
+            super().__init__(**data)
+        except ValidationError as error:
+            details = "; ".join(
+                f"{'.'.join(map(str, e['loc'])) or 'together'}={e['input']!r}: {e['msg']}"
+                for e in error.errors()
+            )
+            raise ConfigurationError(f"{type(self).__name__}: {details}") from error
