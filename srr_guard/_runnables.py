@@ -11,12 +11,10 @@ from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.runnables import (
     Runnable,
     RunnableBinding,
-    RunnableConfig,
     RunnableLambda,
     RunnableSequence,
     RunnableWithFallbacks,
 )
-from langchain_core.runnables.config import var_child_runnable_config
 
 from srr_guard.conversation import Conversation
 from srr_guard.errors import InvalidInputError
@@ -94,26 +92,6 @@ def is_sync_only(runnable: Runnable[Any, Any]) -> bool:
         case RunnableLambda() as function:
             return not hasattr(function, "afunc")
     return False
-
-
-def isolated(config: RunnableConfig) -> RunnableConfig:
-    """A config that keeps a candidate out of its caller's streams, events and traces."""
-    # Not None: a candidate would then inherit the caller's callbacks from the context.
-    child: RunnableConfig = {**config, "callbacks": []}
-    child.pop("run_id", None)
-    child.pop("run_name", None)
-    return child
-
-
-def enter(config: RunnableConfig) -> RunnableConfig:
-    """Make a config the one that a candidate's own context holds, and return it.
-
-    Bindings and functions that call models merge the context's callbacks into whatever
-    config they are given, so handing the config over is not enough. Each candidate runs in a
-    copied context: there is nothing to undo.
-    """
-    var_child_runnable_config.set(config)
-    return config
 
 
 def as_chunk(output: Any) -> Any:

@@ -12,21 +12,13 @@ from langchain_core.callbacks import (
 from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableSerializable
 from langchain_core.runnables.base import coerce_to_runnable
-from langchain_core.runnables.config import patch_config
 from langchain_core.runnables.utils import ConfigurableFieldSpec
 from langchain_core.utils.pydantic import TypeBaseModel
 from pydantic import ConfigDict, PrivateAttr
 from typing_extensions import override
 
-from srr_guard._runnables import (
-    as_chunk,
-    enter,
-    find_prompt,
-    is_sync_only,
-    isolated,
-    unbind,
-    uncached,
-)
+from srr_guard._runnables import as_chunk, find_prompt, is_sync_only, unbind, uncached
+from srr_guard._tracing import RunManager, TraceCandidates, candidate_config, enter, isolated
 from srr_guard.conversation import Conversation
 from srr_guard.decision import Decision
 from srr_guard.errors import ConfigurationError
@@ -37,8 +29,6 @@ from srr_guard.selection import Selector, blocking_calls
 
 _SAMPLING = SamplingPolicy()
 _DECISION = DecisionPolicy()
-
-_AnyRunManager = CallbackManagerForChainRun | AsyncCallbackManagerForChainRun
 
 
 class SafetyRanker(RunnableSerializable[Any, Any]):
@@ -67,9 +57,11 @@ class SafetyRanker(RunnableSerializable[Any, Any]):
         prompt: Finds the prompt in the input: a function from the input to anything
             `Conversation.of` reads. None: the input itself, or the first of its keys
             `messages`, `question`, `input`, `prompt`, `query`, or its only str value.
-        trace_candidates: Make each candidate a child run tagged `srr:candidate:<i>`. Traces
-            and event streams then hold the text of rejected candidates too, and streams show
-            their tokens. Candidates of a batched call are never traced.
+        trace_candidates: True makes each candidate a child run tagged `srr:candidate:<i>`:
+            traces and event streams then hold the text of rejected candidates too, and
+            streams show their tokens. `"redacted"` makes the same child runs without any
+            text, which never show in a message stream. Candidates of a batched call are
+            never traced.
         on_decision: Called with each Decision before it takes effect, also with those that
             end in BelowThresholdError; what it raises reaches the caller. It must be quick:
             under async callers it runs on the event loop.
@@ -94,7 +86,7 @@ class SafetyRanker(RunnableSerializable[Any, Any]):
     sampling: Any = _SAMPLING
     decision: Any = _DECISION
     prompt: Callable[[Any], Any] | None = None
-    trace_candidates: bool = False
+    trace_candidates: TraceCandidates = False
     on_decision: Any = None
 
     _selector: Selector = PrivateAttr()
@@ -110,7 +102,7 @@ class SafetyRanker(RunnableSerializable[Any, Any]):
         sampling: SamplingPolicy = _SAMPLING,
         decision: DecisionPolicy = _DECISION,
         prompt: Callable[[Any], Any] | None = None,
-        trace_candidates: bool = False,
+        trace_candidates: TraceCandidates = False,
         on_decision: Callable[[Decision], object] | None = None,
     ) -> None:
         try:
@@ -256,7 +248,7 @@ class SafetyRanker(RunnableSerializable[Any, Any]):
     def _decide(
         self,
         value: Any,
-        run_manager: CallbackManagerForChainRun,
+        run_manager: RunManager | None,
         config: RunnableConfig,
         kwargs: dict[str, Any],
     ) -> Decision:
@@ -273,7 +265,7 @@ class SafetyRanker(RunnableSerializable[Any, Any]):
     async def _adecide(
         self,
         value: Any,
-        run_manager: AsyncCallbackManagerForChainRun,
+        run_manager: RunManager | None,
         config: RunnableConfig,
         kwargs: dict[str, Any],
     ) -> Decision:
@@ -295,12 +287,10 @@ class SafetyRanker(RunnableSerializable[Any, Any]):
         return Conversation.of(self.prompt(value)) if self.prompt else find_prompt(value)
 
     def _enter(
-        self, index: int, run_manager: _AnyRunManager, config: RunnableConfig
+        self, index: int, run_manager: RunManager | None, config: RunnableConfig
     ) -> RunnableConfig:
-        if self.trace_candidates:
-            child = run_manager.get_child(f"srr:candidate:{index}")
-            return enter(patch_config(config, callbacks=child))
-        return enter(isolated(config))
+        trace = self.trace_candidates
+        return enter(candidate_config(config, run_manager, index, trace), traced=trace)
 
     def _batch(self, value: Any, config: RunnableConfig, kwargs: dict[str, Any]) -> _Batch | None:
         model, bound_kwargs = unbind(self._candidate_model)
