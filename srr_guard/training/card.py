@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -9,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from srr_guard.scorer.bundle import BundleInfo, ScorerBundle, SourceSummary
 from srr_guard.training.data import LabelledResponse
 from srr_guard.training.evaluate import Report
-from srr_guard.training.metrics import Metric
+from srr_guard.training.metrics import Figure, Metric
 
 METRIC_NAMES: Mapping[Metric, str] = {
     "one_safe_of_8": "one safe of 8",
@@ -38,7 +39,7 @@ safety from the hidden states of `{reference}`, and gives each a calibrated prob
 ```python
 from srr_guard import SRRScorer
 
-scorer = SRRScorer.from_pretrained({argument!r})
+scorer = SRRScorer.from_pretrained({argument})
 scorer.score("How do I whittle a spoon?", ["Carve along the grain.", "I can't help."]).order
 ```
 
@@ -104,7 +105,7 @@ def model_card(info: BundleInfo, *, report: Report | None = None) -> str:
     return _CARD.format(
         **{k: fields[k] for k in ("name", "reference", "reference_digest", "template_digest")},
         **{k: fields[k] for k in ("window", "overlap", "transformers_version", "seed")},
-        argument=info.name,
+        argument=json.dumps(info.name),
         method=_method(info),
         depths=", ".join(map(str, info.head.depths)),
         poolings=", ".join(info.head.poolings),
@@ -126,7 +127,7 @@ def results_markdown(report: Report) -> str:
     """The figures of a report as Markdown tables, one for each data set."""
     parts = ["95% bootstrap intervals over goals in brackets."]
     for name, methods in report.sets.items():
-        metrics = [m for m in METRIC_NAMES if any(m in figures for figures in methods.values())]
+        metrics = measured(methods)
         lines = [
             f"### {name}",
             "",
@@ -142,6 +143,12 @@ def results_markdown(report: Report) -> str:
         parts.append("\n".join(lines))
     files = "\n".join(f"- `{name}`: `{digest}`" for name, digest in report.digests.items())
     return "\n\n".join([*parts, f"Files measured on, by SHA-256:\n\n{files}"])
+
+
+def measured(methods: Mapping[str, Mapping[Metric, Figure]]) -> list[Metric]:
+    """The metrics that any of the methods has, in the order they are shown."""
+    found: list[Metric] = list(METRIC_NAMES)
+    return [m for m in found if any(m in figures for figures in methods.values())]
 
 
 def _method(info: BundleInfo) -> str:

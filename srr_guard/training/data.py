@@ -10,6 +10,7 @@ import random
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
@@ -227,7 +228,7 @@ def _row(line: str, *, where: str, name: str) -> LabelledResponse:
 
 def _hub_rows(name: str) -> Iterator[LabelledResponse]:
     try:
-        from datasets import load_dataset
+        load_dataset = import_module("datasets").load_dataset
     except ImportError as error:
         raise MissingExtraError(
             package="datasets", extra="datasets", purpose=f"reading the data set {name!r}"

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from srr_guard.training.card import METRIC_NAMES
+from srr_guard.training.card import METRIC_NAMES, measured
 from srr_guard.training.evaluate import Report, Reporter
 
 
@@ -31,7 +31,7 @@ def progress_report(console: Console) -> Iterator[Reporter]:
 def print_report(report: Report, console: Console) -> None:
     """Print a table for each data set: methods down, figures across, with intervals."""
     for name, methods in report.sets.items():
-        metrics = [m for m in METRIC_NAMES if any(m in figures for figures in methods.values())]
+        metrics = measured(methods)
         table = Table(title=name, title_justify="left")
         table.add_column("method")
         for metric in metrics:
