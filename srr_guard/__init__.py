@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from srr_guard.chat_model import SafetyRankedChatModel
     from srr_guard.conversation import Conversation, Turn
     from srr_guard.decision import Candidate, Decision, Ranking, ScoredCandidate, Timings
     from srr_guard.decorator import srr_guard
@@ -42,6 +43,7 @@ _MODULE_OF = {
     "ResponseScorer": "scoring",
     "SRRGuardError": "errors",
     "SRRScorer": "scoring",
+    "SafetyRankedChatModel": "chat_model",
     "SafetyRanker": "ranker",
     "SamplingPolicy": "policy",
     "ScoredCandidate": "decision",
@@ -64,6 +66,7 @@ __all__ = [
     "ResponseScorer",
     "SRRGuardError",
     "SRRScorer",
+    "SafetyRankedChatModel",
     "SafetyRanker",
     "SamplingPolicy",
     "ScoredCandidate",

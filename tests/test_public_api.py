@@ -25,6 +25,7 @@ EXPORTED = [
     "ResponseScorer",
     "SRRGuardError",
     "SRRScorer",
+    "SafetyRankedChatModel",
     "SafetyRanker",
     "SamplingPolicy",
     "ScoredCandidate",
@@ -35,6 +36,7 @@ EXPORTED = [
 
 # Modules whose docstring examples need neither torch nor a model.
 LIGHT = [
+    "chat_model",
     "conversation",
     "decision",
     "decorator",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import pickle
 import threading
 import time
 
@@ -700,3 +701,17 @@ def test_overhead_is_small():
         guard.invoke("question")
         seconds.append(time.perf_counter() - started)
     assert sorted(seconds)[10] < 0.004
+
+
+class TestPickle:
+    def test_what_it_was_made_of(self):
+        model = FakeListLLM(responses=["good"]).bind(stop=["."])
+        guard = SafetyRanker(model, sampling=SamplingPolicy(n=3), trace_candidates="redacted")
+        copy = pickle.loads(pickle.dumps(guard))
+        assert repr(copy) == repr(guard) == "SafetyRanker(FakeListLLM, n=3, threshold=0.5)"
+        assert copy.trace_candidates == "redacted"
+        assert copy.model.kwargs == {"stop": ["."]}
+
+    def test_lambdas_do_not(self):
+        with pytest.raises((AttributeError, pickle.PicklingError), match="lambda"):
+            pickle.dumps(ranker("good", prompt=lambda value: value))

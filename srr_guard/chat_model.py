@@ -1,0 +1,351 @@
+"""`SafetyRankedChatModel`: the guard where a chat model is demanded."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from typing import Any
+
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.language_models import BaseChatModel, LanguageModelInput
+from langchain_core.language_models.base import LangSmithParams
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_core.runnables import (
+    Runnable,
+    RunnableBinding,
+    RunnableLambda,
+    RunnableParallel,
+    RunnableSequence,
+    ensure_config,
+)
+from pydantic import ConfigDict, Field, PrivateAttr
+
+from srr_guard._runnables import as_chunk, unbind
+from srr_guard._tracing import RunManager, TraceCandidates
+from srr_guard.decision import Decision
+from srr_guard.errors import BelowThresholdError, ConfigurationError, SamplingError
+from srr_guard.policy import DecisionPolicy, SamplingPolicy
+from srr_guard.ranker import SafetyRanker
+from srr_guard.scoring import ResponseScorer
+
+_SAMPLING = SamplingPolicy()
+_DECISION = DecisionPolicy()
+_OWN = ("model", "scorer", "sampling", "decision", "trace_candidates", "on_decision")
+
+
+class SafetyRankedChatModel(BaseChatModel):
+    """A chat model that samples several answers of another one and passes the best safe one on.
+
+    It is `SafetyRanker` for places that demand a `BaseChatModel`: agents, evaluators, other
+    libraries. Callbacks see one chat model run. `response_metadata["srr_guard"]` says what was
+    decided, `usage_metadata` is the sum over all candidates. Streaming means: select, then
+    emit one chunk.
+
+    `with_structured_output` raises BelowThresholdError where a refusal would be given
+    otherwise, because a refusal has no structured form.
+
+    Args:
+        model: A chat model, or a runnable from messages to a message around one.
+        scorer: What ranks the candidates; None: the scorer shipped with srr_guard, loaded on
+            first use.
+        sampling: How candidates are sampled.
+        decision: What may be passed on.
+        trace_candidates: What callbacks and traces see of candidates, see `SafetyRanker`. By
+            `stream` and `astream` they see nothing: LangChain does not tell a chat model which
+            run it streams for.
+        on_decision: Called with each Decision before it takes effect, see `SafetyRanker`.
+        stop: Texts that end an answer, for calls that name none.
+        temperature: Given to each call of the model; None: its own.
+        max_tokens: Given to each call of the model; None: its own.
+        streaming: Whether `invoke` too tells callbacks its answer as a chunk.
+        **options: Fields that every chat model has (`name`, `tags`, `metadata`, `callbacks`,
+            `output_version`, `cache`, ...). The cache is off unless one is given: it would
+            hand out answers that were chosen under another policy.
+
+    Raises:
+        ConfigurationError: An argument is of the wrong kind or unknown.
+
+    Example:
+        >>> from srr_guard.testing import FakeScorer, ScriptedChatModel
+        >>> model = SafetyRankedChatModel(
+        ...     ScriptedChatModel(answers=["a bad answer", "a good answer"]),
+        ...     scorer=FakeScorer(lambda prompt, answer: 0.9 if "good" in answer else 0.1),
+        ... )
+        >>> model.invoke("a question").text
+        'a good answer'
+        >>> model
+        SafetyRankedChatModel(ScriptedChatModel, n=4, threshold=0.5)
+    """
+
+    model: Any = Field(exclude=True)
+    scorer: Any = Field(default=None, exclude=True)
+    sampling: Any = _SAMPLING
+    decision: Any = _DECISION
+    trace_candidates: TraceCandidates = False
+    on_decision: Any = Field(default=None, exclude=True)
+    stop: list[str] | None = None
+    temperature: float | None = None
+    max_tokens: int | None = None
+    streaming: bool = False
+    cache: Any = Field(default=False, exclude=True)
+
+    _ranker: SafetyRanker = PrivateAttr()
+    _may_refuse: bool = PrivateAttr(default=True)
+
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        scorer: ResponseScorer | None = None,
+        sampling: SamplingPolicy = _SAMPLING,
+        decision: DecisionPolicy = _DECISION,
+        trace_candidates: TraceCandidates = False,
+        on_decision: Callable[[Decision], object] | None = None,
+        **options: Any,
+    ) -> None:
+        unknown = sorted(set(options) - set(type(self).model_fields))
+        if unknown:
+            raise ConfigurationError(
+                f"SafetyRankedChatModel has no option {unknown[0]!r}: give it to the chat model "
+                "inside"
+            )
+        ranker = SafetyRanker(
+            model,
+            scorer=scorer,
+            sampling=sampling,
+            decision=decision,
+            trace_candidates=trace_candidates,
+            on_decision=on_decision,
+        )
+        inner = unbind(ranker.model)[0]
+        if isinstance(inner, RunnableLambda):
+            raise ConfigurationError(
+                f"{model!r} is a function, not a chat model: wrap it in SafetyRanker"
+            )
+        fields: dict[str, Any] = {
+            "model": ranker.model,
+            "scorer": scorer,
+            "sampling": sampling,
+            "decision": decision,
+            "trace_candidates": trace_candidates,
+            "on_decision": on_decision,
+            "profile": getattr(inner, "profile", None),
+            **options,
+        }
+        super().__init__(**fields)
+        self._ranker = ranker
+
+    @property
+    def bypasses(self) -> int:
+        """How many answers were passed on unscored or below the threshold so far.
+
+        Models made from this one (`bind_tools`, `around`) count together.
+        """
+        return self._ranker.bypasses
+
+    def around(self, model: Any) -> SafetyRankedChatModel:
+        """The same guard around another model; both share one scorer.
+
+        Raises:
+            ConfigurationError: It cannot be wrapped.
+        """
+        ranker = SafetyRanker(
+            model,
+            scorer=self.scorer,
+            sampling=self.sampling,
+            decision=self.decision,
+            trace_candidates=self.trace_candidates,
+            on_decision=self.on_decision,
+        )
+        ranker._selector = self._ranker._selector
+        copy = self.model_copy(update={"model": ranker.model})
+        copy._ranker = ranker
+        return copy
+
+    def bind_tools(
+        self, tools: Sequence[Any], *, tool_choice: str | None = None, **kwargs: Any
+    ) -> Runnable[LanguageModelInput, AIMessage]:
+        """Bind tools as the model inside does.
+
+        Raises:
+            ConfigurationError: It has no `bind_tools`.
+        """
+        choice = {} if tool_choice is None else {"tool_choice": tool_choice}
+        bound: Runnable[LanguageModelInput, AIMessage] = self._rebound(
+            self._inner("bind_tools")(tools, **choice, **kwargs)
+        )
+        return bound
+
+    def with_structured_output(
+        self, schema: Any, *, include_raw: bool = False, **kwargs: Any
+    ) -> Runnable[LanguageModelInput, Any]:
+        """Give answers of this schema, by the way of the model inside.
+
+        Raises:
+            ConfigurationError: It has no `with_structured_output`.
+        """
+        method = self._inner("with_structured_output")
+        structured = method(schema, include_raw=include_raw, **kwargs)
+        copy = self.model_copy()
+        copy._may_refuse = False
+        guarded: Runnable[LanguageModelInput, Any] = copy._guarded(structured)
+        return guarded
+
+    def __reduce__(self) -> Any:
+        names = (*_OWN, *(name for name in self.model_fields_set if name not in _OWN))
+        return _rebuild, ({name: getattr(self, name) for name in names}, self._may_refuse)
+
+    def _inner(self, method: str) -> Callable[..., Any]:
+        found: Callable[..., Any] | None = getattr(self.model, method, None)
+        if found is None:
+            raise ConfigurationError(
+                f"{self!r} has no {method!r} because what it wraps has none: call it on the chat "
+                "model inside, then wrap the result"
+            )
+        return found
+
+    def _guarded(self, runnable: Any) -> Any:
+        """A runnable made around the model inside, with this one in its place."""
+        match runnable:
+            case RunnableSequence():
+                return runnable.model_copy(update={"first": self._guarded(runnable.first)})
+            case RunnableParallel():
+                steps = {k: self._guarded(step) for k, step in runnable.steps__.items()}
+                return runnable.model_copy(update={"steps__": steps})
+        return self._rebound(runnable)
+
+    def _rebound(self, bound: Any) -> Any:
+        if isinstance(bound, RunnableBinding) and bound.bound is self.model:
+            return bound.model_copy(update={"bound": self})
+        return self.around(bound).bind()
+
+    # ---- what a chat model does ----
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        return _result(self._choose(messages, stop, run_manager, kwargs))
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        return _result(await self._achoose(messages, stop, run_manager, kwargs))
+
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        chunk = _as_generation_chunk(self._choose(messages, stop, run_manager, kwargs))
+        if run_manager is not None:
+            run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+        yield chunk
+
+    async def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        chunk = _as_generation_chunk(await self._achoose(messages, stop, run_manager, kwargs))
+        if run_manager is not None:
+            await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+        yield chunk
+
+    def _choose(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None,
+        run_manager: RunManager | None,
+        kwargs: dict[str, Any],
+    ) -> AIMessage:
+        call = self._call_options(stop, kwargs)
+        decision = self._ranker._decide(messages, run_manager, ensure_config(), call)
+        return self._message(decision)
+
+    async def _achoose(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None,
+        run_manager: RunManager | None,
+        kwargs: dict[str, Any],
+    ) -> AIMessage:
+        call = self._call_options(stop, kwargs)
+        decision = await self._ranker._adecide(messages, run_manager, ensure_config(), call)
+        return self._message(decision)
+
+    def _message(self, decision: Decision) -> AIMessage:
+        if decision.chosen is None and not self._may_refuse:
+            error = BelowThresholdError(decision, threshold=self.decision.threshold)
+            error.add_note("raised in place of a refusal, which has no structured form")
+            raise error
+        if not isinstance(decision.output, AIMessage):
+            raise SamplingError(
+                f"{self!r} was answered with {type(decision.output).__name__!r}, and a chat "
+                "model must answer with a message: use SafetyRanker"
+            )
+        return decision.output
+
+    def _call_options(self, stop: list[str] | None, kwargs: dict[str, Any]) -> dict[str, Any]:
+        own = {
+            "stop": stop or self.stop,
+            "temperature": self.temperature,
+            "max_tokens": self.max_tokens,
+        }
+        return {**{k: v for k, v in own.items() if v not in (None, [])}, **kwargs}
+
+    @property
+    def _llm_type(self) -> str:
+        return "srr-guard-ranked"
+
+    @property
+    def _identifying_params(self) -> dict[str, Any]:
+        """What traces show; nothing of the model inside but its kind, for it may hold keys."""
+        return {
+            "model": type(unbind(self.model)[0]).__name__,
+            "sampling": self.sampling.model_dump(mode="json"),
+            "decision": self.decision.model_dump(mode="json"),
+        }
+
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
+        inner, bound = unbind(self.model)
+        options = self._call_options(stop, {**bound, **kwargs})
+        if isinstance(inner, BaseChatModel):
+            params = inner._get_ls_params(**options)
+        else:
+            params = super()._get_ls_params(**options)
+        params.setdefault("ls_model_name", type(inner).__name__)
+        return params
+
+    def __repr__(self) -> str:
+        return repr(self._ranker).replace("SafetyRanker", "SafetyRankedChatModel", 1)
+
+    __str__ = __repr__
+
+
+def _rebuild(options: dict[str, Any], may_refuse: bool) -> SafetyRankedChatModel:
+    """What unpickling calls; the scorer is loaded anew and the bypasses are counted from 0."""
+    model = SafetyRankedChatModel(**options)
+    model._may_refuse = may_refuse
+    return model
+
+
+def _result(message: AIMessage) -> ChatResult:
+    return ChatResult(generations=[ChatGeneration(message=message)])
+
+
+def _as_generation_chunk(message: AIMessage) -> ChatGenerationChunk:
+    return ChatGenerationChunk(message=as_chunk(message))
