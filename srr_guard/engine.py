@@ -39,7 +39,7 @@ class ScoringEngine:
         self._bundle = bundle
         self._reference = reference
         self._device = device
-        self._dtype = dtype
+        self._dtype: DType = dtype
         self._local_files_only = local_files_only
         self._loaded: tuple[ReferenceLLM, SRRHead] | None = None
 

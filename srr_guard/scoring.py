@@ -73,7 +73,7 @@ class SRRScorer:
         self.bundle = bundle
         self._reference = reference
         self._device = device
-        self._dtype = dtype
+        self._dtype: DType = dtype
         self._local_files_only = local_files_only
 
     @classmethod
