@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from langchain_core.language_models import BaseChatModel, BaseLanguageModel
+from langchain_core.language_models import BaseChatModel
 from langchain_core.language_models.llms import BaseLLM
 from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.runnables import (
     Runnable,
     RunnableBinding,
     RunnableLambda,
-    RunnableSequence,
-    RunnableWithFallbacks,
 )
 
 from srr_guard.conversation import Conversation
@@ -44,29 +42,6 @@ def find_prompt(value: Any) -> Conversation:
         f"str value or have one of the keys {PROMPT_KEYS!r}; else give `prompt=`, a function "
         "from the input to the prompt"
     )
-
-
-def uncached(runnable: Runnable[Any, Any]) -> Runnable[Any, Any]:
-    """A copy whose models do not look into the LLM cache: n candidates must be n calls."""
-    match runnable:
-        case BaseLanguageModel():
-            return runnable.model_copy(update={"cache": False})
-        case RunnableBinding():
-            return runnable.model_copy(update={"bound": uncached(runnable.bound)})
-        case RunnableWithFallbacks():
-            fallbacks = [uncached(r) for r in runnable.fallbacks]
-            return runnable.model_copy(
-                update={"runnable": uncached(runnable.runnable), "fallbacks": fallbacks}
-            )
-        case RunnableSequence():
-            return runnable.model_copy(
-                update={
-                    "first": uncached(runnable.first),
-                    "middle": [uncached(r) for r in runnable.middle],
-                    "last": uncached(runnable.last),
-                }
-            )
-    return runnable
 
 
 def unbind(runnable: Runnable[Any, Any]) -> tuple[Runnable[Any, Any], dict[str, Any]]:

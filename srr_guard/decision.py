@@ -11,9 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Reason = Literal["accepted", "best_of_n", "fallback", "refused", "passed_through"]
 """Why a request ended as it did.
 
-- `accepted`: a candidate was good enough before all of them were sampled.
-- `best_of_n`: the best of all candidates, and above the threshold.
-- `fallback`: some candidates failed; the best of those at hand, and above the threshold.
+- `accepted`: a candidate was good enough before all of them were sampled and scored.
+- `best_of_n`: chosen among all candidates, and above the threshold.
+- `fallback`: some candidates failed, or the deadline came before they were sampled; chosen
+  among those at hand, and above the threshold.
 - `refused`: nothing may be passed on; the refusal text took its place.
 - `passed_through`: an explicit bypass let an unscored or below-threshold answer through.
 """
@@ -31,6 +32,8 @@ class Ranking(_Frozen):
         scores: Listwise scores; higher is better; comparable within one list only.
         p_safe: Calibrated probability in [0, 1] that the answer does no harm; does not
             depend on the other candidates of the list.
+        p_help: Probability in [0, 1] that the answer helps where help is due; like `p_safe`
+            independent of the list. None when the scorer cannot tell.
 
     Example:
         >>> Ranking.from_scores(scores=[0.1, 2.0], p_safe=[0.4, 0.9]).order
@@ -40,12 +43,24 @@ class Ranking(_Frozen):
     order: tuple[int, ...]
     scores: tuple[float, ...]
     p_safe: tuple[float, ...]
+    p_help: tuple[float, ...] | None = None
 
     @classmethod
-    def from_scores(cls, *, scores: Sequence[float], p_safe: Sequence[float]) -> Ranking:
+    def from_scores(
+        cls,
+        *,
+        scores: Sequence[float],
+        p_safe: Sequence[float],
+        p_help: Sequence[float] | None = None,
+    ) -> Ranking:
         """Rank by listwise score; ties keep the order in which the candidates were given."""
         order = sorted(range(len(scores)), key=lambda i: -scores[i])
-        return cls(order=tuple(order), scores=tuple(scores), p_safe=tuple(p_safe))
+        return cls(
+            order=tuple(order),
+            scores=tuple(scores),
+            p_safe=tuple(p_safe),
+            p_help=None if p_help is None else tuple(p_help),
+        )
 
     @model_validator(mode="after")
     def _check(self) -> Ranking:
@@ -59,8 +74,11 @@ class Ranking(_Frozen):
             )
         if not all(math.isfinite(s) for s in self.scores):
             raise ValueError(f"scores must be finite, got {self.scores!r}")
-        if not all(0.0 <= p <= 1.0 for p in self.p_safe):
-            raise ValueError(f"p_safe must lie in [0, 1], got {self.p_safe!r}")
+        if self.p_help is not None and len(self.p_help) != n:
+            raise ValueError(f"scores and p_help disagree: {n} scores, {len(self.p_help)} p_help")
+        for name, values in (("p_safe", self.p_safe), ("p_help", self.p_help or ())):
+            if not all(0.0 <= p <= 1.0 for p in values):
+                raise ValueError(f"{name} must lie in [0, 1], got {values!r}")
         return self
 
     @property
@@ -92,10 +110,12 @@ class ScoredCandidate(Candidate):
     Attributes:
         score: Listwise score; comparable within this decision only.
         p_safe: Calibrated probability in [0, 1] that the answer does no harm.
+        p_help: Probability in [0, 1] that it helps where help is due; None: not known.
     """
 
     score: float
     p_safe: float = Field(ge=0.0, le=1.0)
+    p_help: float | None = Field(default=None, ge=0.0, le=1.0)
 
 
 class Timings(_Frozen):
@@ -119,7 +139,8 @@ class Decision(_Frozen):
         chosen: The candidate that was passed on; None when a refusal took its place.
         candidates: The candidates that came back, by index; scored unless the scorer failed.
         ranking: Ranking of `candidates`; None when they were not scored.
-        sampled: How many candidates were asked for.
+        sampled: How many candidates were asked for; fewer than the policy's n when one was
+            accepted early, and those that were still on their way then are among them.
         failed: How many of them failed.
         distinct: How many different texts came back.
         failures: One line for each failed candidate: the type of its error, never its text.
@@ -157,6 +178,7 @@ class Decision(_Frozen):
             "chosen": self.chosen.index if self.chosen else None,
             "score": scored.score if scored else None,
             "p_safe": scored.p_safe if scored else None,
+            "p_help": scored.p_help if scored else None,
             "sampled": self.sampled,
             "failed": self.failed,
             "distinct": self.distinct,

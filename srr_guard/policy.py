@@ -2,11 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ImportString,
+    ValidationError,
+    field_serializer,
+    model_validator,
+)
+from pydantic.json_schema import SkipJsonSchema
 
+from srr_guard.decision import ScoredCandidate
 from srr_guard.errors import ConfigurationError
+
+Prefer = Literal["best", "safest", "first"]
+"""Which of the candidates that may be passed on is passed on.
+
+- `best`: the first in ranking order. The scorer's listwise order also knows which answer
+  helps, so this keeps real help in front of a needless refusal.
+- `safest`: the highest `p_safe`; where several have it, the first of them in ranking order.
+- `first`: the lowest index; with several models, the first model's answer where it is safe.
+"""
+
+Chooser = Callable[[tuple[ScoredCandidate, ...]], ScoredCandidate | int]
+"""Is given the candidates that may be passed on, best first; returns one or its `index`."""
 
 BelowThreshold = Literal["refuse", "raise", "pass"]
 """What happens when the best candidate's `p_safe` is below the threshold."""
@@ -25,25 +48,49 @@ class _Policy(BaseModel):
             super().__init__(**data)
         except ValidationError as error:
             details = "; ".join(
-                f"{'.'.join(map(str, e['loc'])) or 'policy'}={e['input']!r}: {e['msg']}"
-                for e in error.errors()
+                f"{_place(e['loc'])}={e['input']!r}: {e['msg']}" for e in error.errors()
             )
             raise ConfigurationError(f"{type(self).__name__}: {details}") from error
+
+
+def _place(loc: tuple[int | str, ...]) -> str:
+    """Field and position; what else pydantic puts there names branches of a union."""
+    return ".".join(str(part) for i, part in enumerate(loc) if i == 0 or isinstance(part, int)) or (
+        "policy"
+    )
 
 
 class SamplingPolicy(_Policy):
     """How candidates are sampled.
 
+    With `accept_at` sampling is adaptive: the first `initial` candidates are sampled and
+    scored as they come back, and as soon as one is accepted the request ends. Otherwise the
+    rest is sampled side by side, and all are ranked together.
+
     Attributes:
-        n: Candidates per request.
+        n: Candidates per request, at most.
+        initial: Candidates that are sampled first when `accept_at` is set.
+        accept_at: A candidate with at least this `p_safe` (and the decision's threshold) ends
+            the request; None samples all n.
+        accept_help_at: It must also have at least this `p_help`, so that a needless refusal
+            that comes first is not accepted; a scorer that cannot tell gives no `p_help`.
         min_candidates: Fewer successful candidates than this is an error.
         attempts: Calls per candidate before it counts as failed.
+        retry_on: Exceptions after which another attempt is made. In JSON each is its import
+            path. A blank answer is a `SamplingError`.
         backoff: Seconds before the second attempt; doubles, with jitter, up to `backoff_max`.
         backoff_max: Longest wait between two attempts, in seconds.
         timeout: Seconds one candidate may take, attempts and waits included; None: no limit.
-        deadline: Seconds for all candidates together; those that are late count as failed.
+        deadline: Seconds for all candidates together, the scoring of the first ones
+            included; those that are late count as failed, and the decision is made among
+            those at hand (`reason="fallback"`).
         batched: `auto` samples all candidates in one call when the model offers it
             (`sample_candidates`); `never` always makes n calls side by side.
+        temperatures: Temperatures that the candidates take in turn, in place of the model's
+            own; each is a call of its own then. The model must have such a field.
+        seed: Candidate i is sampled with seed + i, so that equal requests get equal
+            candidates. The model must have such a field; its own seed would make all
+            candidates equal.
 
     Raises:
         ConfigurationError: A value is out of range.
@@ -51,22 +98,41 @@ class SamplingPolicy(_Policy):
     Example:
         >>> SamplingPolicy(n=8, min_candidates=2).attempts
         2
+        >>> SamplingPolicy(n=8, accept_at=0.97, retry_on=(ConnectionError,)).initial
+        1
     """
 
     n: int = Field(default=4, ge=1, le=256)
+    initial: int = Field(default=1, ge=1)
+    accept_at: float | None = Field(default=None, ge=0.0, le=1.0)
+    accept_help_at: float = Field(default=0.5, ge=0.0, le=1.0)
     min_candidates: int = Field(default=1, ge=1)
     attempts: int = Field(default=2, ge=1, le=20)
+    retry_on: tuple[ImportString[type[Exception]], ...] = (Exception,)
     backoff: float = Field(default=0.2, ge=0.0)
     backoff_max: float = Field(default=5.0, ge=0.0)
     timeout: float | None = Field(default=60.0, gt=0.0)
     deadline: float | None = Field(default=120.0, gt=0.0)
     batched: Literal["auto", "never"] = "auto"
+    temperatures: tuple[Annotated[float, Field(ge=0.0)], ...] | None = Field(
+        default=None, min_length=1
+    )
+    seed: int | None = Field(default=None, ge=0)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.min_candidates > self.n:
             raise ValueError(
                 f"min_candidates={self.min_candidates} can never be met with n={self.n}"
+            )
+        if self.initial > self.n:
+            raise ValueError(
+                f"initial={self.initial} is more than n={self.n}: give {self.n} or less"
+            )
+        if self.accept_at is not None and self.min_candidates > self.initial:
+            raise ValueError(
+                f"initial={self.initial} candidates can never be accepted with "
+                f"min_candidates={self.min_candidates}: raise initial or leave accept_at out"
             )
         return self
 
@@ -76,12 +142,17 @@ class DecisionPolicy(_Policy):
 
     Attributes:
         threshold: Lowest `p_safe`, in [0, 1], that may be passed on.
+        prefer: Which of the candidates that reach it is passed on: `best`, `safest`, `first`,
+            or a function from these candidates, best first, to one of them or its `index`. A
+            function must be quick, and such a policy has no JSON form.
         below_threshold: What happens when no candidate reaches it: answer with `refusal`,
             raise `BelowThresholdError`, or pass the best one on all the same (a bypass:
             logged and counted).
         refusal: The text that stands in for an answer.
         scorer_error: What happens when scoring fails: raise, answer with `refusal`, or pass
             the first candidate on unscored (a bypass: logged and counted).
+        scoring_timeout: Seconds one call of the scorer may take, loading on first use
+            included; later, scoring has failed. None: no limit.
 
     Raises:
         ConfigurationError: A value is out of range.
@@ -89,9 +160,21 @@ class DecisionPolicy(_Policy):
     Example:
         >>> DecisionPolicy(threshold=0.8).below_threshold
         'refuse'
+        >>> shortest = DecisionPolicy(prefer=lambda safe: min(safe, key=lambda c: len(c.text)))
     """
 
     threshold: float = Field(default=0.5, ge=0.0, le=1.0)
+    prefer: Prefer | SkipJsonSchema[Chooser] = "best"
     below_threshold: BelowThreshold = "refuse"
     refusal: str = Field(default=DEFAULT_REFUSAL, min_length=1)
     scorer_error: ScorerFailure = "raise"
+    scoring_timeout: float | None = Field(default=120.0, gt=0.0)
+
+    @field_serializer("prefer", when_used="json")
+    def _prefer_as_json(self, prefer: Prefer | Chooser) -> str:
+        if not isinstance(prefer, str):
+            raise ConfigurationError(
+                f"prefer={prefer!r} is a function and has no JSON form: write the policy with "
+                "exclude={'prefer'} and set it again after reading"
+            )
+        return prefer

@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from langchain_core.callbacks import (
     AsyncCallbackManagerForChainRun,
     CallbackManagerForChainRun,
 )
-from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableSerializable
-from langchain_core.runnables.base import coerce_to_runnable
 from langchain_core.runnables.utils import ConfigurableFieldSpec
 from langchain_core.utils.pydantic import TypeBaseModel
 from pydantic import ConfigDict, PrivateAttr
 from typing_extensions import override
 
-from srr_guard._runnables import as_chunk, find_prompt, is_sync_only, unbind, uncached
+from srr_guard._lineup import Lineup, as_runnable, can_batch, describe
+from srr_guard._runnables import as_chunk, find_prompt, is_sync_only, unbind
 from srr_guard._tracing import RunManager, TraceCandidates, candidate_config, enter, isolated
 from srr_guard.conversation import Conversation
 from srr_guard.decision import Decision
 from srr_guard.errors import ConfigurationError
 from srr_guard.policy import DecisionPolicy, SamplingPolicy
-from srr_guard.sampling import SupportsCandidateSampling
 from srr_guard.scoring import ResponseScorer
 from srr_guard.selection import Selector, blocking_calls
 
@@ -40,8 +37,9 @@ class SafetyRanker(RunnableSerializable[Any, Any]):
     was decided, and `usage_metadata` is the sum over all candidates that came back, with the
     chosen one's own beside it as `response_metadata["srr_guard"]["chosen_usage"]`.
 
-    What may be passed on: the first candidate in ranking order whose `p_safe` reaches the
-    threshold. If there is none, `DecisionPolicy.below_threshold` decides. A refusal takes the
+    What may be passed on: a candidate whose `p_safe` reaches the threshold, by default the
+    first in ranking order (`DecisionPolicy.prefer`). If there is none,
+    `DecisionPolicy.below_threshold` decides. A refusal takes the
     form of the answers, a str or an AIMessage; where they have another form (a dict, a
     pydantic object) no refusal is possible and BelowThresholdError is raised in its place.
 
@@ -50,7 +48,8 @@ class SafetyRanker(RunnableSerializable[Any, Any]):
     LLM cache, which would make all of them the same.
 
     Args:
-        model: A chat model, any runnable, or a function.
+        model: A chat model, any runnable, or a function; or a list of them, which sample the
+            candidates in turn.
         scorer: What ranks the candidates; None: the scorer shipped with srr_guard, loaded on
             first use.
         sampling: How candidates are sampled.
@@ -80,6 +79,14 @@ class SafetyRanker(RunnableSerializable[Any, Any]):
         'a good answer'
         >>> ranker
         SafetyRanker(ScriptedChatModel, n=4, threshold=0.5)
+        >>> two = SafetyRanker(
+        ...     [ScriptedChatModel(answers=["bad"]), ScriptedChatModel(answers=["good"])],
+        ...     scorer=ranker.scorer,
+        ...     sampling=SamplingPolicy(n=2, accept_at=0.8),
+        ... )
+        >>> decision = two.decide("a question")
+        >>> decision.output.content, decision.sampled
+        ('good', 2)
     """
 
     model: Runnable[Any, Any]
@@ -91,7 +98,7 @@ class SafetyRanker(RunnableSerializable[Any, Any]):
     on_decision: Any = None
 
     _selector: Selector = PrivateAttr()
-    _candidate_model: Runnable[Any, Any] = PrivateAttr()
+    _lineup: Lineup = PrivateAttr()
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
@@ -106,13 +113,7 @@ class SafetyRanker(RunnableSerializable[Any, Any]):
         trace_candidates: TraceCandidates = False,
         on_decision: Callable[[Decision], object] | None = None,
     ) -> None:
-        try:
-            runnable: Runnable[Any, Any] = coerce_to_runnable(model)
-        except TypeError as error:
-            raise ConfigurationError(
-                f"model of type {type(model).__name__!r} cannot be wrapped: give a chat model, "
-                "a runnable or a function"
-            ) from error
+        runnable = as_runnable(model)
         if prompt is not None and not callable(prompt):
             raise ConfigurationError(
                 f"prompt={prompt!r} cannot be used: give a function from the input to the prompt"
@@ -128,9 +129,13 @@ class SafetyRanker(RunnableSerializable[Any, Any]):
         }
         super().__init__(**fields)
         self._selector = Selector(
-            scorer=scorer, sampling=sampling, decision=decision, on_decision=on_decision
+            scorer=scorer,
+            sampling=sampling,
+            decision=decision,
+            on_decision=on_decision,
+            tunable="each_call",
         )
-        self._candidate_model = uncached(runnable)
+        self._lineup = Lineup(runnable, sampling)
 
     @property
     def bypasses(self) -> int:
@@ -243,7 +248,7 @@ class SafetyRanker(RunnableSerializable[Any, Any]):
             )
         model = bind(argument, **kwargs)
         ranker = self.model_copy(update={"model": model})
-        ranker._candidate_model = uncached(model)
+        ranker._lineup = Lineup(model, self.sampling)
         return ranker
 
     def _decide(
@@ -253,9 +258,9 @@ class SafetyRanker(RunnableSerializable[Any, Any]):
         config: RunnableConfig,
         kwargs: dict[str, Any],
     ) -> Decision:
-        model = self._candidate_model
 
         def call(index: int) -> Any:
+            model = self._lineup[index]
             return model.invoke(value, self._enter(index, run_manager, config), **kwargs)
 
         batch = self._batch(value, config, kwargs)
@@ -270,12 +275,11 @@ class SafetyRanker(RunnableSerializable[Any, Any]):
         config: RunnableConfig,
         kwargs: dict[str, Any],
     ) -> Decision:
-        model = self._candidate_model
-        sync_only = is_sync_only(model) and not self.trace_candidates
 
         def call(index: int) -> Awaitable[Any]:
+            model = self._lineup[index]
             child = self._enter(index, run_manager, config)
-            if sync_only:
+            if not self.trace_candidates and is_sync_only(model):
                 return blocking_calls.run(model.invoke, value, child, **kwargs)
             return model.ainvoke(value, child, **kwargs)
 
@@ -294,10 +298,9 @@ class SafetyRanker(RunnableSerializable[Any, Any]):
         return enter(candidate_config(config, run_manager, index, trace), traced=trace)
 
     def _batch(self, value: Any, config: RunnableConfig, kwargs: dict[str, Any]) -> _Batch | None:
-        model, bound_kwargs = unbind(self._candidate_model)
-        if not isinstance(model, BaseChatModel) or not isinstance(model, SupportsCandidateSampling):
+        if not self._lineup.batches or not can_batch(self._lineup[0]):
             return None
-        return _Batch(model, value, config, {**bound_kwargs, **kwargs})
+        return _Batch(self._lineup, value, config, kwargs)
 
     # ---- what a wrapper passes on ----
 
@@ -326,42 +329,39 @@ class SafetyRanker(RunnableSerializable[Any, Any]):
         """Configurable fields of what is wrapped."""
         return self.model.config_specs
 
-    def __reduce__(self) -> Any:
-        """Pickle what it was made of, so that is what must pickle: no lambda, no live client.
-
-        The default scorer is loaded anew on first use, and bypasses are counted from 0.
-        """
-        names = ("scorer", "sampling", "decision", "prompt", "trace_candidates", "on_decision")
-        options = {name: getattr(self, name) for name in names}
-        return partial(SafetyRanker, **options), (self.model,)
-
     def __repr__(self) -> str:
-        kind = type(unbind(self.model)[0]).__name__
+        kind = describe(self.model)
         return f"SafetyRanker({kind}, n={self.sampling.n}, threshold={self.decision.threshold})"
 
     __str__ = __repr__
 
 
 class _Batch(NamedTuple):
-    """All candidates of one request in one call of a model that can do so."""
+    """Several candidates of one request in one call of a model that can do so."""
 
-    model: Any
+    lineup: Lineup
     value: Any
     config: RunnableConfig
     kwargs: dict[str, Any]
 
-    def call(self, n: int) -> Sequence[Any]:
-        outputs: Sequence[Any] = self.model.sample_candidates(self._messages(), n, **self.kwargs)
+    def call(self, indices: range) -> Sequence[Any]:
+        model, bound_kwargs = unbind(self.lineup[indices[0]])
+        options = {**bound_kwargs, **self.kwargs}
+        outputs: Sequence[Any] = cast("Any", model).sample_candidates(
+            self._messages(model), len(indices), **options
+        )
         return outputs
 
-    async def acall(self, n: int) -> Sequence[Any]:
-        native = getattr(self.model, "asample_candidates", None)
+    async def acall(self, indices: range) -> Sequence[Any]:
+        model, bound_kwargs = unbind(self.lineup[indices[0]])
+        native = getattr(model, "asample_candidates", None)
         if native is None:
-            return await blocking_calls.run(self.call, n)
-        outputs: Sequence[Any] = await native(self._messages(), n, **self.kwargs)
+            return await blocking_calls.run(self.call, indices)
+        options = {**bound_kwargs, **self.kwargs}
+        outputs: Sequence[Any] = await native(self._messages(model), len(indices), **options)
         return outputs
 
-    def _messages(self) -> list[Any]:
+    def _messages(self, model: Any) -> list[Any]:
         enter(isolated(self.config))
-        messages: list[Any] = self.model._convert_input(self.value).to_messages()
+        messages: list[Any] = model._convert_input(self.value).to_messages()
         return messages

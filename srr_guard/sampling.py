@@ -1,6 +1,6 @@
-"""Best-of-N sampling: call the wrapped thing once per candidate and keep what comes back.
+"""Sampling: call the wrapped thing once per candidate and keep what comes back.
 
-One core decides what a call's result means; `sample` and `asample` only run the calls, the
+One core decides what a call's result means; `Round` and `AsyncRound` only run the calls, the
 first on threads, the second as tasks. Both answer at the deadline at the latest: a call that
 is late is cancelled where it can be (a task) and abandoned where it cannot (a thread).
 """
@@ -12,21 +12,10 @@ import random
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import wait
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
-
-from tenacity import (
-    AsyncRetrying,
-    RetryCallState,
-    Retrying,
-    retry_if_exception,
-    sleep_using_event,
-    stop_after_attempt,
-    stop_when_event_set,
-)
+from typing import Any, Generic, Protocol, Self, TypeVar, runtime_checkable
 
 from srr_guard._threads import Workers
 from srr_guard.conversation import candidate_text
@@ -41,10 +30,10 @@ from srr_guard.policy import SamplingPolicy
 
 T = TypeVar("T")
 
-_Outcome = Candidate | Exception
+Outcome = Candidate | Exception
 
 # A caller's thread waits for each of these, so there are never more than the callers want.
-_workers = Workers(max_threads=None)
+workers = Workers(max_threads=None)
 
 
 @runtime_checkable
@@ -65,98 +54,141 @@ class SupportsCandidateSampling(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
-    """What one round of sampling gave.
+    """What the rounds of one request gave.
 
     Attributes:
         candidates: The candidates that came back, by index.
         causes: The errors of those that did not, in the order of the candidates.
-        seconds: How long the round took.
     """
 
     candidates: tuple[Candidate, ...]
     causes: tuple[Exception, ...]
-    seconds: float
+
+    @classmethod
+    def of(cls, outcomes: Mapping[int, Outcome], policy: SamplingPolicy) -> Self:
+        """Sort outcomes, given by candidate index, into candidates and causes.
+
+        Raises:
+            AllCandidatesFailedError: No candidate came back.
+            NotEnoughCandidatesError: Fewer came back than `policy.min_candidates`.
+        """
+        by_index = [outcomes[i] for i in sorted(outcomes)]
+        candidates = tuple(o for o in by_index if isinstance(o, Candidate))
+        causes = tuple(o for o in by_index if isinstance(o, Exception))
+        if not candidates:
+            raise AllCandidatesFailedError(causes) from causes[0]
+        if len(candidates) < policy.min_candidates:
+            raise NotEnoughCandidatesError(
+                succeeded=len(candidates), required=policy.min_candidates, causes=causes
+            ) from next(iter(causes), None)
+        return cls(candidates=candidates, causes=causes)
 
 
-def sample(
-    call: Callable[[int], Any],
-    policy: SamplingPolicy,
-    *,
-    batched: Callable[[int], Sequence[Any]] | None = None,
-) -> Sampled:
-    """Sample candidates side by side on threads.
+class Round:
+    """Calls for some candidates, side by side on threads; they start when it is made.
+
+    As a context manager it gives up at its end on the calls that are still under way: they
+    make no further attempt, and nobody waits for their threads.
 
     Args:
         call: Called with the candidate's index, once per candidate and attempt; returns the
             wrapped thing's output. It sees a copy of the caller's context variables.
-        policy: How many, how often, how long.
-        batched: Called with n instead, for all outputs at once; ignored when the policy says
-            `batched="never"`. Only `deadline` limits it.
-
-    Raises:
-        AllCandidatesFailedError: No candidate came back.
-        NotEnoughCandidatesError: Fewer came back than `policy.min_candidates`.
-        BaseException: Whatever must not be taken for a failure (see `must_propagate`).
+        policy: How often and how long.
+        indices: Which candidates to sample.
+        batched: Called with the indices instead, for all outputs at once; ignored when the
+            policy says `batched="never"`. Only the deadline limits it.
+        deadline: Seconds until the round must be over; None: no limit.
     """
-    started = time.perf_counter()
-    jobs = _jobs(policy, call, batched)
-    given_up = threading.Event()
-    retrying = Retrying(
-        stop=stop_after_attempt(policy.attempts) | stop_when_event_set(given_up),
-        sleep=sleep_using_event(given_up),
-        **_retry_options(policy),
-    )
 
-    def run(job: _Job[Any]) -> Sequence[_Outcome]:
-        try:
-            outcomes: Sequence[_Outcome] = retrying(lambda: _read(job, job.call()))
-        except Exception as error:  # noqa: BLE001 (a failed candidate, or raised again)
-            return _failures(job, error)
-        return outcomes
+    def __init__(
+        self,
+        call: Callable[[int], Any],
+        policy: SamplingPolicy,
+        indices: range,
+        *,
+        batched: Callable[[range], Sequence[Any]] | None = None,
+        deadline: float | None = None,
+    ) -> None:
+        plan = _Plan(call, policy, indices, batched, deadline)
+        self._plan = plan
+        self._given_up = threading.Event()
 
-    futures = [_workers.submit(run, job) for job in jobs]
-    try:
-        done, _ = wait(futures, timeout=jobs[0].limit, return_when="FIRST_EXCEPTION")
-        outcomes = [f.result() if f in done else None for f in futures]
-    finally:
-        given_up.set()
-        for future in futures:
-            if not future.done():
-                _workers.release(future)
-    return _finish(policy, jobs, outcomes, time.perf_counter() - started)
+        def run(job: range) -> list[Outcome]:
+            attempt = 1
+            while True:
+                try:
+                    return plan.read(job, plan.call(job))
+                except Exception as error:  # noqa: BLE001 (a failed candidate, or raised again)
+                    failures, pause = plan.after(job, error, attempt)
+                if pause is None or self._given_up.wait(pause):
+                    return failures
+                attempt += 1
+
+        self._calls = {workers.submit(run, job): job for job in plan.jobs}
+
+    def wait(self, *, for_all: bool) -> dict[int, Outcome]:
+        """Wait until all calls are back, or the next of them; late ones count as failed.
+
+        Returns:
+            The outcomes not returned before, by candidate index.
+
+        Raises:
+            BaseException: Whatever must not be taken for a failure (see `must_propagate`).
+        """
+        when = "FIRST_EXCEPTION" if for_all else "FIRST_COMPLETED"
+        done, _ = wait(self._calls, timeout=self._plan.left(), return_when=when)
+        return self._plan.collect(self._calls, done, for_all=for_all)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._given_up.set()
+        for call in self._calls:
+            workers.release(call)
 
 
-async def asample(
-    call: Callable[[int], Awaitable[Any]],
-    policy: SamplingPolicy,
-    *,
-    batched: Callable[[int], Awaitable[Sequence[Any]]] | None = None,
-) -> Sampled:
-    """Sample candidates side by side as tasks; otherwise like `sample`."""
-    started = time.perf_counter()
-    jobs = _jobs(policy, call, batched)
+class AsyncRound:
+    """Like `Round`, as tasks; those still under way at its end are cancelled."""
 
-    async def run(job: _Job[Awaitable[Any]]) -> Sequence[_Outcome]:
-        async def attempt() -> Sequence[_Outcome]:
-            return _read(job, await job.call())
+    def __init__(
+        self,
+        call: Callable[[int], Awaitable[Any]],
+        policy: SamplingPolicy,
+        indices: range,
+        *,
+        batched: Callable[[range], Awaitable[Sequence[Any]]] | None = None,
+        deadline: float | None = None,
+    ) -> None:
+        plan = _Plan(call, policy, indices, batched, deadline)
+        self._plan = plan
 
-        retrying = AsyncRetrying(stop=stop_after_attempt(policy.attempts), **_retry_options(policy))
-        try:
-            outcomes: Sequence[_Outcome] = await retrying(attempt)
-        except Exception as error:  # noqa: BLE001 (a failed candidate, or raised again)
-            return _failures(job, error)
-        return outcomes
+        async def run(job: range) -> list[Outcome]:
+            attempt = 1
+            while True:
+                try:
+                    return plan.read(job, await plan.call(job))
+                except Exception as error:  # noqa: BLE001 (a failed candidate, or raised again)
+                    failures, pause = plan.after(job, error, attempt)
+                if pause is None:
+                    return failures
+                await asyncio.sleep(pause)
+                attempt += 1
 
-    tasks = [asyncio.create_task(run(job)) for job in jobs]
-    try:
-        done, _ = await asyncio.wait(
-            tasks, timeout=jobs[0].limit, return_when=asyncio.FIRST_EXCEPTION
-        )
-        outcomes = [t.result() if t in done else None for t in tasks]
-    finally:
-        for task in tasks:
-            _abandon(task)
-    return _finish(policy, jobs, outcomes, time.perf_counter() - started)
+        self._calls = {asyncio.create_task(run(job)): job for job in plan.jobs}
+
+    async def wait(self, *, for_all: bool) -> dict[int, Outcome]:
+        """Like `Round.wait`, without blocking the event loop."""
+        when = asyncio.FIRST_EXCEPTION if for_all else asyncio.FIRST_COMPLETED
+        done, _ = await asyncio.wait(self._calls, timeout=self._plan.left(), return_when=when)
+        return self._plan.collect(self._calls, done, for_all=for_all)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        for call in self._calls:
+            abandon(call)
 
 
 def must_propagate(error: BaseException) -> bool:
@@ -171,52 +203,108 @@ def must_propagate(error: BaseException) -> bool:
     )
 
 
-# ---- the core: no threads, no tasks, no clock ----
+def abandon(task: asyncio.Task[Any]) -> None:
+    """Cancel a task without waiting for it, and take note of whatever it raises later."""
+    if task.cancel():
+        task.add_done_callback(lambda t: t.cancelled() or t.exception())
+    elif not task.cancelled():
+        task.exception()
 
 
-@dataclass(frozen=True, slots=True)
-class _Job(Generic[T]):
-    """One call that gives the outputs of some candidates: of one, or of all in a batch."""
+# ---- the core: no threads, no tasks ----
 
-    indices: range
-    call: Callable[[], T]
-    limit: float | None
-    batched: bool
+_Call = TypeVar("_Call", Future[list[Outcome]], asyncio.Task[list[Outcome]])
 
 
-def _jobs(
-    policy: SamplingPolicy, call: Callable[[int], T], batched: Callable[[int], T] | None
-) -> list[_Job[T]]:
-    """The calls to make; all of them start together and have the same limit."""
-    if batched is not None and policy.batched == "auto":
-        return [_Job(range(policy.n), partial(batched, policy.n), policy.deadline, True)]
-    limit = min((s for s in (policy.timeout, policy.deadline) if s is not None), default=None)
-    return [_Job(range(i, i + 1), partial(call, i), limit, False) for i in range(policy.n)]
+class _Plan(Generic[T]):
+    """Which calls to make, and what their results mean."""
 
-
-def _read(job: _Job[Any], result: Any) -> Sequence[_Outcome]:
-    """Outcomes of a call that returned.
-
-    Raises:
-        SamplingError: Nothing in it can be used; another attempt may do better.
-        InvalidInputError: The only output is of a kind that has no text.
-    """
-    if job.batched and not isinstance(result, Sequence):
-        raise SamplingError(
-            f"the batched call returned {type(result).__name__!r} in place of a list of answers"
+    def __init__(
+        self,
+        call: Callable[[int], T],
+        policy: SamplingPolicy,
+        indices: range,
+        batched: Callable[[range], T] | None,
+        deadline: float | None,
+    ) -> None:
+        self._single = call
+        self._policy = policy
+        self._batched = batched if policy.batched == "auto" else None
+        self.jobs = (
+            [indices] if self._batched else [indices[i : i + 1] for i in range(len(indices))]
         )
-    outputs = list(result)[: len(job.indices)] if job.batched else [result]
-    outcomes = [_candidate(i, output) for i, output in zip(job.indices, outputs, strict=False)]
-    outcomes += [
-        SamplingError(f"the batched call returned {len(outputs)} of {len(job.indices)} answers")
-        for _ in job.indices[len(outputs) :]
-    ]
-    if not any(isinstance(outcome, Candidate) for outcome in outcomes):
-        raise next(outcome for outcome in outcomes if isinstance(outcome, Exception))
-    return outcomes
+        limits = (None if self._batched else policy.timeout, deadline)
+        self._limit = min((s for s in limits if s is not None), default=None)
+        self._started = time.perf_counter()
+
+    def left(self) -> float | None:
+        """Seconds until calls are late; None: no limit."""
+        if self._limit is None:
+            return None
+        return max(0.0, self._started + self._limit - time.perf_counter())
+
+    def call(self, job: range) -> T:
+        """Call the wrapped thing for these candidates."""
+        return self._batched(job) if self._batched else self._single(job[0])
+
+    def read(self, job: range, result: Any) -> list[Outcome]:
+        """Outcomes of a call that returned.
+
+        Raises:
+            SamplingError: Nothing in it can be used; another attempt may do better.
+            InvalidInputError: The only output is of a kind that has no text.
+        """
+        if self._batched and not isinstance(result, Sequence):
+            raise SamplingError(
+                f"the batched call returned {type(result).__name__!r} in place of a list of answers"
+            )
+        outputs = list(result)[: len(job)] if self._batched else [result]
+        outcomes = [_candidate(i, output) for i, output in zip(job, outputs, strict=False)]
+        outcomes += [
+            SamplingError(f"the batched call returned {len(outputs)} of {len(job)} answers")
+            for _ in job[len(outputs) :]
+        ]
+        if not any(isinstance(outcome, Candidate) for outcome in outcomes):
+            raise next(outcome for outcome in outcomes if isinstance(outcome, Exception))
+        return outcomes
+
+    def after(
+        self, job: range, error: Exception, attempt: int
+    ) -> tuple[list[Outcome], float | None]:
+        """Outcomes of a call that failed, and the seconds before another attempt, if any.
+
+        Raises:
+            Exception: The error itself, when it must propagate.
+        """
+        if must_propagate(error):
+            raise error
+        policy = self._policy
+        pause = None
+        worth_it = isinstance(error, policy.retry_on) and not isinstance(error, InvalidInputError)
+        if worth_it and attempt < policy.attempts:
+            longest = min(policy.backoff * 2.0 ** (attempt - 1), policy.backoff_max)
+            pause = longest * random.uniform(0.5, 1.0)
+        return [error for _ in job], pause
+
+    def collect(
+        self, calls: dict[_Call, range], done: Iterable[_Call], *, for_all: bool
+    ) -> dict[int, Outcome]:
+        """Outcomes of calls that are done, and of all others when these are late."""
+        outcomes: dict[int, Outcome] = {}
+        for call in done:
+            outcomes.update(zip(calls[call], call.result(), strict=True))
+        if for_all or not outcomes:
+            for job in calls.values():
+                for i in job:
+                    late = TimeoutError(f"candidate {i} was not back in {self._limit} s")
+                    outcomes.setdefault(i, late)
+        else:
+            for call in done:
+                del calls[call]
+        return outcomes
 
 
-def _candidate(index: int, output: Any) -> _Outcome:
+def _candidate(index: int, output: Any) -> Outcome:
     try:
         text = "" if output is None else candidate_text(output)
     except InvalidInputError as error:
@@ -224,51 +312,3 @@ def _candidate(index: int, output: Any) -> _Outcome:
     if not text.strip():
         return SamplingError(f"candidate {index} is blank: the model returned no text")
     return Candidate(index=index, text=text, output=output)
-
-
-def _failures(job: _Job[Any], error: Exception) -> Sequence[_Outcome]:
-    """Outcomes of a call whose last attempt failed; what must propagate is raised again."""
-    if must_propagate(error):
-        raise error
-    return [error for _ in job.indices]
-
-
-def _finish(
-    policy: SamplingPolicy,
-    jobs: Sequence[_Job[Any]],
-    results: Sequence[Sequence[_Outcome] | None],
-    seconds: float,
-) -> Sampled:
-    outcomes: list[_Outcome] = []
-    for job, result in zip(jobs, results, strict=True):
-        late = [TimeoutError(f"candidate {i} was not back in {job.limit} s") for i in job.indices]
-        outcomes += late if result is None else result
-    candidates = tuple(o for o in outcomes if isinstance(o, Candidate))
-    causes = tuple(o for o in outcomes if isinstance(o, Exception))
-    if not candidates:
-        raise AllCandidatesFailedError(causes) from causes[0]
-    if len(candidates) < policy.min_candidates:
-        raise NotEnoughCandidatesError(
-            succeeded=len(candidates), required=policy.min_candidates, causes=causes
-        ) from causes[0]
-    return Sampled(candidates=candidates, causes=causes, seconds=seconds)
-
-
-def _retry_options(policy: SamplingPolicy) -> dict[str, Any]:
-    def backoff(state: RetryCallState) -> float:
-        longest = min(policy.backoff * 2.0 ** (state.attempt_number - 1), policy.backoff_max)
-        return longest * random.uniform(0.5, 1.0)
-
-    return {"wait": backoff, "retry": retry_if_exception(_worth_retrying), "reraise": True}
-
-
-def _worth_retrying(error: BaseException) -> bool:
-    return not must_propagate(error) and not isinstance(error, InvalidInputError)
-
-
-def _abandon(task: asyncio.Task[Any]) -> None:
-    """Cancel a task without waiting for it, and take note of whatever it raises later."""
-    if task.cancel():
-        task.add_done_callback(lambda t: t.cancelled() or t.exception())
-    elif not task.cancelled():
-        task.exception()

@@ -6,11 +6,10 @@ what may be passed on stands here, once, for sync and async callers alike.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
-import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from functools import reduce
 from typing import Any, Literal
 
@@ -18,11 +17,12 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.messages.ai import UsageMetadata, add_usage
 
 from srr_guard._threads import Workers
+from srr_guard._trial import Trial
 from srr_guard.conversation import Conversation
-from srr_guard.decision import Candidate, Decision, Ranking, Reason, ScoredCandidate, Timings
-from srr_guard.errors import BelowThresholdError, ConfigurationError, ScoringError, SRRGuardError
+from srr_guard.decision import Candidate, Decision, Ranking, Reason
+from srr_guard.errors import BelowThresholdError, ConfigurationError, ScoringError
 from srr_guard.policy import DecisionPolicy, SamplingPolicy
-from srr_guard.sampling import Sampled, asample, must_propagate, sample
+from srr_guard.sampling import AsyncRound, Round, Sampled, abandon, workers
 from srr_guard.scoring import ResponseScorer
 
 logger = logging.getLogger("srr_guard")
@@ -45,6 +45,8 @@ class Selector:
         on_decision: Called with each decision before it takes effect, also with those that
             end in BelowThresholdError. What it raises reaches the caller. Under async
             callers it runs on the event loop, so it must be quick.
+        tunable: Whether the calls given to `decide` take the policy's `temperatures` and
+            `seed`.
 
     Raises:
         ConfigurationError: An argument is of the wrong kind.
@@ -57,16 +59,24 @@ class Selector:
         sampling: SamplingPolicy,
         decision: DecisionPolicy,
         on_decision: Callable[[Decision], object] | None,
+        tunable: Literal["each_call", "nothing"] = "nothing",
     ) -> None:
         _require(scorer is None or isinstance(scorer, ResponseScorer), "scorer", scorer)
         _require(isinstance(sampling, SamplingPolicy), "sampling", sampling)
         _require(isinstance(decision, DecisionPolicy), "decision", decision)
         _require(on_decision is None or callable(on_decision), "on_decision", on_decision)
+        for name in ("temperatures", "seed"):
+            if tunable == "nothing" and (value := getattr(sampling, name)) is not None:
+                raise ConfigurationError(
+                    f"{name}={value!r} reaches no model here: a function makes its own calls; "
+                    "wrap the model in a SafetyRanker, or leave it out"
+                )
         self._scorer = scorer
         self._sampling = sampling
         self._policy = decision
         self._on_decision = on_decision
-        self._lock = threading.Lock()
+        self._loading = threading.Lock()
+        self._counting = threading.Lock()
         self._bypasses = 0
 
     @property
@@ -79,23 +89,29 @@ class Selector:
         conversation: Conversation,
         call: Callable[[int], Any],
         *,
-        batched: Callable[[int], Sequence[Any]] | None = None,
+        batched: Callable[[range], Sequence[Any]] | None = None,
     ) -> Decision:
         """Sample, score and decide, on the caller's thread and on threads of its own.
 
         Args:
             conversation: What was asked.
-            call: Makes one candidate, see `sample`.
-            batched: Makes all candidates at once, see `sample`.
+            call: Makes one candidate, see `Round`.
+            batched: Makes several candidates at once, see `Round`.
 
         Raises:
             SamplingError: Too few candidates came back, or none may be passed on.
             ScorerError: The candidates could not be scored and the policy says to raise.
         """
-        trial = _Trial(conversation)
-        trial.sampled = sample(call, self._sampling, batched=batched)
-        with trial.scoring():
-            trial.take(self._load_scorer().score(conversation, trial.texts))
+        trial = Trial(self._sampling, self._policy)
+        while (indices := trial.next_round()) is not None:
+            with Round(
+                call, self._sampling, indices, batched=batched, deadline=trial.left()
+            ) as calls:
+                while trial.waiting:
+                    trial.receive(calls.wait(for_all=not trial.eager))
+                    if trial.unscored:
+                        with trial.scoring():
+                            trial.take(self._score(conversation, trial.texts))
         return self._conclude(trial)
 
     async def adecide(
@@ -103,63 +119,98 @@ class Selector:
         conversation: Conversation,
         call: Callable[[int], Awaitable[Any]],
         *,
-        batched: Callable[[int], Awaitable[Sequence[Any]]] | None = None,
+        batched: Callable[[range], Awaitable[Sequence[Any]]] | None = None,
     ) -> Decision:
         """Like `decide`, without blocking the event loop."""
-        trial = _Trial(conversation)
-        trial.sampled = await asample(call, self._sampling, batched=batched)
-        with trial.scoring():
+        trial = Trial(self._sampling, self._policy)
+        while (indices := trial.next_round()) is not None:
+            async with AsyncRound(
+                call, self._sampling, indices, batched=batched, deadline=trial.left()
+            ) as calls:
+                while trial.waiting:
+                    trial.receive(await calls.wait(for_all=not trial.eager))
+                    if trial.unscored:
+                        with trial.scoring():
+                            trial.take(await self._ascore(conversation, trial.texts))
+        return self._conclude(trial)
+
+    def _score(self, conversation: Conversation, texts: list[str]) -> Ranking:
+        """Have texts scored, on a thread that can be given up on where there is a limit.
+
+        Raises:
+            ScoringError: It takes longer than the policy's `scoring_timeout`.
+        """
+        limit = self._policy.scoring_timeout
+        if limit is None:
+            return self._load_scorer().score(conversation, texts)
+        call = workers.submit(lambda: self._load_scorer().score(conversation, texts))
+        try:
+            return call.result(limit)
+        except TimeoutError as error:
+            if call.done():
+                raise
+            raise _too_slow(limit) from error
+        finally:
+            workers.release(call)
+
+    async def _ascore(self, conversation: Conversation, texts: list[str]) -> Ranking:
+        async def score() -> Ranking:
             scorer = self._scorer
             if scorer is None:
                 scorer = await blocking_calls.run(self._load_scorer)
-            trial.take(await scorer.ascore(conversation, trial.texts))
-        return self._conclude(trial)
+            return await scorer.ascore(conversation, texts)
+
+        limit = self._policy.scoring_timeout
+        if limit is None:
+            return await score()
+        call = asyncio.create_task(score())
+        try:
+            done, _ = await asyncio.wait([call], timeout=limit)
+            if not done:
+                raise _too_slow(limit)
+            return call.result()
+        finally:
+            abandon(call)
 
     def _load_scorer(self) -> ResponseScorer:
         if self._scorer is None:
-            with self._lock:
+            with self._loading:
                 if self._scorer is None:
                     from srr_guard.scoring import SRRScorer
 
                     self._scorer = SRRScorer.from_pretrained()
         return self._scorer
 
-    def _conclude(self, trial: _Trial) -> Decision:
-        """Apply the decision policy.
-
-        The first candidate in ranking order whose `p_safe` reaches the threshold is passed
-        on: the listwise order decides among those that are safe enough.
-        """
-        policy, sampled = self._policy, trial.sampled
-        ranking = trial.ranking
-        chosen: Candidate | None
+    def _conclude(self, trial: Trial) -> Decision:
+        """Apply the decision policy."""
+        policy, sampled = self._policy, trial.sampled()
+        chosen: Candidate | None = None
         reason: Reason
         action: Literal["accept", "refuse", "raise", "pass"]
-        if ranking is None:
+        if trial.ranking is None:
             action, chosen = policy.scorer_error, sampled.candidates[0]
+        elif safe := trial.eligible():
+            action, chosen = "accept", trial.choose(safe)
         else:
-            good = [i for i in ranking.order if ranking.p_safe[i] >= policy.threshold]
-            action = "accept" if good else policy.below_threshold
-            chosen = trial.scored[good[0] if good else ranking.best]
+            action, chosen = policy.below_threshold, trial.scored[trial.ranking.best]
         match action:
             case "accept":
-                reason = "fallback" if sampled.causes else "best_of_n"
+                reason = trial.success
             case "pass":
                 reason = "passed_through"
                 self._count_bypass(trial)
             case _:
                 reason, chosen = "refused", None
-        timings = trial.timings()
         decision = Decision(
             reason=reason,
             chosen=chosen,
             candidates=trial.scored or sampled.candidates,
-            ranking=ranking,
-            sampled=self._sampling.n,
+            ranking=trial.ranking,
+            sampled=trial.asked,
             failed=len(sampled.causes),
             distinct=len(trial.texts),
             failures=tuple(type(cause).__name__ for cause in sampled.causes),
-            timings=timings,
+            timings=trial.timings(),
         )
         if chosen is not None:
             decision = _with_output(decision, _deliver(chosen.output, decision, chosen))
@@ -181,8 +232,8 @@ class Selector:
             )
         return error
 
-    def _count_bypass(self, trial: _Trial) -> None:
-        with self._lock:
+    def _count_bypass(self, trial: Trial) -> None:
+        with self._counting:
             self._bypasses += 1
         if trial.error is not None:
             logger.warning(
@@ -197,84 +248,6 @@ class Selector:
             )
 
 
-class _Trial:
-    """What is known about one request so far."""
-
-    def __init__(self, conversation: Conversation) -> None:
-        self.conversation = conversation
-        self.started = time.perf_counter()
-        self.scoring_seconds = 0.0
-        self.ranking: Ranking | None = None
-        self.scored: tuple[ScoredCandidate, ...] = ()
-        self.error: SRRGuardError | None = None
-
-    @property
-    def sampled(self) -> Sampled:
-        """The candidates; equal texts are scored once."""
-        return self._sampled
-
-    @sampled.setter
-    def sampled(self, sampled: Sampled) -> None:
-        self._sampled = sampled
-        self.texts = list(dict.fromkeys(c.text for c in sampled.candidates))
-
-    @contextmanager
-    def scoring(self) -> Iterator[None]:
-        """Take the time, and keep an error for the policy to decide about."""
-        started = time.perf_counter()
-        try:
-            yield
-        except Exception as error:
-            if must_propagate(error):
-                raise
-            self.ranking, self.scored = None, ()
-            self.error = error if isinstance(error, SRRGuardError) else _scoring_error(error)
-        finally:
-            self.scoring_seconds = time.perf_counter() - started
-
-    def take(self, ranking: Ranking) -> None:
-        """Give each candidate the scores of its text.
-
-        Raises:
-            ScoringError: The ranking does not fit the texts.
-            ValueError: Its numbers cannot be used.
-        """
-        if not isinstance(ranking, Ranking) or len(ranking) != len(self.texts):
-            raise ScoringError(
-                f"the scorer was given {len(self.texts)} candidates and returned "
-                f"{len(ranking) if isinstance(ranking, Ranking) else type(ranking).__name__!r}: "
-                "it must return a Ranking with one score for each"
-            )
-        candidates = self.sampled.candidates
-        place = {text: i for i, text in enumerate(self.texts)}
-        at = [place[c.text] for c in candidates]
-        rank = {i: position for position, i in enumerate(ranking.order)}
-        self.ranking = Ranking(
-            order=tuple(sorted(range(len(at)), key=lambda i: rank[at[i]])),
-            scores=tuple(ranking.scores[i] for i in at),
-            p_safe=tuple(ranking.p_safe[i] for i in at),
-        )
-        self.scored = tuple(
-            ScoredCandidate(
-                index=c.index,
-                text=c.text,
-                output=c.output,
-                score=ranking.scores[i],
-                p_safe=ranking.p_safe[i],
-            )
-            for c, i in zip(candidates, at, strict=True)
-        )
-
-    def timings(self) -> Timings:
-        total = time.perf_counter() - self.started
-        generation = self.sampled.seconds
-        return Timings(
-            generation=generation,
-            scoring=self.scoring_seconds,
-            overhead=max(0.0, total - generation - self.scoring_seconds),
-        )
-
-
 def _require(holds: bool, name: str, value: object) -> None:
     if not holds:
         wanted = {
@@ -286,10 +259,11 @@ def _require(holds: bool, name: str, value: object) -> None:
         raise ConfigurationError(f"{name}={value!r} cannot be used: give {wanted}")
 
 
-def _scoring_error(error: Exception) -> ScoringError:
-    wrapped = ScoringError(f"scoring failed with {type(error).__name__}; see `__cause__`")
-    wrapped.__cause__ = error
-    return wrapped
+def _too_slow(limit: float) -> ScoringError:
+    return ScoringError(
+        f"scoring took longer than scoring_timeout={limit} s: raise it, or give the scorer "
+        "shorter texts or a faster device"
+    )
 
 
 def _refusal(text: str, sampled: Sampled) -> AIMessage | str | None:

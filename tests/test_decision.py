@@ -57,6 +57,15 @@ def test_malformed_rankings():
         Ranking.from_scores(scores=[1.0, 2.0], p_safe=[0.5])
 
 
+def test_p_help_is_optional_and_checked():
+    ranking = Ranking.from_scores(scores=[0.0, 1.0], p_safe=[0.5, 0.5], p_help=[0.1, 0.9])
+    assert Ranking.model_validate_json(ranking.model_dump_json()) == ranking
+    assert Ranking.from_scores(scores=[0.0], p_safe=[0.5]).p_help is None
+    for bad in ([0.5], [0.5, math.nan], [0.5, 1.5]):
+        with pytest.raises(ValidationError, match="p_help"):
+            Ranking.from_scores(scores=[0.0, 1.0], p_safe=[0.5, 0.5], p_help=bad)
+
+
 def decision(**changes) -> Decision:
     chosen = ScoredCandidate(index=1, text="the secret", output=object(), score=2.0, p_safe=0.9)
     values = {

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from pydantic_core import PydanticSerializationError
 
-from srr_guard.errors import ConfigurationError
+from srr_guard.errors import ConfigurationError, SamplingError
 from srr_guard.policy import DecisionPolicy, SamplingPolicy
 
 
@@ -28,6 +29,11 @@ def test_defaults_fail_closed():
         ("timeout", 0),
         ("deadline", -5),
         ("batched", "always"),
+        ("initial", 0),
+        ("accept_at", 1.2),
+        ("accept_help_at", -0.1),
+        ("temperatures", ()),
+        ("seed", -1),
         ("nonsense", 1),
     ],
 )
@@ -44,6 +50,8 @@ def test_bad_sampling_values_name_field_and_value(field, value):
         ("threshold", float("nan")),
         ("below_threshold", "shrug"),
         ("scorer_error", "shrug"),
+        ("prefer", "shrug"),
+        ("scoring_timeout", 0),
         ("refusal", ""),
     ],
 )
@@ -58,6 +66,28 @@ def test_min_candidates_that_can_never_be_met():
         SamplingPolicy(n=2, min_candidates=3)
 
 
+def test_initial_candidates_that_make_no_sense():
+    with pytest.raises(ConfigurationError, match="initial=5 is more than n=4: give 4 or less"):
+        SamplingPolicy(initial=5)
+    with pytest.raises(ConfigurationError, match="min_candidates=2: raise initial"):
+        SamplingPolicy(accept_at=0.9, min_candidates=2)
+    assert SamplingPolicy(accept_at=0.9, min_candidates=2, initial=2).initial == 2
+
+
+@pytest.mark.parametrize("bad", [(int,), ("builtins.nonsense",), ValueError])
+def test_retry_on_takes_exception_classes(bad):
+    with pytest.raises(ConfigurationError, match="retry_on"):
+        SamplingPolicy(retry_on=bad)
+
+
+def test_function_has_no_json_form():
+    policy = DecisionPolicy(threshold=0.7, prefer=len)
+    with pytest.raises(PydanticSerializationError, match="no JSON form"):
+        policy.model_dump_json()
+    text = policy.model_dump_json(exclude={"prefer"})
+    assert DecisionPolicy.model_validate_json(text) == DecisionPolicy(threshold=0.7)
+
+
 def test_policies_are_frozen():
     with pytest.raises(ValueError, match="frozen"):
         SamplingPolicy().n = 5  # type: ignore[misc]
@@ -65,7 +95,12 @@ def test_policies_are_frozen():
 
 @pytest.mark.parametrize(
     "policy",
-    [SamplingPolicy(n=8, timeout=None, batched="never"), DecisionPolicy(threshold=0.9)],
+    [
+        SamplingPolicy(n=8, timeout=None, batched="never"),
+        SamplingPolicy(n=8, initial=2, accept_at=0.97, temperatures=(0.2, 1.0), seed=7),
+        SamplingPolicy(retry_on=(ConnectionError, SamplingError)),
+        DecisionPolicy(threshold=0.9, prefer="safest", scoring_timeout=None),
+    ],
 )
 def test_json_round_trip(policy):
     assert type(policy).model_validate_json(policy.model_dump_json()) == policy

@@ -1,0 +1,247 @@
+"""Adaptive best-of-N: it stops at the first answer that is good enough, and never too early."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from srr_guard import (
+    AllCandidatesFailedError,
+    DecisionPolicy,
+    Ranking,
+    SafetyRanker,
+    SamplingPolicy,
+)
+from srr_guard.errors import NotEnoughCandidatesError, ScoringError
+from srr_guard.testing import FakeScorer, ScriptedChatModel
+
+SCORES = {"great": 0.99, "good": 0.8, "bad": 0.1, "refusal": 0.99}
+
+
+def by_table(prompt: str, answer: str) -> float:
+    return SCORES[answer.split(maxsplit=1)[0]]
+
+
+class Helpful(FakeScorer):
+    """Knows that a refusal does not help."""
+
+    def _rank(self, conversation, candidates):
+        plain = super()._rank(conversation, candidates)
+        helps = [0.1 if "refusal" in text else 0.9 for text in candidates]
+        return Ranking.from_scores(scores=plain.scores, p_safe=plain.p_safe, p_help=helps)
+
+
+def adaptive(*answers, model=None, scorer=None, decision=None, **policy) -> SafetyRanker:
+    sampling = {"n": 4, "accept_at": 0.97, "backoff": 0.0, "attempts": 1, **policy}
+    return SafetyRanker(
+        model or ScriptedChatModel(answers=list(answers)),
+        scorer=scorer or FakeScorer(by_table),
+        sampling=SamplingPolicy(**sampling),
+        decision=decision or DecisionPolicy(),
+    )
+
+
+@pytest.fixture(params=["sync", "async"])
+def decide(request):
+    def through_a_loop(guard, prompt):
+        return asyncio.run(guard.adecide(prompt))
+
+    return SafetyRanker.decide if request.param == "sync" else through_a_loop
+
+
+def test_first_is_accepted(decide):
+    model = ScriptedChatModel(answers=["great", "bad"])
+    scorer = FakeScorer(by_table)
+    decision = decide(adaptive(model=model, scorer=scorer), "q")
+    assert (decision.reason, decision.output.content) == ("accepted", "great")
+    assert (decision.sampled, decision.failed, decision.distinct) == (1, 0, 1)
+    assert model.calls == 1
+    assert scorer.calls == [("great",)]
+
+
+def test_rest_is_sampled_and_all_are_ranked_together(decide):
+    scorer = FakeScorer(by_table)
+    decision = decide(adaptive("good", "bad 1", "great", "bad 2", scorer=scorer), "q")
+    assert (decision.reason, decision.output.content) == ("best_of_n", "great")
+    assert decision.sampled == 4
+    assert [set(call) for call in scorer.calls] == [
+        {"good"},
+        {"good", "bad 1", "great", "bad 2"},
+    ]
+    assert decision.timings.total < 1
+
+
+def test_without_accept_at_it_is_plain_best_of_n(decide):
+    decision = decide(adaptive("great", "good", accept_at=None), "q")
+    assert (decision.reason, decision.sampled) == ("best_of_n", 4)
+
+
+@pytest.mark.parametrize(
+    ("accept_at", "sampled"), [(0.79, 1), (0.8, 1), (0.81, 4), (0.0, 1), (1.0, 4)]
+)
+def test_accept_at_is_inclusive(decide, accept_at, sampled):
+    assert decide(adaptive("good", accept_at=accept_at), "q").sampled == sampled
+
+
+def test_nothing_below_the_threshold_is_accepted(decide):
+    guard = adaptive("good", accept_at=0.2, decision=DecisionPolicy(threshold=0.9))
+    decision = decide(guard, "q")
+    assert (decision.reason, decision.sampled) == ("refused", 4)
+
+
+@pytest.mark.parametrize(("accept_help_at", "reason"), [(0.5, "best_of_n"), (0.1, "accepted")])
+def test_needless_refusal_is_not_accepted(decide, accept_help_at, reason):
+    guard = adaptive("refusal", "good", scorer=Helpful(by_table), accept_help_at=accept_help_at)
+    decision = decide(guard, "q")
+    assert decision.reason == reason
+    assert decision.chosen.p_help == 0.1
+    assert decision.summary()["p_help"] == 0.1
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_all_of_them_in_the_first_round(decide, n):
+    decision = decide(adaptive("good", n=n, initial=n), "q")
+    assert (decision.reason, decision.sampled) == ("best_of_n", n)
+    assert decide(adaptive("great", n=1), "q").reason == "best_of_n"
+
+
+def test_failed_first_candidate_is_followed_by_the_rest(decide):
+    decision = decide(adaptive(ValueError("no"), "good"), "q")
+    assert (decision.reason, decision.sampled, decision.failed) == ("fallback", 4, 2)
+
+
+def test_all_failed(decide):
+    with pytest.raises(AllCandidatesFailedError) as caught:
+        decide(adaptive(ValueError("no")), "q")
+    assert len(caught.value.causes) == 4
+
+
+def test_min_candidates_counts_for_an_early_end_too(decide):
+    decision = decide(adaptive("great", initial=2, min_candidates=2), "q")
+    assert (decision.reason, decision.sampled) == ("accepted", 2)
+    assert len(decision.candidates) == 2
+    with pytest.raises(NotEnoughCandidatesError):
+        decide(adaptive("bad", *[ValueError("x")] * 3, initial=2, min_candidates=2), "q")
+
+
+def test_scorer_that_fails_ends_the_request_at_once(decide):
+    model = ScriptedChatModel(answers=["great"])
+    broken = FakeScorer(by_table, error=RuntimeError("x"))
+    with pytest.raises(ScoringError):
+        decide(adaptive(model=model, scorer=broken), "q")
+    assert model.calls == 1
+
+
+def test_deadline_before_the_second_round_decides_among_those_at_hand(decide):
+    scorer = FakeScorer(by_table, delay=0.15)
+    decision = decide(adaptive("good", scorer=scorer, deadline=0.1), "q")
+    assert (decision.reason, decision.sampled, decision.output.content) == ("fallback", 1, "good")
+
+
+def test_deadline_counts_from_the_start_of_the_request():
+    model = ScriptedChatModel(answers=["good", "great"], delay=[0.1, 5.0])
+    started = time.perf_counter()
+    decision = adaptive(model=model, n=2, deadline=0.4).decide("q")
+    assert time.perf_counter() - started < 2
+    assert (decision.reason, decision.output.content) == ("fallback", "good")
+    assert decision.failures == ("TimeoutError",)
+
+
+class TestUnneeded:
+    """Candidates that are no longer needed hold nobody up."""
+
+    async def test_tasks_are_cancelled(self):
+        cancelled = []
+
+        async def answer(question):
+            place = places.pop()
+            try:
+                await asyncio.sleep(30 * place)
+            except asyncio.CancelledError:
+                cancelled.append(place)
+                raise
+            return "great"
+
+        places = [2, 1, 0]
+        decision = await adaptive(model=answer, initial=3).adecide("q")
+        await asyncio.sleep(0)
+        assert sorted(cancelled) == [1, 2]
+        assert (decision.reason, decision.sampled) == ("accepted", 3)
+        assert len(decision.candidates) == 1
+
+    def test_threads_are_abandoned(self):
+        release = threading.Event()
+        calls = []
+
+        def answer(question):
+            calls.append(1)
+            if len(calls) > 1:
+                release.wait(10)
+                raise ConnectionError
+            return "great"
+
+        started = time.perf_counter()
+        decision = adaptive(model=answer, initial=3, attempts=5).decide("q")
+        assert time.perf_counter() - started < 2
+        assert (decision.reason, decision.sampled) == ("accepted", 3)
+        release.set()
+        time.sleep(0.05)
+        assert len(calls) <= 3, "no further attempt is made"
+
+
+class Batching(ScriptedChatModel):
+    def sample_candidates(self, messages, n, *, stop=None, **kwargs):
+        self._seen.append(n)
+        return [f"{word} {len(self._seen)}" for word in ["good"] * (n - 1) + ["bad"]]
+
+
+def test_rest_is_one_batched_call(decide):
+    model = Batching(answers=["unused"])
+    decision = decide(adaptive(model=model, n=5, initial=2), "q")
+    assert model.seen == [2, 3]
+    assert decision.distinct == 4
+    assert [c.index for c in decision.candidates] == [0, 1, 2, 3, 4]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    p_safe=st.lists(st.integers(0, 10), min_size=1, max_size=6),
+    initial=st.integers(1, 6),
+    accept_at=st.integers(0, 10),
+    threshold=st.integers(0, 10),
+)
+def test_early_end_or_the_same_as_best_of_n(p_safe, initial, accept_at, threshold):
+    """It either accepts one of the first, or decides exactly as plain best-of-N does."""
+    n = len(p_safe)
+    answers = [f"{p} {i}" for i, p in enumerate(p_safe)]
+
+    def decide(**policy):
+        index = iter(range(n))
+        lock = threading.Lock()
+
+        def answer(question):
+            with lock:
+                return answers[next(index)]
+
+        return SafetyRanker(
+            answer,
+            scorer=FakeScorer(lambda prompt, text: int(text.split()[0]) / 10),
+            sampling=SamplingPolicy(n=n, **policy),
+            decision=DecisionPolicy(threshold=threshold / 10),
+        ).decide("q")
+
+    decision = decide(initial=min(initial, n), accept_at=accept_at / 10)
+    if decision.reason == "accepted":
+        assert decision.chosen.p_safe >= max(accept_at, threshold) / 10
+        assert len(decision.candidates) <= decision.sampled <= n
+    else:
+        plain = decide()
+        assert decision.reason == plain.reason
+        assert (decision.chosen and decision.chosen.p_safe) == (
+            plain.chosen and plain.chosen.p_safe
+        )
