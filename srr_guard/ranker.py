@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 from langchain_core.callbacks import (
@@ -328,6 +329,15 @@ class SafetyRanker(RunnableSerializable[Any, Any]):
     def config_specs(self) -> list[ConfigurableFieldSpec]:
         """Configurable fields of what is wrapped."""
         return self.model.config_specs
+
+    def __reduce__(self) -> Any:
+        """Pickle what it was made of, so that is what must pickle: no lambda, no live client.
+
+        The default scorer is loaded anew on first use, and bypasses are counted from 0.
+        """
+        names = ("scorer", "sampling", "decision", "prompt", "trace_candidates", "on_decision")
+        options = {name: getattr(self, name) for name in names}
+        return partial(SafetyRanker, **options), (self.model,)
 
     def __repr__(self) -> str:
         kind = describe(self.model)
