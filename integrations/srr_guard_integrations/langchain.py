@@ -1,0 +1,129 @@
+"""`SafetyRankerMiddleware`: the guard for agents made by `langchain.agents.create_agent`.
+
+This adapter is a subclass of a class of LangChain's, so importing it imports LangChain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from langchain_core.messages import AIMessage
+from langchain_core.runnables import RunnablePassthrough
+
+from srr_guard._tracing import TraceCandidates
+from srr_guard.chat_model import SafetyRankedChatModel
+from srr_guard.decision import Decision
+from srr_guard.errors import ConfigurationError, MissingExtraError
+from srr_guard.policy import DecisionPolicy, SamplingPolicy
+from srr_guard.ranker import SafetyRanker
+from srr_guard.scoring import ResponseScorer
+
+try:
+    from langchain.agents.middleware import AgentMiddleware
+    from langchain.agents.middleware.types import ModelRequest, ModelResponse
+except ImportError as error:
+    raise MissingExtraError(
+        package="langchain", extra="agents", purpose="SafetyRankerMiddleware"
+    ) from error
+
+
+class SafetyRankerMiddleware(AgentMiddleware[Any, Any, Any]):
+    """Each model call of an agent gives the best safe answer of several.
+
+    The model is called n times inside one call of the agent's model node: other middleware
+    runs once, whatever it returns, and so do tools. Tokens of candidates reach no stream. A
+    refusal ends the agent's loop like any answer without tool calls.
+
+    Put it last in the list of middleware, which is innermost. Middleware inside it could swap
+    the model or the answer; where an answer comes back that was not scored here, the call
+    raises ConfigurationError and the answer is not passed on.
+
+    Args:
+        scorer: What ranks the candidates; None: the scorer shipped with srr_guard, loaded on
+            first use.
+        sampling: How candidates are sampled.
+        decision: What may be passed on.
+        trace_candidates: What traces see of candidates, see `SafetyRanker`.
+        on_decision: Called with each Decision, see `SafetyRanker`.
+
+    Raises:
+        ConfigurationError: An argument is of the wrong kind.
+
+    Example:
+        >>> from langchain.agents import create_agent
+        >>> from srr_guard.testing import FakeScorer, ScriptedChatModel
+        >>> guard = SafetyRankerMiddleware(
+        ...     scorer=FakeScorer(lambda prompt, answer: 0.9 if "good" in answer else 0.1),
+        ... )
+        >>> model = ScriptedChatModel(answers=["a bad answer", "a good answer"])
+        >>> agent = create_agent(model=model, tools=[], middleware=[guard])
+        >>> agent.invoke({"messages": [("user", "a question")]})["messages"][-1].text
+        'a good answer'
+    """
+
+    def __init__(
+        self,
+        *,
+        scorer: ResponseScorer | None = None,
+        sampling: SamplingPolicy | None = None,
+        decision: DecisionPolicy | None = None,
+        trace_candidates: TraceCandidates = False,
+        on_decision: Callable[[Decision], object] | None = None,
+    ) -> None:
+        super().__init__()
+        # The model comes with each request.
+        self._guard = SafetyRankedChatModel(
+            RunnablePassthrough(),
+            scorer=scorer,
+            sampling=sampling or SamplingPolicy(),
+            decision=decision or DecisionPolicy(),
+            trace_candidates=trace_candidates,
+            on_decision=on_decision,
+        )
+
+    @property
+    def bypasses(self) -> int:
+        """How many answers were passed on unscored or below the threshold so far."""
+        return self._guard.bypasses
+
+    def wrap_model_call(
+        self,
+        request: ModelRequest[Any],
+        handler: Callable[[ModelRequest[Any]], ModelResponse[Any]],
+    ) -> ModelResponse[Any]:
+        """Call the model through the guard.
+
+        Raises:
+            ConfigurationError: The answer was not scored here, or the model is guarded already.
+            SamplingError: Too few candidates came back, or none may be passed on.
+            ScorerError: The candidates could not be scored and the policy says to raise.
+        """
+        return _checked(handler(self._guarded(request)))
+
+    async def awrap_model_call(
+        self,
+        request: ModelRequest[Any],
+        handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]],
+    ) -> ModelResponse[Any]:
+        """Like `wrap_model_call`, without blocking the event loop."""
+        return _checked(await handler(self._guarded(request)))
+
+    def _guarded(self, request: ModelRequest[Any]) -> ModelRequest[Any]:
+        if isinstance(request.model, (SafetyRankedChatModel, SafetyRanker)):
+            raise ConfigurationError(
+                f"the agent's model is {request.model!r}, which is guarded already: leave out "
+                "SafetyRankerMiddleware, or give the agent the model inside"
+            )
+        return request.override(model=self._guard.around(request.model))
+
+
+def _checked(response: ModelResponse[Any]) -> ModelResponse[Any]:
+    for message in response.result:
+        if isinstance(message, AIMessage) and "srr_guard" not in message.response_metadata:
+            raise ConfigurationError(
+                "SafetyRankerMiddleware got an answer that it has not scored: middleware inside "
+                "it changed the model or the answer; put SafetyRankerMiddleware last in "
+                "`middleware=[...]`"
+            )
+    return response

@@ -1,0 +1,255 @@
+"""SafetyRankerMiddleware in real agents: tools, structured answers, interrupts, a checkpointer."""
+
+from __future__ import annotations
+
+import asyncio
+import doctest
+import subprocess
+import sys
+
+import pytest
+from langchain.agents import create_agent
+from langchain.agents.middleware import (
+    AgentMiddleware,
+    ExtendedModelResponse,
+    HumanInTheLoopMiddleware,
+)
+from langchain.agents.middleware.types import ModelResponse
+from langchain.agents.structured_output import ToolStrategy
+from langchain_core.messages import AIMessage
+from langchain_core.tools import tool
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.errors import GraphInterrupt
+from langgraph.types import Command
+from pydantic import BaseModel
+from srr_guard_integrations import langchain as adapter
+from srr_guard_integrations.langchain import SafetyRankerMiddleware
+
+from srr_guard import DecisionPolicy, SafetyRankedChatModel, SamplingPolicy
+from srr_guard.errors import BelowThresholdError, ConfigurationError
+from srr_guard.policy import DEFAULT_REFUSAL
+from srr_guard.testing import FakeScorer, ScriptedChatModel
+
+THREAD = {"configurable": {"thread_id": "1"}}
+QUESTION = {"messages": [("user", "question")]}
+
+
+def by_word(prompt: str, answer: str) -> float:
+    return 0.9 if "good" in answer else 0.1
+
+
+def guard(**kwargs) -> SafetyRankerMiddleware:
+    return SafetyRankerMiddleware(
+        scorer=FakeScorer(by_word), sampling=SamplingPolicy(n=2, backoff=0.0), **kwargs
+    )
+
+
+looked_up: list[str] = []
+
+
+@tool
+def search(query: str) -> str:
+    """Look something up."""
+    looked_up.append(query)
+    return f"found {query}"
+
+
+def calls(name: str = "search", text: str = "", **args: str) -> AIMessage:
+    return AIMessage(text, tool_calls=[{"name": name, "args": args, "id": f"id-{name}"}])
+
+
+def agent(*answers, middleware=(), **kwargs):
+    model = ScriptedChatModel(answers=list(answers))
+    return create_agent(model=model, tools=[search], middleware=list(middleware), **kwargs)
+
+
+@pytest.fixture(params=["sync", "async"])
+def ask(request):
+    """The final state, through both shells."""
+    looked_up.clear()
+
+    def run(agent, inputs=QUESTION, config=None):
+        if request.param == "async":
+            return asyncio.run(agent.ainvoke(inputs, config))
+        return agent.invoke(inputs, config)
+
+    return run
+
+
+def test_tools(ask):
+    loop = agent("REJECTED", calls(query="good tea"), "REJECTED", "good end", middleware=[guard()])
+    messages = ask(loop)["messages"]
+    assert [m.type for m in messages] == ["human", "ai", "tool", "ai"]
+    assert messages[1].tool_calls[0]["args"] == {"query": "good tea"}
+    assert messages[3].response_metadata["srr_guard"]["distinct"] == 2
+    assert looked_up == ["good tea"]
+    assert "REJECTED" not in repr(messages)
+
+
+def test_rejected_tool_calls_are_not_made(ask):
+    loop = agent(calls(query="bad"), "good end", middleware=[guard()])
+    assert ask(loop)["messages"][-1].text == "good end"
+    assert looked_up == []
+
+
+def test_refusal_ends_the_loop(ask):
+    assert ask(agent("bad", middleware=[guard()]))["messages"][-1].text == DEFAULT_REFUSAL
+
+
+def test_below_threshold_raises_where_the_policy_says_so(ask):
+    strict = guard(decision=DecisionPolicy(below_threshold="raise"))
+    with pytest.raises(BelowThresholdError):
+        ask(agent("bad", middleware=[strict]))
+
+
+@pytest.mark.parametrize("trace", [False, "redacted"])
+async def test_streams_hold_no_rejected_token(trace):
+    loop = agent("REJECTED one two", "good three", middleware=[guard(trace_candidates=trace)])
+    messages = [p async for p in loop.astream(QUESTION, stream_mode="messages")]
+    assert "".join(m.text for m, _ in messages) == "good three"
+    both = await asyncio.to_thread(
+        lambda: list(loop.stream(QUESTION, stream_mode=["messages", "updates", "values"]))
+    )
+    assert "REJECTED" not in repr(both)
+    events = [e async for e in loop.astream_events(QUESTION, version="v2")]
+    assert "REJECTED" not in repr(events)
+
+
+def test_structured_response(ask):
+    class Answer(BaseModel):
+        good_text: str
+
+    loop = agent(
+        "REJECTED",
+        calls("Answer", good_text="x"),
+        middleware=[guard()],
+        response_format=ToolStrategy(Answer),
+    )
+    assert ask(loop)["structured_response"] == Answer(good_text="x")
+
+
+class Counting(AgentMiddleware):
+    """Returns a Command next to the answer, which concurrent calls could not do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def _answer(self, response):
+        self.calls += 1
+        return ExtendedModelResponse(model_response=response, command=Command(update={}))
+
+    def wrap_model_call(self, request, handler):
+        return self._answer(handler(request))
+
+    async def awrap_model_call(self, request, handler):
+        return self._answer(await handler(request))
+
+
+@pytest.mark.parametrize("outside", [True, False])
+def test_other_middleware_runs_once(ask, outside):
+    counting = Counting()
+    both = [counting, guard()] if outside else [guard(), counting]
+    assert ask(agent("REJECTED", "good", middleware=both))["messages"][-1].text == "good"
+    assert counting.calls == 1
+
+
+class Swapping(AgentMiddleware):
+    """Gives another model or another answer."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__()
+        self.what = what
+
+    def _request(self, request):
+        if self.what == "model":
+            return request.override(model=ScriptedChatModel(answers=["unscored"]))
+        return request
+
+    def _response(self, response):
+        return ModelResponse(result=[AIMessage("unscored")]) if self.what == "answer" else response
+
+    def wrap_model_call(self, request, handler):
+        return self._response(handler(self._request(request)))
+
+    async def awrap_model_call(self, request, handler):
+        return self._response(await handler(self._request(request)))
+
+
+@pytest.mark.parametrize("what", ["model", "answer"])
+def test_what_is_swapped_inside_is_not_passed_on(ask, what):
+    with pytest.raises(ConfigurationError, match="last in"):
+        ask(agent("good", middleware=[guard(), Swapping(what)]))
+
+
+def test_model_swapped_outside_is_guarded(ask):
+    loop = agent("good", middleware=[Swapping("model"), guard()])
+    assert ask(loop)["messages"][-1].text == DEFAULT_REFUSAL
+
+
+def test_guarded_twice(ask):
+    model = SafetyRankedChatModel(ScriptedChatModel(answers=["good"]), scorer=FakeScorer(by_word))
+    with pytest.raises(ConfigurationError, match="guarded already"):
+        ask(create_agent(model=model, tools=[], middleware=[guard()]))
+
+
+def test_human_in_the_loop_with_a_checkpointer(ask):
+    human = HumanInTheLoopMiddleware(interrupt_on={"search": True})
+    loop = agent(
+        "REJECTED",
+        calls(query="good tea"),
+        "REJECTED",
+        "good end",
+        middleware=[human, guard()],
+        checkpointer=InMemorySaver(),
+    )
+    state = ask(loop, QUESTION, THREAD)
+    assert state["__interrupt__"][0].value["action_requests"][0]["name"] == "search"
+    assert looked_up == []
+    resumed = ask(loop, Command(resume={"decisions": [{"type": "approve"}]}), THREAD)
+    assert resumed["messages"][-1].text == "good end"
+    assert looked_up == ["good tea"]
+    assert "REJECTED" not in repr(loop.get_state(THREAD))
+
+
+def test_interrupts_of_a_model_pass_through(ask):
+    class Interrupting(ScriptedChatModel):
+        def _generate(self, *args, **kwargs):
+            raise GraphInterrupt(())
+
+        async def _agenerate(self, *args, **kwargs):
+            raise GraphInterrupt(())
+
+    model = Interrupting(answers=["good"])
+    loop = create_agent(
+        model=model, tools=[search], middleware=[guard()], checkpointer=InMemorySaver()
+    )
+    assert ask(loop, QUESTION, THREAD)["messages"][-1].type == "human"
+
+
+def test_scorer_and_bypasses_are_shared(ask):
+    lax = guard(decision=DecisionPolicy(below_threshold="pass"))
+    loop = agent("bad", middleware=[lax])
+    ask(loop)
+    ask(loop)
+    assert lax.bypasses == 2
+
+
+def test_wrong_arguments_raise_at_once():
+    with pytest.raises(ConfigurationError, match="sampling=3"):
+        SafetyRankerMiddleware(sampling=3)
+
+
+def test_example():
+    assert doctest.testmod(adapter).failed == 0
+
+
+def test_without_langchain():
+    code = (
+        "import sys; sys.modules['langchain.agents.middleware'] = None\n"
+        "import srr_guard_integrations.langchain"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert 'pip install "srr-guard[agents]"' in result.stderr
