@@ -98,6 +98,7 @@ class Round:
         batched: Called with the indices instead, for all outputs at once; ignored when the
             policy says `batched="never"`. Only the deadline limits it.
         deadline: Seconds until the round must be over; None: no limit.
+        text: Renders an output to the text that is scored.
     """
 
     def __init__(
@@ -108,8 +109,9 @@ class Round:
         *,
         batched: Callable[[range], Sequence[Any]] | None = None,
         deadline: float | None = None,
+        text: Callable[[Any], str] = candidate_text,
     ) -> None:
-        plan = _Plan(call, policy, indices, batched, deadline)
+        plan = _Plan(call, policy, indices, batched, deadline, text)
         self._plan = plan
         self._given_up = threading.Event()
 
@@ -159,8 +161,9 @@ class AsyncRound:
         *,
         batched: Callable[[range], Awaitable[Sequence[Any]]] | None = None,
         deadline: float | None = None,
+        text: Callable[[Any], str] = candidate_text,
     ) -> None:
-        plan = _Plan(call, policy, indices, batched, deadline)
+        plan = _Plan(call, policy, indices, batched, deadline, text)
         self._plan = plan
 
         async def run(job: range) -> list[Outcome]:
@@ -226,8 +229,10 @@ class _Plan(Generic[T]):
         indices: range,
         batched: Callable[[range], T] | None,
         deadline: float | None,
+        text: Callable[[Any], str],
     ) -> None:
         self._single = call
+        self._text = text
         self._policy = policy
         self._batched = batched if policy.batched == "auto" else None
         self.jobs = (
@@ -259,7 +264,7 @@ class _Plan(Generic[T]):
                 f"the batched call returned {type(result).__name__!r} in place of a list of answers"
             )
         outputs = list(result)[: len(job)] if self._batched else [result]
-        outcomes = [_candidate(i, output) for i, output in zip(job, outputs, strict=False)]
+        outcomes = [self._candidate(i, output) for i, output in zip(job, outputs, strict=False)]
         outcomes += [
             SamplingError(f"the batched call returned {len(outputs)} of {len(job)} answers")
             for _ in job[len(outputs) :]
@@ -267,6 +272,17 @@ class _Plan(Generic[T]):
         if not any(isinstance(outcome, Candidate) for outcome in outcomes):
             raise next(outcome for outcome in outcomes if isinstance(outcome, Exception))
         return outcomes
+
+    def _candidate(self, index: int, output: Any) -> Outcome:
+        try:
+            text = "" if output is None else self._text(output)
+        except InvalidInputError as error:
+            return error
+        if not isinstance(text, str):
+            return InvalidInputError(f"the text of an answer must be a str, got {text!r:.60}")
+        if not text.strip():
+            return SamplingError(f"candidate {index} is blank: the model returned no text")
+        return Candidate(index=index, text=text, output=output)
 
     def after(
         self, job: range, error: Exception, attempt: int
@@ -302,13 +318,3 @@ class _Plan(Generic[T]):
             for call in done:
                 del calls[call]
         return outcomes
-
-
-def _candidate(index: int, output: Any) -> Outcome:
-    try:
-        text = "" if output is None else candidate_text(output)
-    except InvalidInputError as error:
-        return error
-    if not text.strip():
-        return SamplingError(f"candidate {index} is blank: the model returned no text")
-    return Candidate(index=index, text=text, output=output)

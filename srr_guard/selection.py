@@ -18,11 +18,11 @@ from langchain_core.messages.ai import UsageMetadata, add_usage
 
 from srr_guard._threads import Workers
 from srr_guard._trial import Trial
-from srr_guard.conversation import Conversation
+from srr_guard.conversation import Conversation, candidate_text
 from srr_guard.decision import Candidate, Decision, Ranking, Reason
 from srr_guard.errors import BelowThresholdError, ConfigurationError, ScoringError
 from srr_guard.policy import DecisionPolicy, SamplingPolicy
-from srr_guard.sampling import AsyncRound, Round, Sampled, abandon, workers
+from srr_guard.sampling import AsyncRound, Round, abandon, workers
 from srr_guard.scoring import ResponseScorer
 
 logger = logging.getLogger("srr_guard")
@@ -30,6 +30,13 @@ logger = logging.getLogger("srr_guard")
 # For calls that would block the event loop. A queue in front of them is better than
 # thousands of threads.
 blocking_calls = Workers(max_threads=256)
+
+
+def refuse_like(text: str, output: Any) -> AIMessage | str | None:
+    """The refusal in the form of an answer; None where no honest value has that form."""
+    if isinstance(output, BaseMessage):
+        return AIMessage(text)
+    return text if isinstance(output, str) else None
 
 
 class Selector:
@@ -47,6 +54,8 @@ class Selector:
             callers it runs on the event loop, so it must be quick.
         tunable: Whether the calls given to `decide` take the policy's `temperatures` and
             `seed`.
+        text: Renders an output to the text that is scored.
+        refuse: Gives the policy's refusal the form of an output; None: it has no such form.
 
     Raises:
         ConfigurationError: An argument is of the wrong kind.
@@ -60,6 +69,8 @@ class Selector:
         decision: DecisionPolicy,
         on_decision: Callable[[Decision], object] | None,
         tunable: Literal["each_call", "nothing"] = "nothing",
+        text: Callable[[Any], str] = candidate_text,
+        refuse: Callable[[str, Any], Any] = refuse_like,
     ) -> None:
         _require(scorer is None or isinstance(scorer, ResponseScorer), "scorer", scorer)
         _require(isinstance(sampling, SamplingPolicy), "sampling", sampling)
@@ -75,6 +86,8 @@ class Selector:
         self._sampling = sampling
         self._policy = decision
         self._on_decision = on_decision
+        self._text = text
+        self._refuse = refuse
         self._loading = threading.Lock()
         self._counting = threading.Lock()
         self._bypasses = 0
@@ -105,7 +118,12 @@ class Selector:
         trial = Trial(self._sampling, self._policy)
         while (indices := trial.next_round()) is not None:
             with Round(
-                call, self._sampling, indices, batched=batched, deadline=trial.left()
+                call,
+                self._sampling,
+                indices,
+                batched=batched,
+                deadline=trial.left(),
+                text=self._text,
             ) as calls:
                 while trial.waiting:
                     trial.receive(calls.wait(for_all=not trial.eager))
@@ -125,7 +143,12 @@ class Selector:
         trial = Trial(self._sampling, self._policy)
         while (indices := trial.next_round()) is not None:
             async with AsyncRound(
-                call, self._sampling, indices, batched=batched, deadline=trial.left()
+                call,
+                self._sampling,
+                indices,
+                batched=batched,
+                deadline=trial.left(),
+                text=self._text,
             ) as calls:
                 while trial.waiting:
                     trial.receive(await calls.wait(for_all=not trial.eager))
@@ -214,7 +237,8 @@ class Selector:
         )
         if chosen is not None:
             decision = _with_output(decision, _deliver(chosen.output, decision, chosen))
-        elif action == "refuse" and (refusal := _refusal(policy.refusal, sampled)) is not None:
+        elif action == "refuse":
+            refusal = self._refuse(policy.refusal, sampled.candidates[0].output)
             decision = _with_output(decision, _deliver(refusal, decision, None))
         if self._on_decision is not None:
             self._on_decision(decision)
@@ -264,14 +288,6 @@ def _too_slow(limit: float) -> ScoringError:
         f"scoring took longer than scoring_timeout={limit} s: raise it, or give the scorer "
         "shorter texts or a faster device"
     )
-
-
-def _refusal(text: str, sampled: Sampled) -> AIMessage | str | None:
-    """The refusal in the form of the answers; None where no honest value has that form."""
-    output = sampled.candidates[0].output
-    if isinstance(output, BaseMessage):
-        return AIMessage(text)
-    return text if isinstance(output, str) else None
 
 
 def _with_output(decision: Decision, output: Any) -> Decision:

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from langchain_core.messages import AIMessage
+from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.runnables import RunnableLambda
 from pydantic import BaseModel
 
@@ -268,18 +268,161 @@ def test_bad_arguments(kwargs, match):
         srr_guard(**kwargs)
 
 
-def test_not_for_generators_or_values():
-    def generator(question):
-        yield "good"
-
-    async def async_generator(question):
-        yield "good"
-
-    for fn in (generator, async_generator):
-        with pytest.raises(ConfigurationError, match="generator"):
-            guard()(fn)
+def test_not_for_values():
     with pytest.raises(ConfigurationError, match="put it on a function"):
         guard()(7)
+    with pytest.raises(ConfigurationError, match="text='content'"):
+        guard(text="content")
+
+
+class TestGenerators:
+    """Collected, ranked, then emitted."""
+
+    def test_sync(self):
+        script = Script("bad one two", "good three")
+
+        @guard()
+        def answer(question: str):
+            yield from script().split(" ")
+
+        assert list(answer("q")) == ["good", "three"]
+        decision = answer.decide("q")
+        assert (decision.output, decision.chosen.text) == (["good", "three"], "goodthree")
+        assert script.calls == 4, "nothing is called before the first piece is asked for"
+        answer("q")
+        assert script.calls == 4
+
+    async def test_async(self):
+        script = Script("bad one two", "good three")
+
+        @guard()
+        async def answer(question: str):
+            for word in script().split(" "):
+                await asyncio.sleep(0)
+                yield word
+
+        assert [piece async for piece in answer("q")] == ["good", "three"]
+        assert (await answer.decide("q")).chosen.text == "goodthree"
+
+    async def test_method_and_adecide_of_a_sync_one(self):
+        class Bot:
+            @guard()
+            def answer(self, question: str):
+                yield "good"
+                yield question
+
+        assert list(Bot().answer("q")) == ["good", "q"]
+        assert (await Bot().answer.adecide("q")).output == ["good", "q"]
+
+    async def test_refusal_is_one_piece_in_the_form_of_the_others(self):
+        @guard()
+        def words(question: str):
+            yield "bad"
+            yield "words"
+
+        @guard()
+        async def chunks(question: str):
+            yield AIMessageChunk(content="bad")
+
+        @guard()
+        def dicts(question: str):
+            yield {"delta": "bad"}
+
+        assert list(words("q")) == [DEFAULT_REFUSAL]
+        (piece,) = [chunk async for chunk in chunks("q")]
+        assert isinstance(piece, AIMessageChunk)
+        assert piece.content == DEFAULT_REFUSAL
+        with pytest.raises(BelowThresholdError):
+            list(dicts("q"))
+
+    def test_empty_or_broken_halfway(self):
+        script = Script(0, 1, 2)
+
+        @guard(sampling=SamplingPolicy(n=3, attempts=1), n=None)
+        def answer(question: str):
+            kind = script()
+            if kind == 0:
+                return
+            yield "good"
+            if kind == 1:
+                raise ConnectionError
+            yield " end"
+
+        decision = answer.decide("q")
+        assert sorted(decision.failures) == ["ConnectionError", "SamplingError"]
+        assert "".join(answer("q")) == "good end"
+
+    def test_text_reads_the_pieces(self):
+        @guard(text=lambda pieces: pieces[-1]["text"])
+        def answer(question: str):
+            yield {"text": "go"}
+            yield {"text": "good"}
+
+        assert answer.decide("q").chosen.text == "good"
+
+
+class Reply:
+    """An object that no rule can read."""
+
+    def __init__(self, content: str) -> None:
+        self.content = content
+
+
+class TestText:
+    def test_of_objects(self):
+        script = Script(Reply("bad"), Reply("good"))
+
+        @guard(text=lambda reply: reply.content)
+        def answer(question: str) -> Reply:
+            return script()
+
+        decision = answer.decide("q")
+        assert decision.chosen.text == "good"
+        assert isinstance(answer("q"), Reply)
+
+    def test_needed_for_them(self):
+        with pytest.raises(AllCandidatesFailedError):
+            guard()(lambda question: Reply("good"))("q")
+
+    @pytest.mark.parametrize("text", [lambda reply: 7, lambda reply: reply.nonsense])
+    def test_that_fails_is_a_failed_candidate(self, text):
+        guarded = guard(text=text, sampling=SamplingPolicy(n=1, backoff=0), n=None)
+        with pytest.raises(AllCandidatesFailedError):
+            guarded(lambda question: Reply("good"))("q")
+
+
+async def test_adecide_of_a_sync_function_does_not_block():
+    @guard(n=4)
+    def answer(question: str) -> str:
+        time.sleep(0.12)
+        return "good"
+
+    assert (await answer.adecide("q")).output == "good"
+
+
+async def test_adecide_of_an_async_function():
+    @guard()
+    async def answer(question: str) -> str:
+        return "good"
+
+    assert (await answer.adecide("q")).output == (await answer.decide("q")).output == "good"
+
+
+def test_above_classmethod_and_staticmethod():
+    class Bot:
+        @guard()
+        @classmethod
+        def of_class(cls, question: str) -> str:
+            return f"good {cls.__name__}"
+
+        @guard()
+        @staticmethod
+        def static(question: str) -> str:
+            return "good static"
+
+    assert Bot.of_class("q") == Bot().of_class("q") == "good Bot"
+    assert Bot.static("q") == Bot().static("q") == "good static"
+    assert Bot.of_class.decide("q").output == "good Bot"
 
 
 def test_partials_can_be_guarded():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any, assert_type
 
 from langchain_core.messages import AIMessage
@@ -30,7 +30,21 @@ async def async_with_arguments(question: str) -> AIMessage:
     return AIMessage(question)
 
 
+@srr_guard
+def pieces(question: str) -> Iterator[str]:
+    yield question
+
+
+@srr_guard(n=2, text=lambda found: str(len(found)))
+async def async_pieces(question: str) -> AsyncIterator[bytes]:
+    yield question.encode()
+
+
 class Bot:
+    @srr_guard
+    def pieces(self, question: str) -> Iterator[str]:
+        yield question
+
     @srr_guard
     def answer(self, question: str) -> str:
         return question
@@ -45,6 +59,9 @@ assert_type(plain.decide("q"), Decision)
 assert_type(with_arguments(1, "q"), AIMessage)
 assert_type(Bot().answer("q"), str)
 assert_type(Bot().answer.decide(question="q"), Decision)
+assert_type(pieces("q"), Iterator[str])
+assert_type(pieces.decide("q"), Decision)
+assert_type(Bot().pieces("q"), Iterator[str])
 
 as_callable: Callable[[str], str] = plain
 as_async_callable: Callable[[str], Coroutine[Any, Any, str]] = plain_async
@@ -52,6 +69,8 @@ as_async_callable: Callable[[str], Coroutine[Any, Any, str]] = plain_async
 
 async def main() -> None:
     assert_type(await plain_async("q"), str)
+    assert_type(await plain.adecide("q", depth=2), Decision)
+    assert_type(async_pieces("q"), AsyncIterator[bytes])
     assert_type(await plain_async.decide("q"), Decision)
     assert_type(await async_with_arguments("q"), AIMessage)
     assert_type(await Bot().aanswer("q", 2), str)
@@ -61,4 +80,5 @@ async def main() -> None:
 # Each of these must stay an error: an unused "ignore" is one itself.
 plain(1)  # type: ignore[arg-type]
 plain("q", nonsense=1)  # type: ignore[call-arg]
+pieces(1)  # type: ignore[arg-type]
 Bot().answer(7)  # type: ignore[arg-type]
