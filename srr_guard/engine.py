@@ -16,8 +16,11 @@ from srr_guard.reference.weights import Device, DType
 from srr_guard.scorer.bundle import ScorerBundle
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from srr_guard.reference import ReferenceLLM
     from srr_guard.scorer.head import SRRHead
+    from srr_guard.scorer.inference import Judged
 
 
 class ScoringEngine:
@@ -72,24 +75,27 @@ class ScoringEngine:
         # equal texts are encoded once, so that they get equal scores
         distinct = list(dict.fromkeys(texts))
         try:
-            scores, p_safe = self._numbers(llm, head, conversation, distinct)
+            scores, judged = self._judge(llm, head, conversation, distinct)
         except SRRGuardError:
             raise
         except Exception as error:
             raise ScoringError(
                 f"the reference LLM {llm.name!r} failed on {len(distinct)} candidates: {error}"
             ) from error
-        where = [distinct.index(text) for text in texts]
+        at = [distinct.index(text) for text in texts]
+        knows_help = head.config.pointwise and head.config.help_weight > 0
         try:
             return Ranking.from_scores(
-                scores=[scores[i] for i in where], p_safe=[p_safe[i] for i in where]
+                scores=scores[at].tolist(),
+                p_safe=judged.p_safe[at].tolist(),
+                p_help=judged.help[at].sigmoid().tolist() if knows_help else None,
             )
         except ValueError as error:
             raise ScoringError(f"the scorer gave numbers that must not be used: {error}") from error
 
-    def _numbers(
+    def _judge(
         self, llm: ReferenceLLM, head: SRRHead, conversation: Conversation, texts: Sequence[str]
-    ) -> tuple[list[float], list[float]]:
+    ) -> tuple[Tensor, Judged]:
         from srr_guard.scorer.inference import judge, list_scores
 
         info = self._bundle.info
@@ -108,7 +114,7 @@ class ScoringEngine:
             instruction=features.instruction.expand(len(texts), -1, -1),
             owner=features.owner,
         )
-        return list_scores(head, judged).tolist(), judged.p_safe.tolist()
+        return list_scores(head, judged), judged
 
 
 class _Shared:
