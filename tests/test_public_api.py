@@ -36,11 +36,13 @@ EXPORTED = [
 
 # Modules whose docstring examples need neither torch nor a model.
 LIGHT = [
+    "audit",
     "chat_model",
     "conversation",
     "decision",
     "decorator",
     "errors",
+    "observability",
     "policy",
     "ranker",
     "sampling",

@@ -1,0 +1,185 @@
+"""What an operator sees: spans and metrics, log lines, an audit file.
+
+Each of them is a function of a Decision, to be given as `on_decision`; `each_of` joins several.
+None of them ever sees the prompt, which is not part of a Decision, and texts of candidates go
+nowhere unless asked for. A request that ends before a decision (no candidate came back) raises
+and is not seen here.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from langchain_core.messages import AIMessage
+
+from srr_guard.decision import Decision
+from srr_guard.errors import ConfigurationError, MissingExtraError
+
+logger = logging.getLogger("srr_guard.decisions")
+
+_NAME = "srr_guard"
+
+
+def each_of(*hooks: Callable[[Decision], object]) -> Callable[[Decision], None]:
+    """One `on_decision` out of several, called in this order.
+
+    What one of them raises reaches the caller, and those after it are not called.
+
+    Raises:
+        ConfigurationError: One of them cannot be called.
+
+    Example:
+        >>> seen = []
+        >>> hook = each_of(log_decision, seen.append)
+    """
+    for hook in hooks:
+        if not callable(hook):
+            raise ConfigurationError(f"{hook!r} cannot be called with a Decision")
+
+    def call_each(decision: Decision) -> None:
+        for hook in hooks:
+            hook(decision)
+
+    return call_each
+
+
+def log_decision(decision: Decision) -> None:
+    """Write a decision to the logger `srr_guard.decisions`.
+
+    One line without any text: at warning level for bypasses, at info level otherwise. The
+    texts of the candidates follow at debug level.
+
+    Example:
+        >>> from srr_guard import SafetyRanker
+        >>> from srr_guard.testing import FakeScorer, ScriptedChatModel
+        >>> ranker = SafetyRanker(
+        ...     ScriptedChatModel(answers=["fine"]),
+        ...     scorer=FakeScorer(lambda prompt, answer: 0.9),
+        ...     on_decision=log_decision,
+        ... )
+        >>> ranker.invoke("a question").text
+        'fine'
+    """
+    level = logging.WARNING if decision.reason == "passed_through" else logging.INFO
+    if not logger.isEnabledFor(level):
+        return
+    summary = decision.summary()
+    logger.log(
+        level,
+        "%s: chosen=%s p_safe=%s sampled=%d failed=%d distinct=%d seconds=%.3f",
+        decision.reason,
+        summary["chosen"],
+        summary["p_safe"],
+        decision.sampled,
+        decision.failed,
+        decision.distinct,
+        decision.timings.total,
+    )
+    for candidate in decision.candidates:
+        logger.debug("candidate %d: %s", candidate.index, candidate.text)
+
+
+class Telemetry:
+    """OpenTelemetry spans and metrics, one set per decision.
+
+    A span `srr_guard.decide` with the children `srr_guard.generate` and `srr_guard.score`
+    joins the caller's current span. Its attributes are `Decision.summary()`, no texts.
+    Metrics:
+
+    - `srr_guard.decisions`: counter, by `reason`
+    - `srr_guard.candidates`: counter, by `outcome` (`returned`, `failed`)
+    - `srr_guard.tokens`: counter, by `type` (`input`, `output`), of all candidates together
+    - `srr_guard.duration`: histogram in seconds, by `phase` (`generation`, `scoring`,
+      `overhead`)
+    - `srr_guard.p_safe`: histogram of the chosen candidates' `p_safe`
+
+    Args:
+        tracer_provider: None: the global one.
+        meter_provider: None: the global one.
+
+    Raises:
+        MissingExtraError: opentelemetry-api is not installed.
+
+    Example:
+        >>> from srr_guard import SafetyRanker
+        >>> from srr_guard.testing import FakeScorer, ScriptedChatModel
+        >>> ranker = SafetyRanker(
+        ...     ScriptedChatModel(answers=["fine"]),
+        ...     scorer=FakeScorer(lambda prompt, answer: 0.9),
+        ...     on_decision=Telemetry(),
+        ... )
+        >>> ranker.invoke("a question").text
+        'fine'
+    """
+
+    def __init__(self, *, tracer_provider: Any = None, meter_provider: Any = None) -> None:
+        try:
+            from opentelemetry import metrics, trace
+        except ImportError as error:
+            raise MissingExtraError(
+                package="opentelemetry-api", extra="otel", purpose="Telemetry"
+            ) from error
+        self._in_context = trace.set_span_in_context
+        self._tracer = trace.get_tracer(_NAME, tracer_provider=tracer_provider)
+        meter = metrics.get_meter(_NAME, meter_provider=meter_provider)
+        self._decisions = meter.create_counter(f"{_NAME}.decisions", unit="{decision}")
+        self._candidates = meter.create_counter(f"{_NAME}.candidates", unit="{candidate}")
+        self._tokens = meter.create_counter(f"{_NAME}.tokens", unit="{token}")
+        self._duration = meter.create_histogram(f"{_NAME}.duration", unit="s")
+        self._p_safe = meter.create_histogram(f"{_NAME}.p_safe", unit="1")
+
+    def __call__(self, decision: Decision) -> None:
+        """Record one decision that was just made."""
+        self._measure(decision)
+        self._trace(decision)
+
+    def _measure(self, decision: Decision) -> None:
+        self._decisions.add(1, {"reason": decision.reason})
+        self._candidates.add(len(decision.candidates), {"outcome": "returned"})
+        if decision.failed:
+            self._candidates.add(decision.failed, {"outcome": "failed"})
+        for phase, seconds in decision.timings.model_dump().items():
+            self._duration.record(seconds, {"phase": phase})
+        p_safe = decision.summary()["p_safe"]
+        if p_safe is not None:
+            self._p_safe.record(p_safe)
+        usage = decision.output.usage_metadata if _is_message(decision.output) else None
+        if usage is not None:
+            self._tokens.add(usage["input_tokens"], {"type": "input"})
+            self._tokens.add(usage["output_tokens"], {"type": "output"})
+
+    def _trace(self, decision: Decision) -> None:
+        end = time.time_ns()
+        timings = decision.timings
+        scoring = end - _nanoseconds(timings.scoring)
+        generation = scoring - _nanoseconds(timings.generation)
+        start = end - _nanoseconds(timings.total)
+        span = self._tracer.start_span(
+            f"{_NAME}.decide", start_time=start, attributes=_attributes(decision)
+        )
+        context = self._in_context(span)
+        # Scoring is the last thing that is done, so its time is known; the candidates of later
+        # rounds are sampled between two scorings and counted as generation.
+        for name, begin, until in (
+            ("generate", max(start, generation), scoring),
+            ("score", scoring, end),
+        ):
+            child = self._tracer.start_span(f"{_NAME}.{name}", context, start_time=begin)
+            child.end(end_time=until)
+        span.end(end_time=end)
+
+
+def _attributes(decision: Decision) -> dict[str, Any]:
+    summary = {k: v for k, v in decision.summary().items() if k != "timings" and v is not None}
+    return {f"{_NAME}.{name}": value for name, value in summary.items()}
+
+
+def _nanoseconds(seconds: float) -> int:
+    return int(seconds * 1e9)
+
+
+def _is_message(output: Any) -> bool:
+    return isinstance(output, AIMessage)
