@@ -120,6 +120,8 @@ class Round:
             while True:
                 try:
                     return plan.read(job, plan.call(job))
+                except asyncio.CancelledError:
+                    return plan.cancelled(job)
                 except Exception as error:  # noqa: BLE001 (a failed candidate, or raised again)
                     failures, pause = plan.after(job, error, attempt)
                 if pause is None or self._given_up.wait(pause):
@@ -302,13 +304,19 @@ class _Plan(Generic[T]):
             pause = longest * random.uniform(0.5, 1.0)
         return [error for _ in job], pause
 
+    def cancelled(self, job: range) -> list[Outcome]:
+        """Outcomes of a call that was cancelled by what it called, not by its caller."""
+        return [SamplingError(f"candidate {i} was cancelled from inside") for i in job]
+
     def collect(
         self, calls: dict[_Call, range], done: Iterable[_Call], *, for_all: bool
     ) -> dict[int, Outcome]:
         """Outcomes of calls that are done, and of all others when these are late."""
         outcomes: dict[int, Outcome] = {}
         for call in done:
-            outcomes.update(zip(calls[call], call.result(), strict=True))
+            job = calls[call]
+            result = self.cancelled(job) if call.cancelled() else call.result()
+            outcomes.update(zip(job, result, strict=True))
         if for_all or not outcomes:
             for job in calls.values():
                 for i in job:

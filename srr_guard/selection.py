@@ -10,8 +10,9 @@ import asyncio
 import logging
 import threading
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import wait
 from functools import reduce
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.messages.ai import UsageMetadata, add_usage
@@ -158,21 +159,17 @@ class Selector:
         return self._conclude(trial)
 
     def _score(self, conversation: Conversation, texts: list[str]) -> Ranking:
-        """Have texts scored, on a thread that can be given up on where there is a limit.
+        """Have texts scored, on a thread that can be given up on.
 
         Raises:
             ScoringError: It takes longer than the policy's `scoring_timeout`.
         """
-        limit = self._policy.scoring_timeout
-        if limit is None:
-            return self._load_scorer().score(conversation, texts)
         call = workers.submit(lambda: self._load_scorer().score(conversation, texts))
         try:
-            return call.result(limit)
-        except TimeoutError as error:
-            if call.done():
-                raise
-            raise _too_slow(limit) from error
+            done, _ = wait([call], timeout=self._policy.scoring_timeout)
+            return call.result() if done else self._too_slow()
+        except asyncio.CancelledError as error:
+            raise _cancelled() from error
         finally:
             workers.release(call)
 
@@ -183,17 +180,20 @@ class Selector:
                 scorer = await blocking_calls.run(self._load_scorer)
             return await scorer.ascore(conversation, texts)
 
-        limit = self._policy.scoring_timeout
-        if limit is None:
-            return await score()
         call = asyncio.create_task(score())
         try:
-            done, _ = await asyncio.wait([call], timeout=limit)
-            if not done:
-                raise _too_slow(limit)
-            return call.result()
+            done, _ = await asyncio.wait([call], timeout=self._policy.scoring_timeout)
+            if call.cancelled():
+                raise _cancelled()
+            return call.result() if done else self._too_slow()
         finally:
             abandon(call)
+
+    def _too_slow(self) -> NoReturn:
+        raise ScoringError(
+            f"scoring took longer than scoring_timeout={self._policy.scoring_timeout} s: raise it, "
+            "or give the scorer shorter texts or a faster device"
+        )
 
     def _load_scorer(self) -> ResponseScorer:
         if self._scorer is None:
@@ -283,11 +283,8 @@ def _require(holds: bool, name: str, value: object) -> None:
         raise ConfigurationError(f"{name}={value!r} cannot be used: give {wanted}")
 
 
-def _too_slow(limit: float) -> ScoringError:
-    return ScoringError(
-        f"scoring took longer than scoring_timeout={limit} s: raise it, or give the scorer "
-        "shorter texts or a faster device"
-    )
+def _cancelled() -> ScoringError:
+    return ScoringError("scoring was cancelled from inside, not by its caller")
 
 
 def _with_output(decision: Decision, output: Any) -> Decision:

@@ -162,6 +162,14 @@ class TestScoringTimeout:
         with pytest.raises(ScoringError, match="failed with TimeoutError"):
             decide(DecisionPolicy(), scorer=own)
 
+    def test_scorer_that_cancels_itself_is_a_failure(self, decide):
+        class Cancelling(Table):
+            def _rank(self, conversation, candidates):
+                raise asyncio.CancelledError
+
+        with pytest.raises(ScoringError, match="cancelled from inside"):
+            decide(DecisionPolicy(), scorer=Cancelling())
+
     async def test_cancelled_caller_cancels_the_scoring(self):
         state = []
 

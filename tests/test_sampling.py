@@ -296,6 +296,13 @@ async def test_cancelling_the_caller_cancels_the_candidates():
     assert running == set()
 
 
+def test_call_that_cancels_itself_is_a_failed_candidate(run):
+    """It must not look to the caller as if somebody had cancelled the caller."""
+    sampled = run(flaky(asyncio.CancelledError(), "text"), quick(n=2))
+    assert [type(e) for e in sampled.causes] == [SamplingError]
+    assert sampled.candidates[0].text == "text"
+
+
 def test_graph_control_flow_propagates(run):
     from langgraph.errors import GraphInterrupt
 
