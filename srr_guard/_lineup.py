@@ -8,13 +8,14 @@ from typing import Any
 from langchain_core.language_models import BaseChatModel, BaseLanguageModel
 from langchain_core.runnables import (
     Runnable,
-    RunnableBinding,
     RunnableConfig,
+    RunnableParallel,
     RunnableSequence,
     RunnableSerializable,
     RunnableWithFallbacks,
 )
-from langchain_core.runnables.base import coerce_to_runnable
+from langchain_core.runnables.base import RunnableBindingBase, coerce_to_runnable
+from langchain_core.runnables.configurable import DynamicRunnable, RunnableConfigurableAlternatives
 from langchain_core.utils.pydantic import TypeBaseModel
 from pydantic import ConfigDict
 from typing_extensions import override
@@ -162,8 +163,20 @@ def _with_fields(runnable: Runnable[Any, Any], fields: Mapping[str, Any]) -> Run
         case BaseLanguageModel():
             known = {k: v for k, v in fields.items() if k in type(runnable).model_fields}
             return runnable.model_copy(update=known)
-        case RunnableBinding():
+        case RunnableBindingBase():  # bindings, retries, each
             return runnable.model_copy(update={"bound": _with_fields(runnable.bound, fields)})
+        case RunnableParallel():
+            steps = {name: _with_fields(r, fields) for name, r in runnable.steps__.items()}
+            return runnable.model_copy(update={"steps__": steps})
+        case RunnableConfigurableAlternatives():
+            others = {
+                name: _alternative_with_fields(other, fields)
+                for name, other in runnable.alternatives.items()
+            }
+            default = _with_fields(runnable.default, fields)
+            return runnable.model_copy(update={"default": default, "alternatives": others})
+        case DynamicRunnable():
+            return runnable.model_copy(update={"default": _with_fields(runnable.default, fields)})
         case RunnableWithFallbacks():
             fallbacks = [_with_fields(r, fields) for r in runnable.fallbacks]
             return runnable.model_copy(
@@ -183,6 +196,13 @@ def _with_fields(runnable: Runnable[Any, Any], fields: Mapping[str, Any]) -> Run
     return runnable
 
 
+def _alternative_with_fields(other: Any, fields: Mapping[str, Any]) -> Any:
+    """An alternative of a configurable runnable: the runnable itself, or what makes it."""
+    if isinstance(other, Runnable):
+        return _with_fields(other, fields)
+    return lambda: _with_fields(other(), fields)
+
+
 def _takes(runnable: Runnable[Any, Any], field: str) -> bool:
     return any(field in type(model).model_fields for model in _language_models(runnable))
 
@@ -191,8 +211,13 @@ def _language_models(runnable: Any) -> Iterator[BaseLanguageModel[Any]]:
     match runnable:
         case BaseLanguageModel():
             yield runnable
-        case RunnableBinding():
+        case RunnableBindingBase():
             yield from _language_models(runnable.bound)
+        case RunnableParallel():
+            for inner in runnable.steps__.values():
+                yield from _language_models(inner)
+        case DynamicRunnable():
+            yield from _language_models(runnable.default)
         case RunnableWithFallbacks():
             for inner in runnable.runnables:
                 yield from _language_models(inner)

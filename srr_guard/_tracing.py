@@ -7,7 +7,7 @@ LangSmith tracing and no run collector. As child runs, candidates are shown whol
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, cast
 
 from langchain_core.callbacks import (
@@ -73,18 +73,22 @@ def candidate_config(
         return patch_config(config, callbacks=child)
     if isinstance(run_manager, (CallbackManagerForLLMRun, AsyncCallbackManagerForLLMRun)):
         return isolated(config)  # its own end reports the usage of all candidates
-    counters: list[BaseCallbackHandler] = [
+    counters = [
         handler
         for handler in run_manager.inheritable_handlers
         if isinstance(handler, UsageMetadataCallbackHandler)  # keeps figures, no text
     ]
-    return {**isolated(config), "callbacks": counters}
+    return isolated(config, counters)
 
 
-def isolated(config: RunnableConfig) -> RunnableConfig:
+def isolated(
+    config: RunnableConfig, handlers: Sequence[BaseCallbackHandler] = ()
+) -> RunnableConfig:
     """A config that keeps a candidate out of its caller's streams, events and traces."""
-    # Not None: a candidate would then inherit the caller's callbacks from the context.
-    child: RunnableConfig = {**config, "callbacks": []}
+    # Not None: a candidate would then inherit the caller's callbacks from the context. Not an
+    # empty list: `BaseLLM.agenerate` looks at its first item.
+    callbacks = CallbackManager(list(handlers), list(handlers))
+    child: RunnableConfig = {**config, "callbacks": callbacks}
     child.pop("run_id", None)
     child.pop("run_name", None)
     return child
