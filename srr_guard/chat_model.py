@@ -20,6 +20,7 @@ from langchain_core.runnables import (
 )
 from pydantic import ConfigDict, Field, PrivateAttr
 
+from srr_guard._lineup import Models, describe
 from srr_guard._runnables import as_chunk, unbind
 from srr_guard._tracing import RunManager, TraceCandidates
 from srr_guard.decision import Decision
@@ -45,7 +46,8 @@ class SafetyRankedChatModel(BaseChatModel):
     otherwise, because a refusal has no structured form.
 
     Args:
-        model: A chat model, or a runnable from messages to a message around one.
+        model: A chat model, or a runnable from messages to a message around one; a list of
+            them spreads the candidates over several models.
         scorer: What ranks the candidates; None: the scorer shipped with srr_guard, loaded on
             first use.
         sampling: How candidates are sampled.
@@ -190,6 +192,10 @@ class SafetyRankedChatModel(BaseChatModel):
         structured = method(schema, include_raw=include_raw, **kwargs)
         copy = self.model_copy()
         copy._may_refuse = False
+        if isinstance(structured, Models):  # each model has its own parser; one does for all
+            return super(SafetyRankedChatModel, copy).with_structured_output(
+                schema, include_raw=include_raw, **kwargs
+            )
         guarded: Runnable[LanguageModelInput, Any] = copy._guarded(structured)
         return guarded
 
@@ -315,7 +321,7 @@ class SafetyRankedChatModel(BaseChatModel):
     def _identifying_params(self) -> dict[str, Any]:
         """What traces show; nothing of the model inside but its kind, for it may hold keys."""
         return {
-            "model": type(unbind(self.model)[0]).__name__,
+            "model": describe(self.model),
             "sampling": self.sampling.model_dump(mode="json"),
             "decision": self.decision.model_dump(mode="json"),
         }
@@ -327,7 +333,7 @@ class SafetyRankedChatModel(BaseChatModel):
             params = inner._get_ls_params(**options)
         else:
             params = super()._get_ls_params(**options)
-        params.setdefault("ls_model_name", type(inner).__name__)
+        params.setdefault("ls_model_name", describe(self.model))
         return params
 
     def __repr__(self) -> str:

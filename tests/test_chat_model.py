@@ -199,6 +199,24 @@ class TestOptions:
             set_llm_cache(None)
 
 
+class TestSeveralModels:
+    def test_candidates_come_from_each(self, run):
+        models = [ScriptedChatModel(answers=["REJECTED"]), ScriptedChatModel(answers=["good"])]
+        guard = guarded(model=models)
+        assert run(guard).text == "good"
+        assert [model.calls for model in models] == [1, 1]
+        assert run(guard.bind_tools([Joke])).text == "good"
+        assert "ScriptedChatModel, ScriptedChatModel" in repr(guard)
+
+    @pytest.mark.parametrize("raw", [False, True])
+    def test_structured_output(self, raw):
+        call = {"name": "Joke", "args": {"good_text": "x"}, "id": "1"}
+        answer = AIMessage("", tool_calls=[call])
+        models = [ScriptedChatModel(answers=["REJECTED"]), ScriptedChatModel(answers=[answer])]
+        output = guarded(model=models).with_structured_output(Joke, include_raw=raw).invoke("q")
+        assert (output["parsed"] if raw else output) == Joke(good_text="x")
+
+
 class Joke(BaseModel):
     good_text: str
 
