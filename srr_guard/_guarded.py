@@ -6,6 +6,7 @@ import asyncio
 import copy
 import functools
 import inspect
+import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, cast, overload
@@ -18,6 +19,14 @@ from srr_guard.selection import Selector, blocking_calls, refuse_like
 P = ParamSpec("P")
 Q = ParamSpec("Q")
 R = TypeVar("R")
+
+# The environment variables that switch LangSmith tracing on.
+_TRACING = (
+    "LANGSMITH_TRACING",
+    "LANGSMITH_TRACING_V2",
+    "LANGCHAIN_TRACING",
+    "LANGCHAIN_TRACING_V2",
+)
 
 
 class _Guarded(Generic[P, R]):
@@ -248,14 +257,19 @@ def _name(fn: Callable[..., Any]) -> str:
 
 
 def _isolate() -> None:
-    """Keep a candidate out of the callbacks of the LangChain run it is called in.
+    """Keep a candidate out of the callbacks and traces of the LangChain run it is called in.
 
-    It sets a context variable of the candidate's own copied context, so nothing is to be
-    undone. Where LangChain's runnables were never imported there is no such run.
+    It sets context variables of the candidate's own copied context, so nothing is to be
+    undone. Where LangChain's runnables were never imported there is no such run, and nothing
+    is imported for it unless the environment asks for traces of whatever the function calls.
     """
-    config = sys.modules.get("langchain_core.runnables.config")
-    if config is not None and (current := config.var_child_runnable_config.get()):
-        config.var_child_runnable_config.set({**current, "callbacks": []})
+    traced = any(os.environ.get(name) == "true" for name in _TRACING)
+    if traced or "langchain_core.runnables.config" in sys.modules:
+        from langchain_core.runnables import ensure_config
+
+        from srr_guard._tracing import enter, isolated
+
+        enter(isolated(ensure_config()))
 
 
 def _without_first(signature: inspect.Signature) -> inspect.Signature:

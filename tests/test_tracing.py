@@ -6,8 +6,10 @@ import asyncio
 
 import pytest
 from langchain_core.callbacks import AsyncCallbackHandler, get_usage_metadata_callback
+from langchain_core.language_models import FakeListLLM
 from langchain_core.messages import AIMessage
 from langchain_core.output_parsers import StrOutputParser
+from langchain_core.outputs import Generation, LLMResult
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnableLambda
 from langchain_core.tracers.context import collect_runs, tracing_v2_enabled
@@ -17,7 +19,7 @@ from langsmith import tracing_context
 from langsmith.utils import get_env_var
 from recording import FakeLangSmith, Recorder
 
-from srr_guard import AllCandidatesFailedError, SafetyRanker, SamplingPolicy
+from srr_guard import AllCandidatesFailedError, SafetyRanker, SamplingPolicy, srr_guard
 from srr_guard.testing import FakeScorer, ScriptedChatModel
 
 USAGE = {"input_tokens": 5, "output_tokens": 2, "total_tokens": 7}
@@ -257,3 +259,41 @@ def test_traced_whole(run):
     assert "REJECTED" in recorder.text()
     tags = {t for _, kw in recorder.named("on_chat_model_start") for t in kw["tags"]}
     assert tags == {"srr:candidate:0", "srr:candidate:1"}
+
+
+class TestFunctions:
+    """What a guarded function calls is as isolated as what a ranker wraps."""
+
+    @pytest.mark.parametrize("kind", ["sync", "async"])
+    def test_candidates_are_not_traced(self, kind):
+        model = ScriptedChatModel(answers=answers())
+        options = {"scorer": FakeScorer(by_word), "n": 2}
+
+        @srr_guard(**options)
+        def answer(question: str) -> str:
+            return model.invoke(question).text
+
+        @srr_guard(**options)
+        async def answer_async(question: str) -> str:
+            return (await model.ainvoke(question)).text
+
+        with collect_runs() as collected, tracing_v2_enabled(client=FakeLangSmith()) as tracer:
+            if kind == "sync":
+                assert answer("q") == "good three"
+            else:
+                assert asyncio.run(answer_async("q")) == "good three"
+        assert collected.traced_runs == []
+        assert tracer.latest_run is None
+
+    async def test_async_llms(self):
+        class Native(FakeListLLM):
+            async def _agenerate(self, prompts, **kwargs):
+                return LLMResult(generations=[[Generation(text="good")]])
+
+        llm = Native(responses=["unused"])
+
+        @srr_guard(scorer=FakeScorer(by_word), n=2)
+        async def answer(question: str) -> str:
+            return await llm.ainvoke(question)
+
+        assert await RunnableLambda(answer).ainvoke("q") == "good"
