@@ -107,8 +107,9 @@ class Lineup:
             _with_fields(models[i % len(models)], _fields(policy, i))
             for i in range(policy.n if tuned else len(models))
         )
-        self.batches = len(models) == 1 and policy.temperatures is None
-        """Whether one model can sample several candidates in one call."""
+        one = len(models) == 1 and policy.temperatures is None
+        self.batches = one and _can_batch(models[0])
+        """Whether one call can sample several candidates."""
 
     def __getitem__(self, index: int) -> Runnable[Any, Any]:
         """The model of one candidate, or of a batch whose first candidate it is."""
@@ -133,12 +134,6 @@ def as_runnable(model: Any) -> Runnable[Any, Any]:
             "a runnable, a function, or a list of them"
         ) from error
     return runnable
-
-
-def can_batch(model: Runnable[Any, Any]) -> bool:
-    """Whether a chat model samples several candidates in one call."""
-    inner = unbind(model)[0]
-    return isinstance(inner, BaseChatModel) and isinstance(inner, SupportsCandidateSampling)
 
 
 def describe(model: Runnable[Any, Any]) -> str:
@@ -201,6 +196,11 @@ def _alternative_with_fields(other: Any, fields: Mapping[str, Any]) -> Any:
     if isinstance(other, Runnable):
         return _with_fields(other, fields)
     return lambda: _with_fields(other(), fields)
+
+
+def _can_batch(model: Runnable[Any, Any]) -> bool:
+    inner = unbind(model)[0]
+    return isinstance(inner, BaseChatModel) and isinstance(inner, SupportsCandidateSampling)
 
 
 def _takes(runnable: Runnable[Any, Any], field: str) -> bool:

@@ -16,7 +16,7 @@ from langchain_core.utils.pydantic import TypeBaseModel
 from pydantic import ConfigDict, PrivateAttr
 from typing_extensions import override
 
-from srr_guard._lineup import Lineup, as_runnable, can_batch, describe
+from srr_guard._lineup import Lineup, as_runnable, describe
 from srr_guard._runnables import as_chunk, find_prompt, is_sync_only, unbind
 from srr_guard._tracing import RunManager, TraceCandidates, candidate_config, enter, isolated
 from srr_guard.conversation import Conversation
@@ -299,7 +299,7 @@ class SafetyRanker(RunnableSerializable[Any, Any]):
         return enter(candidate_config(config, run_manager, index, trace), traced=trace)
 
     def _batch(self, value: Any, config: RunnableConfig, kwargs: dict[str, Any]) -> _Batch | None:
-        if not self._lineup.batches or not can_batch(self._lineup[0]):
+        if not self._lineup.batches:
             return None
         return _Batch(self._lineup, value, config, kwargs)
 

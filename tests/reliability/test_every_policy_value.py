@@ -1,0 +1,127 @@
+"""Each value of a policy reaches the code that acts: another value, another outcome."""
+
+from __future__ import annotations
+
+import itertools
+import time
+
+import pytest
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage
+from langchain_core.outputs import ChatGeneration, ChatResult
+
+from srr_guard import DecisionPolicy, Ranking, SafetyRanker, SamplingPolicy
+from srr_guard.errors import SRRGuardError
+from srr_guard.testing import FakeScorer
+
+unique = itertools.count()
+
+
+class Probe(BaseChatModel):
+    """Fails at first, is slow at will, and says how it was called."""
+
+    temperature: float = 0.7
+    seed: int | None = None
+    failures: int = 0
+    delay: float = 0.0
+    calls: list[str]
+
+    @property
+    def _llm_type(self):
+        return "probe"
+
+    def _generate(self, messages, stop=None, run_manager=None, **kwargs):
+        self.calls.append("single")
+        if len(self.calls) <= self.failures:
+            raise ConnectionError
+        time.sleep(self.delay)
+        message = AIMessage(f"{self.temperature} {self.seed} #{next(unique)}")
+        return ChatResult(generations=[ChatGeneration(message=message)])
+
+    def sample_candidates(self, messages, n, *, stop=None, **kwargs):
+        self.calls.append(f"batch of {n}")
+        return [AIMessage(f"{self.temperature} {self.seed} #{next(unique)}") for _ in range(n)]
+
+
+class Scores(FakeScorer):
+    """The later, the safer, and the lower in the list; nothing helps much."""
+
+    def _rank(self, conversation, candidates):
+        if self._error:
+            raise self._error
+        n = len(candidates)
+        p_safe = [0.6 + 0.3 * i / max(1, n - 1) for i in range(n)]
+        return Ranking.from_scores(
+            scores=[-abs(i - 1) for i in range(n)], p_safe=p_safe, p_help=[0.3] * n
+        )
+
+
+def observe(sampling, decision, *, delay=0.0, failures=0, scorer_delay=0.0, error=None):
+    model = Probe(delay=delay, failures=failures, calls=[])
+    guard = SafetyRanker(
+        model,
+        scorer=Scores(lambda prompt, text: 0.0, delay=scorer_delay, error=error),
+        sampling=SamplingPolicy(**{"backoff": 0.0, "batched": "never", **sampling}),
+        decision=DecisionPolicy(**decision),
+    )
+    started = time.perf_counter()
+    try:
+        made = guard.decide("q")
+        text, *_ = made.output.content.split("#")
+        end = (made.reason, made.chosen and made.chosen.index, made.sampled, text)
+    except SRRGuardError as raised:
+        end = (type(raised).__name__,)
+    slow = time.perf_counter() - started >= 0.55
+    return (*end, sorted(model.calls), slow)
+
+
+def test_equal_values_give_equal_outcomes():
+    """Else the tests below would show nothing."""
+    assert observe({"n": 3}, {}) == observe({"n": 3}, {})
+
+
+# field: two values, then what else is needed for the difference to show
+SAMPLING = {
+    "n": (1, 2, {}),
+    "initial": (1, 2, {"accept_at": 0.0, "accept_help_at": 0.0, "n": 3, "min_candidates": 1}),
+    "accept_at": (None, 0.5, {"accept_help_at": 0.2}),
+    "accept_help_at": (0.2, 0.4, {"accept_at": 0.5}),
+    "min_candidates": (1, 2, {"n": 2, "attempts": 1, "failures": 1}),
+    "attempts": (1, 3, {"n": 1, "failures": 2}),
+    "retry_on": ((ValueError,), (ConnectionError,), {"n": 1, "failures": 1}),
+    "backoff": (0.0, 1.2, {"n": 1, "failures": 1}),
+    "backoff_max": (0.0, 5.0, {"n": 1, "failures": 1, "backoff": 1.2}),
+    "timeout": (0.1, 5.0, {"n": 1, "delay": 0.4}),
+    "deadline": (0.1, 5.0, {"n": 1, "delay": 0.4}),
+    "batched": ("auto", "never", {}),
+    "temperatures": (None, (0.1, 0.2), {"n": 2}),
+    "seed": (None, 3, {"n": 2}),
+}
+DECISION = {
+    "threshold": (0.5, 0.95, {}),
+    "prefer": ("best", "safest", {"n": 3}),
+    "below_threshold": ("refuse", "raise", {"threshold": 1.0}),
+    "refusal": ("No.", "Never.", {"threshold": 1.0}),
+    "scorer_error": ("raise", "refuse", {"error": RuntimeError()}),
+    "scoring_timeout": (0.1, 5.0, {"scorer_delay": 0.4}),
+}
+CASES = [(SamplingPolicy, *item) for item in SAMPLING.items()]
+CASES += [(DecisionPolicy, *item) for item in DECISION.items()]
+
+
+def test_no_value_is_forgotten():
+    assert set(SAMPLING) == set(SamplingPolicy.model_fields)
+    assert set(DECISION) == set(DecisionPolicy.model_fields)
+
+
+@pytest.mark.parametrize(("policy", "field", "case"), CASES, ids=[c[1] for c in CASES])
+def test_another_value_another_outcome(policy, field, case):
+    one, other, needs = case
+    seen = []
+    for value in (one, other):
+        settings = {**needs, field: value}
+        sampling = {k: v for k, v in settings.items() if k in SamplingPolicy.model_fields}
+        decision = {k: v for k, v in settings.items() if k in DecisionPolicy.model_fields}
+        rest = {k: v for k, v in settings.items() if k not in {**sampling, **decision}}
+        seen.append(observe(sampling, decision, **rest))
+    assert seen[0] != seen[1], f"{policy.__name__}.{field} makes no difference"
