@@ -19,7 +19,12 @@ class Settings(BaseModel):
             super().__init__(**data)
         except ValidationError as error:
             details = "; ".join(
-                f"{'.'.join(map(str, e['loc'])) or 'together'}={e['input']!r}: {e['msg']}"
-                for e in error.errors()
+                f"{_place(e['loc'])}={e['input']!r}: {e['msg']}" for e in error.errors()
             )
             raise ConfigurationError(f"{type(self).__name__}: {details}") from error
+
+
+def _place(loc: tuple[int | str, ...]) -> str:
+    """Field and position; what else pydantic puts there names branches of a union."""
+    parts = [str(part) for i, part in enumerate(loc) if i == 0 or isinstance(part, int)]
+    return ".".join(parts) or "options"

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     ImportString,
-    ValidationError,
     field_serializer,
     model_validator,
 )
 from pydantic.json_schema import SkipJsonSchema
 
+from srr_guard._settings import Settings
 from srr_guard.decision import ScoredCandidate
 from srr_guard.errors import ConfigurationError
 
@@ -40,27 +38,7 @@ ScorerFailure = Literal["raise", "refuse", "pass"]
 DEFAULT_REFUSAL = "I'm sorry, but I can't help with that."
 
 
-class _Policy(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    def __init__(self, **data: Any) -> None:
-        try:
-            super().__init__(**data)
-        except ValidationError as error:
-            details = "; ".join(
-                f"{_place(e['loc'])}={e['input']!r}: {e['msg']}" for e in error.errors()
-            )
-            raise ConfigurationError(f"{type(self).__name__}: {details}") from error
-
-
-def _place(loc: tuple[int | str, ...]) -> str:
-    """Field and position; what else pydantic puts there names branches of a union."""
-    return ".".join(str(part) for i, part in enumerate(loc) if i == 0 or isinstance(part, int)) or (
-        "policy"
-    )
-
-
-class SamplingPolicy(_Policy):
+class SamplingPolicy(Settings):
     """How candidates are sampled.
 
     With `accept_at` sampling is adaptive: the first `initial` candidates are sampled and
@@ -137,7 +115,7 @@ class SamplingPolicy(_Policy):
         return self
 
 
-class DecisionPolicy(_Policy):
+class DecisionPolicy(Settings):
     """What may be passed on.
 
     Attributes:

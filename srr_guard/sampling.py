@@ -17,6 +17,16 @@ from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, Self, TypeVar, runtime_checkable
 
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    Retrying,
+    retry_if_exception,
+    sleep_using_event,
+    stop_after_attempt,
+    stop_when_event_set,
+)
+
 from srr_guard._threads import Workers
 from srr_guard.conversation import candidate_text
 from srr_guard.decision import Candidate
@@ -115,18 +125,19 @@ class Round:
         self._plan = plan
         self._given_up = threading.Event()
 
+        retrying = Retrying(
+            stop=stop_after_attempt(policy.attempts) | stop_when_event_set(self._given_up),
+            sleep=sleep_using_event(self._given_up),
+            **plan.retry_options(),
+        )
+
         def run(job: range) -> list[Outcome]:
-            attempt = 1
-            while True:
-                try:
-                    return plan.read(job, plan.call(job))
-                except asyncio.CancelledError:
-                    return plan.cancelled(job)
-                except Exception as error:  # noqa: BLE001 (a failed candidate, or raised again)
-                    failures, pause = plan.after(job, error, attempt)
-                if pause is None or self._given_up.wait(pause):
-                    return failures
-                attempt += 1
+            try:
+                return retrying(lambda: plan.read(job, plan.call(job)))
+            except asyncio.CancelledError:
+                return plan.cancelled(job)
+            except Exception as error:  # noqa: BLE001 (a failed candidate, or raised again)
+                return plan.failed(job, error)
 
         self._calls = {workers.submit(run, job): job for job in plan.jobs}
 
@@ -169,16 +180,17 @@ class AsyncRound:
         self._plan = plan
 
         async def run(job: range) -> list[Outcome]:
-            attempt = 1
-            while True:
-                try:
-                    return plan.read(job, await plan.call(job))
-                except Exception as error:  # noqa: BLE001 (a failed candidate, or raised again)
-                    failures, pause = plan.after(job, error, attempt)
-                if pause is None:
-                    return failures
-                await asyncio.sleep(pause)
-                attempt += 1
+            async def attempt() -> list[Outcome]:
+                return plan.read(job, await plan.call(job))
+
+            # one for each task: tenacity keeps the state of a call on the object
+            retrying = AsyncRetrying(
+                stop=stop_after_attempt(policy.attempts), **plan.retry_options()
+            )
+            try:
+                return await retrying(attempt)
+            except Exception as error:  # noqa: BLE001 (a failed candidate, or raised again)
+                return plan.failed(job, error)
 
         self._calls = {asyncio.create_task(run(job)): job for job in plan.jobs}
 
@@ -286,23 +298,29 @@ class _Plan(Generic[T]):
             return SamplingError(f"candidate {index} is blank: the model returned no text")
         return Candidate(index=index, text=text, output=output)
 
-    def after(
-        self, job: range, error: Exception, attempt: int
-    ) -> tuple[list[Outcome], float | None]:
-        """Outcomes of a call that failed, and the seconds before another attempt, if any.
+    def retry_options(self) -> dict[str, Any]:
+        """Which errors are worth another attempt, and how long to wait before it."""
+        policy = self._policy
+
+        def worth_it(error: BaseException) -> bool:
+            wanted = isinstance(error, policy.retry_on) and not must_propagate(error)
+            return wanted and not isinstance(error, InvalidInputError)
+
+        def backoff(state: RetryCallState) -> float:
+            longest = min(policy.backoff * 2.0 ** (state.attempt_number - 1), policy.backoff_max)
+            return longest * random.uniform(0.5, 1.0)
+
+        return {"wait": backoff, "retry": retry_if_exception(worth_it), "reraise": True}
+
+    def failed(self, job: range, error: Exception) -> list[Outcome]:
+        """Outcomes of a call whose last attempt failed.
 
         Raises:
             Exception: The error itself, when it must propagate.
         """
         if must_propagate(error):
             raise error
-        policy = self._policy
-        pause = None
-        worth_it = isinstance(error, policy.retry_on) and not isinstance(error, InvalidInputError)
-        if worth_it and attempt < policy.attempts:
-            longest = min(policy.backoff * 2.0 ** (attempt - 1), policy.backoff_max)
-            pause = longest * random.uniform(0.5, 1.0)
-        return [error for _ in job], pause
+        return [error for _ in job]
 
     def cancelled(self, job: range) -> list[Outcome]:
         """Outcomes of a call that was cancelled by what it called, not by its caller."""
