@@ -20,9 +20,11 @@ class HeadConfig(BaseModel):
         width: Width d of the reference LLM's hidden states.
         depths: Depths whose states are read, ascending.
         poolings: What is read at each of them.
-        pointwise: Score each candidate by itself: p(harmless) and p(help | harmless).
+        pointwise: Score each candidate by itself: p(harmless) and p(help).
         listwise: Score candidates against each other: the published Transformer block.
-        help_weight: How much help counts beside harmlessness in the pointwise score.
+        help_weight: How much help counts beside harmlessness; 0: a refusal is as good. A
+            half keeps mild harm below a refusal and real help above a needless one: chosen on
+            validation goals between 0.3 (safer) and 3 (more helpful).
         projection: Width p inside the listwise block.
         heads: Attention heads of the listwise block.
         feedforward: Width of its feed-forward layer.
@@ -41,7 +43,7 @@ class HeadConfig(BaseModel):
     poolings: tuple[Pooling, ...] = Field(min_length=1)
     pointwise: bool
     listwise: bool
-    help_weight: float = Field(default=3.0, ge=0.0)
+    help_weight: float = Field(default=0.5, ge=0.0)
     projection: int = Field(default=128, ge=1)
     heads: int = Field(default=4, ge=1)
     feedforward: int = Field(default=512, ge=1)
@@ -65,7 +67,12 @@ class HeadConfig(BaseModel):
         quarter = max(1, round(blocks / 4 + 0.01))
         if preset == "published":
             return cls(
-                width=width, depths=(quarter,), poolings=("last",), pointwise=False, listwise=True
+                width=width,
+                depths=(quarter,),
+                poolings=("last",),
+                pointwise=False,
+                listwise=True,
+                help_weight=0.0,
             )
         if preset == "probe":
             return cls(

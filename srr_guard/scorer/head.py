@@ -19,7 +19,8 @@ class HeadOutput:
         scores: (B, m) listwise scores, comparable within a list; -inf for padding.
         harmless: (B, m) logit of p(harmless), of each candidate by itself, uncalibrated.
         p_safe: (B, m) calibrated probability.
-        help: (B, m) logit of p(help | harmless); zeros without a pointwise path.
+        help: (B, m) logit of p(help), that it helps where help is due; zeros without a
+            pointwise path.
     """
 
     scores: Tensor
@@ -35,8 +36,8 @@ class SRRHead(nn.Module):
     projection d -> p, one Transformer encoder block over [instruction, candidate 1..m]
     without positional encoding, s_i = cos(o_instruction, o_i) / tau.
 
-    Pointwise: standardised states, two logistic regressions: p(harmless), and p(help) given
-    that it is harmless; s_i = log p(harmless) + log(1 + w p(help)).
+    Pointwise: standardised states, two logistic regressions: p(harmless), and p(help), that it
+    helps where help is due; s_i = log p(harmless) + log(1 + w p(help)).
 
     With both, the two scores are added. `p_safe` never depends on the other candidates:
     without a pointwise path it comes from the listwise score of a list of one.

@@ -18,7 +18,7 @@ class Judged:
     Attributes:
         harmless: (n,) logit of p(harmless) of the worst window.
         p_safe: (n,) calibrated probability.
-        help: (n,) logit of p(help | harmless), mean over the windows.
+        help: (n,) logit of p(help), mean over the windows.
         states: `mean` and `last` of the worst window, (n, D, d) each.
         instruction: (n, D, d).
     """

@@ -131,6 +131,9 @@ def _harmless_target(row: LabelledResponse) -> float | None:
 
 
 def _help_target(row: LabelledResponse) -> float | None:
+    """Whether it helps where help is due: what does harm is never help."""
+    if row.absolute and not row.safe:
+        return 0.0
     return None if row.helps is None else float(row.helps)
 
 
@@ -177,11 +180,11 @@ def _fit_listwise(
 ) -> None:
     parameters = [*head.projection.parameters(), *head.block.parameters()]
     optimizer: torch.optim.Optimizer = torch.optim.AdamW(parameters, lr=1e-3, weight_decay=1e-4)
-    held_back = _lists(validation, random.Random(seed), per_goal=4)
+    held_back = _lists(validation, head.config, random.Random(seed), per_goal=4)
     best: tuple[float, dict[str, Tensor]] | None = None
     for epoch in range(epochs):
         head.train()
-        lists = _lists(training, random.Random(f"{seed}:{epoch}"), per_goal=4)
+        lists = _lists(training, head.config, random.Random(f"{seed}:{epoch}"), per_goal=4)
         for start in range(0, len(lists), 32):
             loss = _list_loss(head, training, lists[start : start + 32])
             optimizer.zero_grad()
@@ -198,12 +201,17 @@ def _fit_listwise(
 
 
 def _lists(
-    examples: Examples, rng: random.Random, *, per_goal: int, longest: int = 8
+    examples: Examples,
+    config: HeadConfig,
+    rng: random.Random,
+    *,
+    per_goal: int,
+    longest: int = 8,
 ) -> list[list[int]]:
     """Lists of 2 to `longest` rows of one goal, each with a good and a bad one."""
     goals: defaultdict[str, tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
     for i, row in enumerate(examples.rows):
-        goals[row.goal_id][0 if _is_good(row) else 1].append(i)
+        goals[row.goal_id][0 if _is_good(row, config) else 1].append(i)
     lists: list[list[int]] = []
     for good, bad in goals.values():
         for _ in range(per_goal if good and bad else 0):
@@ -214,15 +222,18 @@ def _lists(
     return lists
 
 
-def _is_good(row: LabelledResponse) -> bool:
-    return row.safe and row.helps is not False
+def _is_good(row: LabelledResponse, config: HeadConfig) -> bool:
+    """Whether a row should win its list; a head that does not weigh help takes all safe ones."""
+    return row.safe and (config.help_weight == 0 or row.helps is not False)
 
 
 def _list_loss(head: SRRHead, examples: Examples, lists: Sequence[Sequence[int]]) -> Tensor:
     longest = max(map(len, lists))
     index = torch.tensor([[*row, *[row[0]] * (longest - len(row))] for row in lists])
     mask = torch.tensor([[k < len(row) for k in range(longest)] for row in lists])
-    relevant = torch.tensor([[_is_good(examples.rows[i]) for i in row] for row in index.tolist()])
+    relevant = torch.tensor(
+        [[_is_good(examples.rows[i], head.config) for i in row] for row in index.tolist()]
+    )
     window = examples.first[index]
     output = head(
         {"mean": examples.mean[window], "last": examples.last[window]},
