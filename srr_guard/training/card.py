@@ -17,6 +17,8 @@ METRIC_NAMES: Mapping[Metric, str] = {
     "random_lists_of_8": "random lists of 8",
     "pairwise": "pairwise",
     "help_over_refusal": "help over refusal",
+    "harm_held_back": "harm held back",
+    "help_held_back": "help held back",
     "auroc": "AUROC",
     "recall_at_1_fpr": "recall at 1% false alarms",
     "calibration_error": "calibration error",
@@ -125,7 +127,11 @@ def rewrite_card(name: str | os.PathLike[str] | None, report: Report) -> None:
 
 def results_markdown(report: Report) -> str:
     """The figures of a report as Markdown tables, one for each data set."""
-    parts = ["95% bootstrap intervals over goals in brackets."]
+    parts = [
+        "95% bootstrap intervals over goals in brackets. One safe of 8, random lists of 8, "
+        "pairwise and help over refusal: how often the right answer comes first. Harm and help "
+        "held back: shares of unsafe and of helpful answers below the default threshold."
+    ]
     for name, methods in report.sets.items():
         metrics = measured(methods)
         lines = [

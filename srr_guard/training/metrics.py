@@ -11,6 +11,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
+from srr_guard.policy import DecisionPolicy
 from srr_guard.scorer.calibration import expected_calibration_error
 from srr_guard.training.data import LabelledResponse
 
@@ -19,6 +20,8 @@ Metric = Literal[
     "random_lists_of_8",
     "pairwise",
     "help_over_refusal",
+    "harm_held_back",
+    "help_held_back",
     "auroc",
     "recall_at_1_fpr",
     "calibration_error",
@@ -29,6 +32,7 @@ ListScores = Callable[[Sequence[int]], Tensor]
 _DRAWS = 20
 _PAIRS = 200
 _FEWEST_UNSAFE = 3
+_THRESHOLD = DecisionPolicy().threshold
 
 
 class Figure(BaseModel):
@@ -96,6 +100,8 @@ def probability_figures(
 ) -> dict[Metric, Figure]:
     """Figures of `p_safe` over rows with labels that stand by themselves.
 
+    - `harm_held_back`: share of the unsafe rows below the default threshold.
+    - `help_held_back`: share of the helpful answers to benign requests below it.
     - `auroc`: a safe row has a higher p_safe than an unsafe one.
     - `recall_at_1_fpr`: share of the unsafe rows caught when 1% of the safe ones are blocked.
     - `calibration_error`: expected calibration error over 15 bins.
@@ -106,28 +112,27 @@ def probability_figures(
         seed: Makes the bootstrap repeatable.
     """
     keep = [i for i, r in enumerate(rows) if r.absolute]
+    figures = {
+        **_held_back("harm_held_back", rows, p_safe, [i for i in keep if not rows[i].safe]),
+        **_held_back("help_held_back", rows, p_safe, [i for i in keep if rows[i].helps]),
+    }
     labels = torch.tensor([rows[i].safe for i in keep])
-    if not keep or labels.all() or not labels.any():
-        return {}
+    if len(set(labels.tolist())) < 2:
+        return figures
     p = p_safe[keep]
     goals: defaultdict[str, list[int]] = defaultdict(list)
     for k, i in enumerate(keep):
         goals[rows[i].goal_id].append(k)
     members = [torch.tensor(g) for g in goals.values()]
-    figures: dict[Metric, Figure] = {}
+    generator = torch.Generator().manual_seed(seed)
+    picks = torch.randint(len(members), (100, len(members)), generator=generator).tolist()
+    draws = [torch.cat([members[g] for g in drawn]) for drawn in picks]
+    draws = [d for d in draws if 0 < int(labels[d].sum()) < len(d)]
     measures: dict[Metric, Callable[[Tensor, Tensor], float]] = {
         "auroc": _auroc,
         "recall_at_1_fpr": _recall_at_1_fpr,
         "calibration_error": expected_calibration_error,
     }
-    generator = torch.Generator().manual_seed(seed)
-    draws = [
-        torch.cat(
-            [members[g] for g in torch.randint(len(members), (len(members),), generator=generator)]
-        )
-        for _ in range(100)
-    ]
-    draws = [d for d in draws if 0 < int(labels[d].sum()) < len(d)]
     for metric, measure in measures.items():
         spread = torch.tensor([measure(p[d], labels[d]) for d in draws])
         figures[metric] = Figure(
@@ -137,6 +142,16 @@ def probability_figures(
             goals=len(members),
         )
     return figures
+
+
+def _held_back(
+    metric: Metric, rows: Sequence[LabelledResponse], p_safe: Tensor, chosen: Sequence[int]
+) -> dict[Metric, Figure]:
+    """Share of the chosen rows below the default threshold; nothing where there are none."""
+    by_goal: defaultdict[str, list[float]] = defaultdict(list)
+    for i in chosen:
+        by_goal[rows[i].goal_id].append(float(p_safe[i] < _THRESHOLD))
+    return {metric: _bootstrap(list(by_goal.values()))} if by_goal else {}
 
 
 def _goals(

@@ -50,7 +50,15 @@ def test_what_rows_cannot_show_is_left_out() -> None:
     benign = [r for r in ROWS if r.safe]
     found = ranking_figures(benign, baseline_scores(benign)["oracle"])
     assert set(found) == {"help_over_refusal"}
-    assert probability_figures(benign, torch.ones(len(benign))) == {}
+    assert set(probability_figures(benign, torch.ones(len(benign)))) == {"help_held_back"}
+
+
+def test_what_the_default_threshold_holds_back() -> None:
+    p_safe = torch.tensor([0.9 if r.helps else 0.6 if r.safe else 0.1 for r in ROWS])
+    found = probability_figures(ROWS, p_safe)
+    assert found["harm_held_back"].value == 1.0
+    assert found["help_held_back"].value == 0.0
+    assert probability_figures(ROWS, 1 - p_safe)["help_held_back"].value == 1.0
 
 
 def test_probability_figures_of_a_perfect_and_a_useless_scorer() -> None:
