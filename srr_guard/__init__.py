@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from srr_guard.chat_model import SafetyRankedChatModel
     from srr_guard.conversation import Conversation, Turn
-    from srr_guard.decision import Candidate, Decision, Ranking, ScoredCandidate, Timings
+    from srr_guard.decision import (
+        Candidate,
+        Decision,
+        Ranking,
+        ScoredCandidate,
+        Timings,
+        Totals,
+    )
     from srr_guard.decorator import srr_guard
     from srr_guard.errors import (
         AllCandidatesFailedError,
@@ -48,6 +55,7 @@ _MODULE_OF = {
     "SamplingPolicy": "policy",
     "ScoredCandidate": "decision",
     "Timings": "decision",
+    "Totals": "decision",
     "Turn": "conversation",
     "srr_guard": "decorator",
 }
@@ -71,6 +79,7 @@ __all__ = [
     "SamplingPolicy",
     "ScoredCandidate",
     "Timings",
+    "Totals",
     "Turn",
     "srr_guard",
 ]

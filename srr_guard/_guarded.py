@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, cast, overload
 
 from srr_guard.conversation import Conversation, candidate_text
-from srr_guard.decision import Decision
+from srr_guard.decision import Decision, Totals
 from srr_guard.errors import ConfigurationError, InvalidInputError
 from srr_guard.selection import Selector, blocking_calls, refuse_like
 
@@ -46,7 +46,12 @@ class _Guarded(Generic[P, R]):
     @property
     def bypasses(self) -> int:
         """How many answers were passed on unscored or below the threshold so far."""
-        return self._selector.bypasses
+        return self.totals.bypasses
+
+    @property
+    def totals(self) -> Totals:
+        """Requests, candidates and bypasses so far."""
+        return self._selector.totals
 
     def _bound_to(self, instance: object) -> Any:
         bound = copy.copy(self)

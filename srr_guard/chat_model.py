@@ -23,7 +23,7 @@ from pydantic import ConfigDict, Field, PrivateAttr
 from srr_guard._lineup import Models, describe
 from srr_guard._runnables import as_chunk, unbind
 from srr_guard._tracing import RunManager, TraceCandidates
-from srr_guard.decision import Decision
+from srr_guard.decision import Decision, Totals
 from srr_guard.errors import BelowThresholdError, ConfigurationError, SamplingError
 from srr_guard.policy import DecisionPolicy, SamplingPolicy
 from srr_guard.ranker import SafetyRanker
@@ -141,11 +141,16 @@ class SafetyRankedChatModel(BaseChatModel):
 
     @property
     def bypasses(self) -> int:
-        """How many answers were passed on unscored or below the threshold so far.
+        """How many answers were passed on unscored or below the threshold so far."""
+        return self.totals.bypasses
+
+    @property
+    def totals(self) -> Totals:
+        """Requests, candidates and bypasses so far.
 
         Models made from this one (`bind_tools`, `around`) count together.
         """
-        return self._ranker.bypasses
+        return self._ranker.totals
 
     def around(self, model: Any) -> SafetyRankedChatModel:
         """The same guard around another model; both share one scorer.
@@ -343,7 +348,7 @@ class SafetyRankedChatModel(BaseChatModel):
 
 
 def _rebuild(options: dict[str, Any], may_refuse: bool) -> SafetyRankedChatModel:
-    """What unpickling calls; the scorer is loaded anew and the bypasses are counted from 0."""
+    """What unpickling calls; the scorer is loaded anew and the totals begin at 0."""
     model = SafetyRankedChatModel(**options)
     model._may_refuse = may_refuse
     return model

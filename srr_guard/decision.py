@@ -131,6 +131,30 @@ class Timings(_Frozen):
         return self.generation + self.scoring + self.overhead
 
 
+class Totals(_Frozen):
+    """What all requests of one guard came to so far, over all threads and tasks.
+
+    Attributes:
+        requests: Requests that were decided, those that ended in a refusal or in
+            BelowThresholdError included. Where too few candidates came back, nothing was.
+        candidates: Candidates that were asked for in these requests.
+        bypasses: Answers that were passed on unscored or below the threshold.
+
+    Example:
+        >>> Totals(requests=4, candidates=5).mean_candidates
+        1.25
+    """
+
+    requests: int = Field(default=0, ge=0)
+    candidates: int = Field(default=0, ge=0)
+    bypasses: int = Field(default=0, ge=0)
+
+    @property
+    def mean_candidates(self) -> float:
+        """Candidates per request; 0.0 before the first one."""
+        return self.candidates / self.requests if self.requests else 0.0
+
+
 class Decision(_Frozen):
     """What was decided for one request, and why.
 
@@ -145,6 +169,7 @@ class Decision(_Frozen):
         distinct: How many different texts came back.
         failures: One line for each failed candidate: the type of its error, never its text.
         timings: Seconds spent on generation, scoring and overhead.
+        totals: What the guard's requests came to, up to and including this one.
         output: What the caller gets; not part of the JSON form.
 
     Example:
@@ -157,6 +182,8 @@ class Decision(_Frozen):
         >>> decision = ranker.decide("a question")
         >>> decision.chosen.text, decision.reason, decision.distinct
         ('a good answer', 'best_of_n', 2)
+        >>> decision.totals.mean_candidates
+        4.0
     """
 
     reason: Reason
@@ -168,6 +195,7 @@ class Decision(_Frozen):
     distinct: int = Field(ge=0)
     failures: tuple[str, ...] = ()
     timings: Timings
+    totals: Totals
     output: Any = Field(default=None, exclude=True, repr=False)
 
     def summary(self) -> dict[str, Any]:

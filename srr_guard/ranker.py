@@ -20,7 +20,7 @@ from srr_guard._lineup import Lineup, as_runnable, describe
 from srr_guard._runnables import as_chunk, find_prompt, is_sync_only, unbind
 from srr_guard._tracing import RunManager, TraceCandidates, candidate_config, enter, isolated
 from srr_guard.conversation import Conversation
-from srr_guard.decision import Decision
+from srr_guard.decision import Decision, Totals
 from srr_guard.errors import ConfigurationError
 from srr_guard.policy import DecisionPolicy, SamplingPolicy
 from srr_guard.scoring import ResponseScorer
@@ -140,11 +140,16 @@ class SafetyRanker(RunnableSerializable[Any, Any]):
 
     @property
     def bypasses(self) -> int:
-        """How many answers were passed on unscored or below the threshold so far.
+        """How many answers were passed on unscored or below the threshold so far."""
+        return self.totals.bypasses
+
+    @property
+    def totals(self) -> Totals:
+        """Requests, candidates and bypasses so far.
 
         Rankers made from this one (`bind_tools`, `with_structured_output`) count together.
         """
-        return self._selector.bypasses
+        return self._selector.totals
 
     def decide(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Decision:
         """Sample, score and decide; `invoke` with the whole Decision in place of its output.
@@ -333,7 +338,7 @@ class SafetyRanker(RunnableSerializable[Any, Any]):
     def __reduce__(self) -> Any:
         """Pickle what it was made of, so that is what must pickle: no lambda, no live client.
 
-        The default scorer is loaded anew on first use, and bypasses are counted from 0.
+        The default scorer is loaded anew on first use, and the totals begin at 0.
         """
         names = ("scorer", "sampling", "decision", "prompt", "trace_candidates", "on_decision")
         options = {name: getattr(self, name) for name in names}

@@ -20,7 +20,7 @@ from langchain_core.messages.ai import UsageMetadata, add_usage
 from srr_guard._threads import Workers
 from srr_guard._trial import Trial
 from srr_guard.conversation import Conversation, candidate_text
-from srr_guard.decision import Candidate, Decision, Ranking, Reason
+from srr_guard.decision import Candidate, Decision, Ranking, Reason, Totals
 from srr_guard.errors import BelowThresholdError, ConfigurationError, ScoringError
 from srr_guard.policy import DecisionPolicy, SamplingPolicy
 from srr_guard.sampling import AsyncRound, Round, abandon, workers
@@ -44,7 +44,7 @@ class Selector:
     """Samples candidates, has them scored, decides which one is passed on.
 
     Safe to share between threads and tasks: the only state it keeps is the default scorer,
-    once loaded, and the number of bypasses.
+    once loaded, and the running totals.
 
     Args:
         scorer: What ranks the candidates; None: the shipped scorer, loaded on first use.
@@ -91,12 +91,12 @@ class Selector:
         self._refuse = refuse
         self._loading = threading.Lock()
         self._counting = threading.Lock()
-        self._bypasses = 0
+        self._totals = Totals()
 
     @property
-    def bypasses(self) -> int:
-        """How many answers were passed on unscored or below the threshold so far."""
-        return self._bypasses
+    def totals(self) -> Totals:
+        """What all requests came to so far."""
+        return self._totals
 
     def decide(
         self,
@@ -221,7 +221,7 @@ class Selector:
                 reason = trial.success
             case "pass":
                 reason = "passed_through"
-                self._count_bypass(trial)
+                self._log_bypass(trial)
             case _:
                 reason, chosen = "refused", None
         decision = Decision(
@@ -234,6 +234,7 @@ class Selector:
             distinct=len(trial.texts),
             failures=tuple(type(cause).__name__ for cause in sampled.causes),
             timings=trial.timings(),
+            totals=self._count(trial.asked, bypassed=action == "pass"),
         )
         if chosen is not None:
             decision = _with_output(decision, _deliver(chosen.output, decision, chosen))
@@ -256,9 +257,18 @@ class Selector:
             )
         return error
 
-    def _count_bypass(self, trial: Trial) -> None:
+    def _count(self, candidates: int, *, bypassed: bool) -> Totals:
+        """Add one request to the totals; the totals with it."""
         with self._counting:
-            self._bypasses += 1
+            before = self._totals
+            self._totals = Totals(
+                requests=before.requests + 1,
+                candidates=before.candidates + candidates,
+                bypasses=before.bypasses + bypassed,
+            )
+            return self._totals
+
+    def _log_bypass(self, trial: Trial) -> None:
         if trial.error is not None:
             logger.warning(
                 "bypass: an unscored answer was passed on, as scorer_error='pass' says (%s)",

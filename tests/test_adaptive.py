@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 from hypothesis import given, settings
@@ -12,10 +14,12 @@ from hypothesis import strategies as st
 
 from srr_guard import (
     AllCandidatesFailedError,
+    BelowThresholdError,
     DecisionPolicy,
     Ranking,
     SafetyRanker,
     SamplingPolicy,
+    Totals,
 )
 from srr_guard.errors import NotEnoughCandidatesError, ScoringError
 from srr_guard.testing import FakeScorer, ScriptedChatModel
@@ -36,13 +40,16 @@ class Helpful(FakeScorer):
         return Ranking.from_scores(scores=plain.scores, p_safe=plain.p_safe, p_help=helps)
 
 
-def adaptive(*answers, model=None, scorer=None, decision=None, **policy) -> SafetyRanker:
+def adaptive(
+    *answers, model=None, scorer=None, decision=None, on_decision=None, **policy
+) -> SafetyRanker:
     sampling = {"n": 4, "accept_at": 0.97, "backoff": 0.0, "attempts": 1, **policy}
     return SafetyRanker(
         model or ScriptedChatModel(answers=list(answers)),
         scorer=scorer or FakeScorer(by_table),
         sampling=SamplingPolicy(**sampling),
         decision=decision or DecisionPolicy(),
+        on_decision=on_decision,
     )
 
 
@@ -62,6 +69,41 @@ def test_first_is_accepted(decide):
     assert (decision.sampled, decision.failed, decision.distinct) == (1, 0, 1)
     assert model.calls == 1
     assert scorer.calls == [("great",)]
+
+
+class TestTotals:
+    def test_each_request_is_counted_as_it_is_decided(self, decide):
+        guard = adaptive("great", "bad")
+        first, second = decide(guard, "q"), decide(guard, "q")
+        assert first.totals == Totals(requests=1, candidates=1)
+        assert second.totals == guard.totals == Totals(requests=2, candidates=5)
+        assert guard.totals.mean_candidates == 2.5
+
+    @pytest.mark.parametrize("policy", ["refuse", "raise"])
+    def test_requests_that_end_without_an_answer_count(self, decide, policy):
+        seen = []
+        decision = DecisionPolicy(below_threshold=policy)
+        guard = adaptive("bad", decision=decision, on_decision=seen.append)
+        with suppress(BelowThresholdError):
+            decide(guard, "q")
+        assert guard.totals == seen[0].totals == Totals(requests=1, candidates=4)
+
+    def test_bypasses_are_among_them(self, decide):
+        guard = adaptive("bad", decision=DecisionPolicy(below_threshold="pass"))
+        assert decide(guard, "q").totals == Totals(requests=1, candidates=4, bypasses=1)
+
+    def test_undecided_requests_do_not_count(self, decide):
+        guard = adaptive(ConnectionError("down"))
+        with pytest.raises(AllCandidatesFailedError):
+            decide(guard, "q")
+        assert guard.totals == Totals()
+
+    def test_no_request_is_lost_between_threads(self):
+        guard = adaptive("great")
+        with ThreadPoolExecutor(16) as pool:
+            decisions = list(pool.map(guard.decide, ["q"] * 200))
+        assert sorted(d.totals.requests for d in decisions) == list(range(1, 201))
+        assert guard.totals == Totals(requests=200, candidates=200)
 
 
 def test_rest_is_sampled_and_all_are_ranked_together(decide):

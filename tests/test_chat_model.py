@@ -256,6 +256,7 @@ class TestBound:
         other = guard.around(ScriptedChatModel(answers=["REJECTED too"]))
         assert other.invoke("q").text == "REJECTED too"
         assert guard.bypasses == other.bypasses == 1
+        assert guard.totals.requests == other.totals.requests == 1
 
     def test_fallbacks(self):
         strict = DecisionPolicy(below_threshold="raise")

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from srr_guard.decision import Candidate, Decision, Ranking, ScoredCandidate, Timings
+from srr_guard.decision import Candidate, Decision, Ranking, ScoredCandidate, Timings, Totals
 
 probability = st.floats(0.0, 1.0)
 score = st.floats(allow_nan=False, allow_infinity=False)
@@ -78,6 +78,7 @@ def decision(**changes) -> Decision:
         "distinct": 1,
         "failures": ("ValueError",),
         "timings": Timings(generation=1.0, scoring=0.5, overhead=0.25),
+        "totals": Totals(requests=3, candidates=6, bypasses=1),
         "output": "the secret",
     }
     return Decision(**{**values, **changes})
@@ -102,6 +103,7 @@ def test_decision_round_trips_without_outputs():
     assert restored.chosen.text == "the secret"
     assert restored.output is None
     assert restored.summary() == original.summary()
+    assert restored.totals == original.totals
 
 
 def test_results_are_frozen():
@@ -111,3 +113,8 @@ def test_results_are_frozen():
 
 def test_timings_total():
     assert Timings(generation=1.0, scoring=0.5, overhead=0.25).total == 1.75
+
+
+def test_mean_candidates():
+    assert Totals(requests=4, candidates=5).mean_candidates == 1.25
+    assert Totals().mean_candidates == 0.0

@@ -239,6 +239,8 @@ class TestOutputs:
         guarded = guard(decision=DecisionPolicy(below_threshold="pass"))(lambda question: "bad")
         assert guarded("q") == "bad"
         assert guarded.bypasses == 1
+        assert guarded.decide("q").totals == guarded.totals
+        assert guarded.totals.requests == guarded.bypasses == 2
 
 
 def test_errors_count_as_failed_candidates():

@@ -30,6 +30,7 @@ EXPORTED = [
     "SamplingPolicy",
     "ScoredCandidate",
     "Timings",
+    "Totals",
     "Turn",
     "srr_guard",
 ]

@@ -30,6 +30,7 @@ from srr_guard import (
     Ranking,
     SafetyRanker,
     SamplingPolicy,
+    Totals,
 )
 from srr_guard.errors import ConfigurationError, ScorerError, ScoringError
 from srr_guard.policy import DEFAULT_REFUSAL
@@ -428,6 +429,7 @@ class TestRunnable:
         assert isinstance(bound, SafetyRanker)
         bound.invoke("question")
         assert guard.bypasses == bound.bypasses == 1
+        assert guard.totals == bound.totals == Totals(requests=1, candidates=2, bypasses=1)
 
     def test_bind_tools_without_a_chat_model(self):
         with pytest.raises(ConfigurationError, match="bind_tools"):

@@ -13,7 +13,7 @@ from langchain_core.runnables import RunnablePassthrough
 
 from srr_guard._tracing import TraceCandidates
 from srr_guard.chat_model import SafetyRankedChatModel
-from srr_guard.decision import Decision
+from srr_guard.decision import Decision, Totals
 from srr_guard.errors import ConfigurationError, MissingExtraError
 from srr_guard.policy import DecisionPolicy, SamplingPolicy
 from srr_guard.ranker import SafetyRanker
@@ -85,7 +85,12 @@ class SafetyRankerMiddleware(AgentMiddleware[Any, Any, Any]):
     @property
     def bypasses(self) -> int:
         """How many answers were passed on unscored or below the threshold so far."""
-        return self._guard.bypasses
+        return self.totals.bypasses
+
+    @property
+    def totals(self) -> Totals:
+        """Requests, candidates and bypasses so far; a request is one call of the agent's model."""
+        return self._guard.totals
 
     def wrap_model_call(
         self,
