@@ -1,4 +1,4 @@
-"""Which model samples which candidate: several models, a ladder of temperatures, seeds."""
+"""What samples which candidate: several models, temperatures, system prompts, seeds."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from pydantic import ConfigDict
 from typing_extensions import override
 
 from srr_guard._runnables import unbind
+from srr_guard._system_prompts import takes_messages, with_system_prompt
 from srr_guard.errors import ConfigurationError
 from srr_guard.policy import SamplingPolicy
 from srr_guard.sampling import SupportsCandidateSampling
@@ -82,14 +83,15 @@ class Models(RunnableSerializable[Any, Any]):
 
 
 class Lineup:
-    """The models of n candidates, by index.
+    """The models of n candidates, by index, and what each of them is asked.
 
     Args:
         model: What is wrapped; `Models` take turns.
-        policy: Its `n`, `temperatures` and `seed` count here.
+        policy: Its `n`, `temperatures`, `system_prompts` and `seed` count here.
 
     Raises:
-        ConfigurationError: A temperature or seed is given and no model takes it.
+        ConfigurationError: A temperature, system prompt or seed is given and no model takes
+            it.
     """
 
     def __init__(self, model: Runnable[Any, Any], policy: SamplingPolicy) -> None:
@@ -102,18 +104,33 @@ class Lineup:
                     f"{option}={value!r} reaches no model: {describe(model)} has no field "
                     f"{field!r}; leave it out"
                 )
+        self._system_prompts = policy.system_prompts or (None,)
+        self._takes_messages = tuple(takes_messages(m) for m in models)
+        if policy.system_prompts is not None and not any(self._takes_messages):
+            raise ConfigurationError(
+                f"system_prompts={policy.system_prompts!r} reach no model: {describe(model)} is "
+                "not a chat model; wrap the chat model inside, or leave them out"
+            )
         tuned = policy.temperatures is not None or policy.seed is not None
         self._models = tuple(
             _with_fields(models[i % len(models)], _fields(policy, i))
             for i in range(policy.n if tuned else len(models))
         )
-        one = len(models) == 1 and policy.temperatures is None
-        self.batches = one and _can_batch(models[0])
+        alike = policy.temperatures is None and policy.system_prompts is None
+        self.batches = len(models) == 1 and alike and _can_batch(models[0])
         """Whether one call can sample several candidates."""
 
     def __getitem__(self, index: int) -> Runnable[Any, Any]:
         """The model of one candidate, or of a batch whose first candidate it is."""
         return self._models[index % len(self._models)]
+
+    def ask(self, index: int, value: Any) -> Any:
+        """A request as this candidate's model gets it."""
+        system_prompt = self._system_prompts[index % len(self._system_prompts)]
+        takes_it = self._takes_messages[index % len(self._takes_messages)]
+        if system_prompt is None or not takes_it:
+            return value
+        return with_system_prompt(value, system_prompt)
 
 
 def as_runnable(model: Any) -> Runnable[Any, Any]:

@@ -146,10 +146,11 @@ def _messages(value: Any) -> list[BaseMessage]:
 
 
 def _turn(message: BaseMessage) -> Turn:
-    return Turn(role=_role(message), text=_message_text(message))
+    return Turn(role=role_of(message), text=_message_text(message))
 
 
-def _role(message: BaseMessage) -> Role:
+def role_of(message: BaseMessage) -> Role:
+    """Who speaks in a message; what is unknown counts as the user."""
     match message:
         case SystemMessage():
             return "system"

@@ -66,6 +66,11 @@ class SamplingPolicy(Settings):
             (`sample_candidates`); `never` always makes n calls side by side.
         temperatures: Temperatures that the candidates take in turn, in place of the model's
             own; each is a call of its own then. The model must have such a field.
+        system_prompts: System prompts that the candidates take in turn, each in a call of its
+            own; None among them is the request as it is. One is added in front of the
+            conversation, or, where that begins with a system turn, becomes the last paragraph
+            of this turn. The model must be a chat model, not a chain with a prompt of its
+            own. The answers are scored against the conversation as it came.
         seed: Candidate i is sampled with seed + i, so that equal requests get equal
             candidates. The model must have such a field; its own seed would make all
             candidates equal.
@@ -78,6 +83,8 @@ class SamplingPolicy(Settings):
         2
         >>> SamplingPolicy(n=8, accept_at=0.97, retry_on=(ConnectionError,)).initial
         1
+        >>> SamplingPolicy(n=2, system_prompts=(None, "Decline what would do harm.")).n
+        2
     """
 
     n: int = Field(default=4, ge=1, le=256)
@@ -93,6 +100,9 @@ class SamplingPolicy(Settings):
     deadline: float | None = Field(default=120.0, gt=0.0)
     batched: Literal["auto", "never"] = "auto"
     temperatures: tuple[Annotated[float, Field(ge=0.0)], ...] | None = Field(
+        default=None, min_length=1
+    )
+    system_prompts: tuple[Annotated[str, Field(min_length=1)] | None, ...] | None = Field(
         default=None, min_length=1
     )
     seed: int | None = Field(default=None, ge=0)

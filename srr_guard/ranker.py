@@ -267,7 +267,8 @@ class SafetyRanker(RunnableSerializable[Any, Any]):
 
         def call(index: int) -> Any:
             model = self._lineup[index]
-            return model.invoke(value, self._enter(index, run_manager, config), **kwargs)
+            child = self._enter(index, run_manager, config)
+            return model.invoke(self._lineup.ask(index, value), child, **kwargs)
 
         batch = self._batch(value, config, kwargs)
         return self._selector.decide(
@@ -285,9 +286,10 @@ class SafetyRanker(RunnableSerializable[Any, Any]):
         def call(index: int) -> Awaitable[Any]:
             model = self._lineup[index]
             child = self._enter(index, run_manager, config)
+            asked = self._lineup.ask(index, value)
             if not self.trace_candidates and is_sync_only(model):
-                return blocking_calls.run(model.invoke, value, child, **kwargs)
-            return model.ainvoke(value, child, **kwargs)
+                return blocking_calls.run(model.invoke, asked, child, **kwargs)
+            return model.ainvoke(asked, child, **kwargs)
 
         batch = self._batch(value, config, kwargs)
         return await self._selector.adecide(

@@ -53,8 +53,8 @@ class Selector:
         on_decision: Called with each decision before it takes effect, also with those that
             end in BelowThresholdError. What it raises reaches the caller. Under async
             callers it runs on the event loop, so it must be quick.
-        tunable: Whether the calls given to `decide` take the policy's `temperatures` and
-            `seed`.
+        tunable: Whether the calls given to `decide` take the policy's `temperatures`,
+            `system_prompts` and `seed`.
         text: Renders an output to the text that is scored.
         refuse: Gives the policy's refusal the form of an output; None: it has no such form.
 
@@ -77,7 +77,7 @@ class Selector:
         _require(isinstance(sampling, SamplingPolicy), "sampling", sampling)
         _require(isinstance(decision, DecisionPolicy), "decision", decision)
         _require(on_decision is None or callable(on_decision), "on_decision", on_decision)
-        for name in ("temperatures", "seed"):
+        for name in ("temperatures", "system_prompts", "seed"):
             if tunable == "nothing" and (value := getattr(sampling, name)) is not None:
                 raise ConfigurationError(
                     f"{name}={value!r} reaches no model here: a function makes its own calls; "

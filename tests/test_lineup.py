@@ -1,4 +1,4 @@
-"""Several models, ladders of temperatures, seeds: what each candidate is sampled with."""
+"""Several models, temperatures, system prompts, seeds: what each candidate is sampled with."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import asyncio
 
 import pytest
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage
+from langchain_core.messages import AIMessage, ChatMessage, HumanMessage, SystemMessage
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.outputs import ChatGeneration, ChatResult
+from langchain_core.prompt_values import StringPromptValue
 from langchain_core.prompts import ChatPromptTemplate
-from langchain_core.runnables import RunnableLambda
+from langchain_core.runnables import ConfigurableField, RunnableLambda
 from pydantic import BaseModel
 
-from srr_guard import SafetyRanker, SamplingPolicy, srr_guard
-from srr_guard.errors import ConfigurationError
+from srr_guard import SafetyRankedChatModel, SafetyRanker, SamplingPolicy, srr_guard
+from srr_guard.errors import AllCandidatesFailedError, ConfigurationError
 from srr_guard.testing import FakeScorer, ScriptedChatModel
 
 
@@ -38,10 +39,25 @@ class TunableBatches(Tunable):
         return [AIMessage(f"batch of {n} from {self.seed}, {i}") for i in range(n)]
 
 
-def ranker(model, **policy) -> SafetyRanker:
+class Echo(BaseChatModel):
+    """Says what it was asked."""
+
+    @property
+    def _llm_type(self):
+        return "echo"
+
+    def _generate(self, messages, stop=None, run_manager=None, **kwargs):
+        text = " | ".join(f"{m.type}: {m.content}" for m in messages)
+        return ChatResult(generations=[ChatGeneration(message=AIMessage(text))])
+
+    def sample_candidates(self, messages, n, *, stop=None, **kwargs):
+        raise AssertionError("each candidate is a call of its own")
+
+
+def ranker(model, *, scorer=None, **policy) -> SafetyRanker:
     return SafetyRanker(
         model,
-        scorer=FakeScorer(lambda prompt, answer: 0.9),
+        scorer=scorer or FakeScorer(lambda prompt, answer: 0.9),
         sampling=SamplingPolicy(**{"n": 4, "attempts": 1, **policy}),
     )
 
@@ -135,6 +151,110 @@ class TestTemperatures:
         assert (model.temperature, model.seed) == (0.7, None)
 
 
+class TestSystemPrompts:
+    VARIANTS = (None, "Be careful.", "Be kind.")
+
+    def test_candidates_take_them_in_turn(self, texts):
+        assert texts(ranker(Echo(), system_prompts=self.VARIANTS)) == [
+            "human: q",
+            "system: Be careful. | human: q",
+            "system: Be kind. | human: q",
+            "human: q",
+        ]
+
+    @pytest.mark.parametrize(
+        "value",
+        ["q", [HumanMessage("q")], [("user", "q")], StringPromptValue(text="q")],
+        ids=["str", "messages", "tuples", "prompt value"],
+    )
+    def test_whatever_the_request_is(self, texts, value):
+        guard = ranker(Echo(), n=1, system_prompts=("Be careful.",))
+        assert texts(guard, value) == ["system: Be careful. | human: q"]
+
+    @pytest.mark.parametrize(
+        ("given", "asked"),
+        [
+            (SystemMessage("Be brief."), "system: Be brief.\n\nBe careful."),
+            (ChatMessage("Be brief.", role="developer"), "chat: Be brief.\n\nBe careful."),
+            (
+                SystemMessage([{"type": "text", "text": "Be brief."}]),
+                "system: [{'type': 'text', 'text': 'Be brief.'}, "
+                "{'type': 'text', 'text': 'Be careful.'}]",
+            ),
+        ],
+    )
+    def test_last_paragraph_of_a_system_turn(self, texts, given, asked):
+        before = given.model_copy(deep=True)
+        guard = ranker(Echo(), n=1, system_prompts=("Be careful.",))
+        assert texts(guard, [given, HumanMessage("q")]) == [f"{asked} | human: q"]
+        assert given == before
+
+    def test_scored_against_the_conversation_as_it_came(self, texts):
+        seen = []
+
+        class Watching(FakeScorer):
+            def _rank(self, conversation, candidates):
+                seen.append([turn.text for turn in conversation.turns])
+                return super()._rank(conversation, candidates)
+
+        scorer = Watching(lambda prompt, answer: 0.9)
+        texts(ranker(Echo(), scorer=scorer, system_prompts=("Be careful.",)))
+        assert seen == [["q"]]
+
+    def test_in_bindings_schemas_and_fallbacks(self, texts):
+        model = Echo()
+        for wrapped in (
+            model.bind(stop=["x"]),
+            model.with_retry(),
+            model.with_fallbacks([Echo()]),
+            model | StrOutputParser(),
+            model.configurable_alternatives(ConfigurableField(id="model"), other=Echo()),
+        ):
+            guard = ranker(wrapped, n=2, system_prompts=self.VARIANTS)
+            assert texts(guard) == ["human: q", "system: Be careful. | human: q"]
+
+    def test_structured_output(self):
+        class Answer(BaseModel):
+            text: str
+
+        call = {"name": "Answer", "args": {"text": "yes"}, "id": "1"}
+        model = ScriptedChatModel(answers=[AIMessage("", tool_calls=[call])])
+        guard = ranker(model, n=2, system_prompts=self.VARIANTS)
+        raw = guard.with_structured_output(Answer, include_raw=True).invoke("q")
+        assert raw["parsed"] == guard.with_structured_output(Answer).invoke("q")
+
+    def test_what_takes_no_messages_is_left_alone(self, texts):
+        guard = ranker([lambda q: f"function: {q}", Echo()], n=2, system_prompts=("Be kind.",))
+        assert texts(guard) == ["function: q", "system: Be kind. | human: q"]
+
+    def test_chat_model_face(self):
+        guard = SafetyRankedChatModel(
+            Echo(),
+            scorer=FakeScorer(lambda prompt, answer: 0.9 if "careful" in answer else 0.1),
+            sampling=SamplingPolicy(n=2, system_prompts=self.VARIANTS),
+        )
+        assert guard.invoke("q").text == "system: Be careful. | human: q"
+
+    def test_input_that_no_chat_model_takes(self):
+        guard = ranker(Echo(), n=1, system_prompts=("Be kind.",))
+        with pytest.raises(AllCandidatesFailedError, match="ValueError"):
+            guard.invoke({"question": "q"})
+
+    def test_chains_with_a_prompt_of_their_own(self):
+        chain = ChatPromptTemplate.from_template("{q}") | Echo()
+        with pytest.raises(ConfigurationError, match="RunnableSequence is not a chat model"):
+            ranker(chain, system_prompts=self.VARIANTS)
+
+    @pytest.mark.parametrize("bad", [(), ("",), "Be kind.", (3,)])
+    def test_bad_values(self, bad):
+        with pytest.raises(ConfigurationError, match="system_prompts"):
+            SamplingPolicy(system_prompts=bad)
+
+    def test_json_round_trip(self):
+        policy = SamplingPolicy(system_prompts=self.VARIANTS)
+        assert SamplingPolicy.model_validate_json(policy.model_dump_json()) == policy
+
+
 class TestSeed:
     def test_candidate_i_gets_seed_plus_i(self, texts):
         assert texts(ranker(Tunable(), n=3, seed=40)) == ["0.7 40", "0.7 41", "0.7 42"]
@@ -152,15 +272,19 @@ class TestSeed:
         ]
 
 
-@pytest.mark.parametrize("option", [{"temperatures": (0.5,)}, {"seed": 1}])
+OPTIONS = [{"temperatures": (0.5,)}, {"seed": 1}, {"system_prompts": ("Be kind.",)}]
+
+
 class TestReachesNoModel:
+    @pytest.mark.parametrize("option", OPTIONS[:2])
     def test_model_without_the_field(self, option):
         match = rf"{next(iter(option))}=.* reaches no model: ScriptedChatModel"
         with pytest.raises(ConfigurationError, match=match):
             ranker(ScriptedChatModel(answers=["a"]), **option)
 
+    @pytest.mark.parametrize("option", OPTIONS)
     def test_functions(self, option):
-        with pytest.raises(ConfigurationError, match="reaches no model"):
+        with pytest.raises(ConfigurationError, match=r"reach(es)? no model"):
             ranker(RunnableLambda(lambda q: "a"), **option)
         with pytest.raises(ConfigurationError, match="a function makes its own calls"):
             srr_guard(sampling=SamplingPolicy(**option))

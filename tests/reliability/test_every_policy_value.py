@@ -35,12 +35,14 @@ class Probe(BaseChatModel):
         if len(self.calls) <= self.failures:
             raise ConnectionError
         time.sleep(self.delay)
-        message = AIMessage(f"{self.temperature} {self.seed} #{next(unique)}")
+        turns = len(messages)
+        message = AIMessage(f"{self.temperature} {self.seed} {turns} #{next(unique)}")
         return ChatResult(generations=[ChatGeneration(message=message)])
 
     def sample_candidates(self, messages, n, *, stop=None, **kwargs):
         self.calls.append(f"batch of {n}")
-        return [AIMessage(f"{self.temperature} {self.seed} #{next(unique)}") for _ in range(n)]
+        text = f"{self.temperature} {self.seed} {len(messages)}"
+        return [AIMessage(f"{text} #{next(unique)}") for _ in range(n)]
 
 
 class Scores(FakeScorer):
@@ -95,6 +97,7 @@ SAMPLING = {
     "deadline": (0.1, 5.0, {"n": 1, "delay": 0.4}),
     "batched": ("auto", "never", {}),
     "temperatures": (None, (0.1, 0.2), {"n": 2}),
+    "system_prompts": (None, (None, "Be careful."), {"n": 2}),
     "seed": (None, 3, {"n": 2}),
 }
 DECISION = {
