@@ -21,15 +21,23 @@ SRRGuardError
 
 from __future__ import annotations
 
+import copyreg
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from srr_guard.decision import Decision
 
 
 class SRRGuardError(Exception):
-    """Base of every error raised on purpose by srr_guard."""
+    """Base of every error raised on purpose by srr_guard.
+
+    Errors pickle with all they hold, so that a worker process can hand them back.
+    """
+
+    def __reduce__(self) -> Any:
+        """Restore message and attributes without `__init__`, whose arguments are not kept."""
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
 
 
 class InvalidInputError(SRRGuardError, ValueError):

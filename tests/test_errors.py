@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 
 import pytest
 
-from srr_guard import errors
-from srr_guard.errors import AllCandidatesFailedError, MissingExtraError, NotEnoughCandidatesError
+from srr_guard import DecisionPolicy, SafetyRanker, errors
+from srr_guard.errors import (
+    AllCandidatesFailedError,
+    BelowThresholdError,
+    ConfigurationError,
+    MissingExtraError,
+    NotEnoughCandidatesError,
+)
+from srr_guard.testing import FakeScorer
 
 
 def drawn_tree() -> dict[str, tuple[str, str | None]]:
@@ -49,3 +57,34 @@ def test_group_errors_hold_every_cause():
     error = NotEnoughCandidatesError(succeeded=1, required=2, causes=causes)
     assert error.causes == tuple(causes)
     assert "min_candidates=2" in str(error)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConfigurationError("n=0 makes no sense"),
+        MissingExtraError(package="openai", extra="openai", purpose="The adapter"),
+        AllCandidatesFailedError([ValueError("a")]),
+        NotEnoughCandidatesError(succeeded=1, required=2, causes=[ValueError("a")]),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_errors_pickle(error):
+    error.add_note("a note")
+    copy = pickle.loads(pickle.dumps(error))
+    assert (type(copy), str(copy), copy.args) == (type(error), str(error), error.args)
+    assert copy.__notes__ == ["a note"]
+    assert repr(getattr(copy, "causes", None)) == repr(getattr(error, "causes", None))
+
+
+def test_pickled_errors_keep_the_decision():
+    guard = SafetyRanker(
+        lambda question: "bad",
+        scorer=FakeScorer(lambda prompt, answer: 0.1),
+        decision=DecisionPolicy(below_threshold="raise"),
+    )
+    with pytest.raises(BelowThresholdError) as caught:
+        guard.invoke("q")
+    copy = pickle.loads(pickle.dumps(caught.value))
+    assert copy.decision == caught.value.decision
+    assert str(copy) == str(caught.value)
