@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from srr_guard.errors import BundleNotFoundError, CorruptBundleError, IncompatibleScorerError
 from srr_guard.scorer.config import HeadConfig
@@ -54,6 +54,7 @@ class BundleInfo(BaseModel):
         transformers_version: Version of transformers that made the features.
         data: SHA-256 of each file trained on, by name.
         sources: What each source gave to the training.
+        options: Options of the training run.
         seed: Random seed of the training.
         made_by: Version of srr_guard that trained it.
     """
@@ -72,6 +73,7 @@ class BundleInfo(BaseModel):
     transformers_version: str
     data: Mapping[str, str]
     sources: tuple[SourceSummary, ...]
+    options: Mapping[str, JsonValue] = {}
     seed: int
     made_by: str
 

@@ -35,8 +35,10 @@ language: en
 # {name}
 
 A scorer for [srr_guard](https://pypi.org/project/srr-guard/): it ranks candidate answers by
-safety from the hidden states of `{reference}`, and gives each a calibrated probability
-`p_safe` that it does no harm. Method: Safety Representation Ranking (arXiv 2505.15710), {method}.
+safety from the hidden states of `{reference}`,
+and gives each a calibrated probability `p_safe` that it does no harm. Method: Safety
+Representation Ranking (arXiv 2505.15710),
+{method}.
 
 ```python
 from srr_guard import SRRScorer
@@ -52,6 +54,8 @@ It is a filter that errs, not a judge: measure it on your own traffic before you
 
 - English. Other languages were hardly seen in training.
 - It reads the answer and the request, not the world: it cannot tell true from false.
+- Requests that only sound dangerous are where scorers of this kind err most: look at the figures
+  on benign prompts.
 - Attacks aimed at this scorer itself were not part of training.
 - `p_safe` is calibrated on the sources below; other kinds of text will shift it.
 
@@ -66,8 +70,12 @@ It is a filter that errs, not a judge: measure it on your own traffic before you
 | windows | {window} tokens, {overlap} shared |
 | transformers | {transformers_version} |
 | seed | {seed} |
+| options of the training run | {options} |
 
 ## Results
+
+The method with `/probe` in its name is the linear probe inside this bundle; other bundles that
+were measured beside it have their own names.
 
 {results}
 
@@ -108,6 +116,7 @@ def model_card(info: BundleInfo, *, report: Report | None = None) -> str:
         **{k: fields[k] for k in ("name", "reference", "reference_digest", "template_digest")},
         **{k: fields[k] for k in ("window", "overlap", "transformers_version", "seed")},
         argument=json.dumps(info.name),
+        options=", ".join(f"`{k}={json.dumps(v)}`" for k, v in info.options.items()),
         method=_method(info),
         depths=", ".join(map(str, info.head.depths)),
         poolings=", ".join(info.head.poolings),

@@ -130,14 +130,15 @@ def read_rows(data: Iterable[str | os.PathLike[str]]) -> list[LabelledResponse]:
 
 
 def data_digests(data: Iterable[str | os.PathLike[str]]) -> dict[str, str]:
-    """SHA-256 of every file, by name; data sets on the hub are listed without one."""
+    """SHA-256 of every file's uncompressed text, by name; hub data sets have none."""
     digests: dict[str, str] = {}
     for item in data:
         if isinstance(item, str) and item.startswith("hf:"):
             digests[item] = ""
         else:
             for file in _files(Path(item)):
-                digests[file.name] = hashlib.sha256(file.read_bytes()).hexdigest()
+                with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as content:
+                    digests[file.name] = hashlib.file_digest(content, "sha256").hexdigest()
     return digests
 
 

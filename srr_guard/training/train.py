@@ -126,6 +126,7 @@ def train(
             transformers_version=version("transformers"),
             data=data_digests(data),
             sources=summarise(rows),
+            options=options.model_dump(mode="json"),
             seed=options.seed,
             made_by=__version__,
         )
