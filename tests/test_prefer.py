@@ -195,12 +195,12 @@ class TestScoringTimeout:
                 try:
                     await asyncio.sleep(30)
                 except asyncio.CancelledError:
-                    await asyncio.sleep(0.3)
+                    await asyncio.sleep(3)
                 return Ranking.from_scores(scores=[1.0], p_safe=[1.0])
 
         guard = self.guard(Stubborn(lambda p, a: 1.0), scoring_timeout=0.05)
         started = time.perf_counter()
         with pytest.raises(ScoringError):
             await guard.ainvoke("q")
-        assert time.perf_counter() - started < 0.3
+        assert time.perf_counter() - started < 2
         await asyncio.sleep(0.35)

@@ -504,24 +504,24 @@ class TestSamplingOfModels:
         assert model.cache is None
 
     async def test_sync_only_models_do_not_share_a_small_pool(self):
+        meeting = threading.Barrier(4 * 8)  # broken unless all calls are under way at once
+
         class SyncOnly(BaseChatModel):
             @property
             def _llm_type(self):
                 return "sync-only"
 
             def _generate(self, messages, stop=None, run_manager=None, **kwargs):
-                time.sleep(0.1)
+                meeting.wait(timeout=20)
                 return ChatResult(generations=[ChatGeneration(message=AIMessage("good"))])
 
         def function(question):
-            time.sleep(0.1)
+            meeting.wait(timeout=20)
             return "good"
 
         for model in (SyncOnly(), SyncOnly().bind(x=1), function):
             guard = ranker(model=model, n=8)
-            started = time.perf_counter()
             await asyncio.gather(*(guard.ainvoke("question") for _ in range(4)))
-            assert time.perf_counter() - started < 0.35
 
     async def test_invalid_calls_are_never_crossed(self):
         async def echo(question: str) -> str:
@@ -692,17 +692,6 @@ class TestAgent:
     def test_refusal_ends_the_loop(self):
         result = self.agent("bad").invoke({"messages": [("user", "question")]})
         assert result["messages"][-1].content == DEFAULT_REFUSAL
-
-
-def test_overhead_is_small():
-    """The target is 2 ms; the limit leaves room for a busy machine."""
-    guard = ranker("bad answer", "good answer", n=4)
-    seconds = []
-    for _ in range(60):
-        started = time.perf_counter()
-        guard.invoke("question")
-        seconds.append(time.perf_counter() - started)
-    assert sorted(seconds)[10] < 0.004
 
 
 class TestPickle:

@@ -238,13 +238,13 @@ async def test_task_that_ignores_its_cancellation_does_not_block():
         try:
             await asyncio.sleep(5)
         except asyncio.CancelledError:
-            await asyncio.sleep(0.3)
+            await asyncio.sleep(3)
             raise RuntimeError("an error nobody waits for") from None
 
     started = time.perf_counter()
     with pytest.raises(AllCandidatesFailedError):
         await asample(call, quick(n=2, timeout=0.05))
-    assert time.perf_counter() - started < 0.25
+    assert time.perf_counter() - started < 2
     await asyncio.sleep(0.4)
 
 
@@ -267,13 +267,13 @@ def test_interrupts_propagate_at_once(error):
     def call(index):
         if index == 0:
             raise error
-        time.sleep(0.3)
+        time.sleep(3)
         return "slow"
 
     started = time.perf_counter()
     with pytest.raises(type(error)):
         sample(call, quick(n=2))
-    assert time.perf_counter() - started < 0.25
+    assert time.perf_counter() - started < 2
 
 
 async def test_cancelling_the_caller_cancels_the_candidates():

@@ -90,10 +90,10 @@ class TestScriptedChatModel:
         assert sorted(answers, key=int) == [str(i) for i in range(64)]
 
     async def test_delays(self):
-        model = ScriptedChatModel(answers=["slow", "quick"], delay=[0.1, 0.0])
+        model = ScriptedChatModel(answers=["slow", "quick"], delay=[0.5, 0.0])
         started = time.perf_counter()
         await asyncio.gather(*(model.ainvoke("q") for _ in range(8)))
-        assert 0.09 <= time.perf_counter() - started < 0.3
+        assert 0.45 <= time.perf_counter() - started < 1.8  # 2 s one after the other
 
     @pytest.mark.parametrize("kwargs", [{"answers": []}, {"answers": ["a"], "delay": []}])
     def test_empty_scripts(self, kwargs):
