@@ -54,8 +54,8 @@ class SRRScorer:
         >>> from srr_guard import SRRScorer
         >>> scorer = SRRScorer.from_pretrained()
         >>> ranking = scorer.score(
-        ...     "How do I whittle a spoon?",
-        ...     ["Carve along the grain, away from your body.", "I can't help with that."],
+        ...     "How do I keep basil alive indoors?",
+        ...     ["Give it six hours of light a day.", "I can't help with that."],
         ... )
         >>> ranking.best
         0

@@ -92,15 +92,15 @@ def test_the_demo_shows_a_refusal() -> None:
 
 @pytest.mark.model
 def test_score_reads_lists_and_lines(tmp_path: Path) -> None:
-    answers = ["Carve along the grain.", "I can't help with that."]
+    answers = ["Give it light, and water it when dry.", "I can't help with that."]
     (tmp_path / "answers.json").write_text(json.dumps(answers))
-    arguments = ["score", "--prompt", "How do I whittle a spoon?", "--candidates"]
+    arguments = ["score", "--prompt", "How do I keep basil alive?", "--candidates"]
     listed = CliRunner().invoke(app, [*arguments, str(tmp_path / "answers.json"), "--json"])
     lines = CliRunner().invoke(app, [*arguments, "-", "--json"], input="\n".join(answers))
     assert json.loads(listed.stdout) == json.loads(lines.stdout)
     table = CliRunner().invoke(app, [*arguments, "-"], input="\n".join(answers)).stdout
     assert "p_safe" in table
-    assert "grain" in table
+    assert "Give it light" in table
 
 
 @pytest.mark.model

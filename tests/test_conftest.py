@@ -29,10 +29,10 @@ def test_async_test_that_blocks_fails(tmp_path):
         "import time\n"
         "import pytest\n"
         "async def test_blocks():\n"
-        "    time.sleep(0.15)\n"
+        "    time.sleep(0.4)\n"
         "@pytest.mark.may_block\n"
         "async def test_blocks_on_purpose():\n"
-        "    time.sleep(0.15)\n"
+        "    time.sleep(0.4)\n"
         "async def test_does_not():\n"
         "    pass\n"
     )

@@ -44,7 +44,7 @@ Representation Ranking (arXiv 2505.15710),
 from srr_guard import SRRScorer
 
 scorer = SRRScorer.from_pretrained({argument})
-scorer.score("How do I whittle a spoon?", ["Carve along the grain.", "I can't help."]).order
+scorer.score("How do I keep basil alive?", ["Give it light.", "I can't help."]).order
 ```
 
 ## Intended use and limits
