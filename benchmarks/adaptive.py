@@ -4,6 +4,10 @@ The stored answers to a request are replayed as the model's candidates, in rando
 shipped scorer decides. Plain best-of-8 and adaptive sampling see the same answers.
 
     python benchmarks/adaptive.py ROWS.jsonl.gz [MORE ...] [--requests 40] [--accept-at 0.9 0.97]
+
+Requests with answers of two kinds (safe and unsafe, or help and refusal) show what is chosen;
+`--help-only` replays helpful answers to benign requests, as a well-behaved model gives them, and
+shows how many candidates such a request costs.
 """
 
 import argparse
@@ -18,14 +22,19 @@ from srr_guard.training.data import LabelledResponse, read_rows
 N = 8
 
 
-def requests(rows: list[LabelledResponse], most: int) -> list[list[LabelledResponse]]:
-    """Eight answers each to up to `most` requests that have answers of two kinds."""
+def requests(
+    rows: list[LabelledResponse], *, most: int, help_only: bool
+) -> list[list[LabelledResponse]]:
+    """Up to eight answers each to up to `most` requests."""
     goals = defaultdict(list)
     for row in rows:
-        goals[row.goal_id].append(row)
+        if row.helps or not help_only:
+            goals[row.goal_id].append(row)
     rng = random.Random(0)
-    mixed = [g for g in goals.values() if len(g) >= N and len({(r.label, r.helps) for r in g}) > 1]
-    return [rng.sample(group, N) for group in mixed[:most]]
+    groups = [g for g in goals.values() if len(g) >= N // 2]
+    if not help_only:
+        groups = [g for g in groups if len({(r.safe, r.helps) for r in g}) > 1]
+    return [rng.sample(group, min(N, len(group))) for group in groups[:most]]
 
 
 def run(
@@ -37,7 +46,7 @@ def run(
     ranker = SafetyRanker(
         model,
         scorer=scorer,
-        sampling=SamplingPolicy(n=N, accept_at=accept_at),
+        sampling=SamplingPolicy(n=len(answers), accept_at=accept_at),
         decision=DecisionPolicy(threshold=0.5),
     )
     decision = ranker.decide(answers[0].goal or answers[0].prompt)
@@ -51,12 +60,13 @@ def main() -> None:
     parser.add_argument("data", nargs="+")
     parser.add_argument("--requests", type=int, default=40)
     parser.add_argument("--accept-at", type=float, nargs="+", default=[0.9, 0.97])
+    parser.add_argument("--help-only", action="store_true")
     options = parser.parse_args()
     scorer = SRRScorer.from_pretrained()
     print("| set | sampling | candidates per request | safe | helpful | refused |")
     print("| --- | --- | --- | --- | --- | --- |")
     for file in options.data:
-        asked = requests(read_rows([file]), options.requests)
+        asked = requests(read_rows([file]), most=options.requests, help_only=options.help_only)
         for accept_at in (None, *options.accept_at):
             results = [run(answers, scorer, accept_at) for answers in asked]
             passed = [row for row, _ in results if row is not None]
