@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from langchain_core.tools import tool
+
 from srr_guard import SafetyRanker, SamplingPolicy
 from srr_guard.testing import FakeScorer, ScriptedChatModel
 
