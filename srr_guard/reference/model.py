@@ -45,6 +45,7 @@ class ReferenceLLM:
         name: The model's name: a hub id, folder or file name.
         digest: SHA-256 over its weights and tokenizer.
         template_digest: Digest of its chat template and special tokens.
+        dtype: Precision of the weights.
         width: Width d of the hidden states.
         depth: Blocks loaded.
         blocks: Blocks of the whole model.
@@ -118,6 +119,11 @@ class ReferenceLLM:
     def depth(self) -> int:
         """Blocks loaded: the deepest depth that `encode` can give."""
         return len(self._layers)
+
+    @property
+    def dtype(self) -> str:
+        """Precision of the weights, such as `float32`."""
+        return str(self._model.dtype).removeprefix("torch.")
 
     @property
     def template_digest(self) -> str:

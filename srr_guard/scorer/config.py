@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -23,8 +24,8 @@ class HeadConfig(BaseModel):
         pointwise: Score each candidate by itself: p(harmless) and p(help).
         listwise: Score candidates against each other: the published Transformer block.
         help_weight: How much help counts beside harmlessness; 0: a refusal is as good. A
-            half keeps mild harm below a refusal and real help above a needless one: chosen on
-            validation goals between 0.3 (safer) and 3 (more helpful).
+            half was chosen on validation goals, among 0.5, 1, 2 and 3: the more, the more help
+            is preferred, to a needless refusal and to a due one alike.
         projection: Width p inside the listwise block.
         heads: Attention heads of the listwise block.
         feedforward: Width of its feed-forward layer.
@@ -64,7 +65,7 @@ class HeadConfig(BaseModel):
             width: Width of the reference LLM's hidden states.
             blocks: How many decoder blocks it has.
         """
-        quarter = max(1, round(blocks / 4 + 0.01))
+        quarter = math.ceil(blocks / 4)
         if preset == "published":
             return cls(
                 width=width,

@@ -64,7 +64,7 @@ def cut(
     Args:
         rows: Labelled responses.
         shortest: Least length to cut at.
-        longest: Greatest length to keep; also the expected lengths' upper end.
+        longest: Greatest length that is kept; half of the responses are cut only there.
         seed: Makes the cuts repeatable.
     """
     cuts: list[LabelledResponse] = []

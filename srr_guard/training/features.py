@@ -40,6 +40,7 @@ class FeatureSpace:
     Attributes:
         reference: Digest of the reference LLM.
         template: Digest of its template.
+        dtype: Precision it ran in.
         window: Tokens per window.
         overlap: Tokens shared by neighbouring windows.
         prompt_limit: Most tokens of a prompt.
@@ -47,6 +48,7 @@ class FeatureSpace:
 
     reference: str
     template: str
+    dtype: str
     window: int
     overlap: int
     prompt_limit: int
@@ -62,6 +64,7 @@ def feature_space(llm: ReferenceLLM) -> FeatureSpace:
     return FeatureSpace(
         reference=llm.digest,
         template=llm.template_digest,
+        dtype=llm.dtype,
         window=DEFAULT_WINDOW,
         overlap=DEFAULT_OVERLAP,
         prompt_limit=DEFAULT_PROMPT_LIMIT,

@@ -61,6 +61,16 @@ def test_more_depths_serve_fewer(tiny_llm: ReferenceLLM, tmp_path: Path) -> None
     assert FeatureStore(space, depths=(3,), folder=tmp_path).missing(ROWS)
 
 
+def test_precisions_do_not_share_features(
+    tiny_llm: ReferenceLLM, tiny_folder: Path, tmp_path: Path
+) -> None:
+    FeatureStore(feature_space(tiny_llm), depths=(1,), folder=tmp_path).extract(ROWS, tiny_llm)
+    coarse = ReferenceLLM.load(tiny_folder, dtype="bfloat16")
+    assert (tiny_llm.dtype, coarse.dtype) == ("float32", "bfloat16")
+    store = FeatureStore(feature_space(coarse), depths=(1,), folder=tmp_path)
+    assert len(store.missing(ROWS)) == len(ROWS)
+
+
 def test_rows_without_features_are_named(tiny_llm: ReferenceLLM, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="extraction"):
         FeatureStore(feature_space(tiny_llm), depths=(1,), folder=tmp_path).load(ROWS)
