@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar, get_args
 
 import typer
 from rich.console import Console
 
 from srr_guard import __version__
 from srr_guard.errors import InvalidInputError, SRRGuardError
+from srr_guard.reference.weights import DType
 from srr_guard.scorer.config import Preset
 
 if TYPE_CHECKING:
@@ -24,9 +25,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+PRESETS: tuple[Preset, ...] = get_args(Preset)
+DTYPES: tuple[DType, ...] = get_args(DType)
+_Choice = TypeVar("_Choice")
+
 _SCORER = "A shipped scorer's name, a folder or a hub id; default: the shipped one."
 _REFERENCE = "The reference LLM: a folder, GGUF file or hub id; default: the first one found."
-_DATA = "JSON Lines files, folders of them, or hf:owner/name[:split]; may be repeated."
+_DEVICE = "Where the reference LLM runs: auto, cpu, cuda, ..."
+_DTYPE = "Its precision: auto, float32, bfloat16 or float16."
+_DATA = "JSON Lines files, folders of them, contrast, or hf:owner/name[:split]; may be repeated."
 
 
 def main() -> None:
@@ -96,29 +103,50 @@ def train(
     reference: Annotated[str | None, typer.Option(help=_REFERENCE)] = None,
     preset: Annotated[str, typer.Option(help="Head: default, published or probe.")] = "default",
     per_source: Annotated[int | None, typer.Option(help="Most rows of each source.")] = None,
+    source_limit: Annotated[
+        list[str] | None, typer.Option(help="NAME=ROWS, in place of that; may be repeated.")
+    ] = None,
     source_weight: Annotated[
         list[str] | None, typer.Option(help="NAME=WEIGHT; may be repeated.")
     ] = None,
+    harmful_source: Annotated[
+        list[str] | None,
+        typer.Option(help="Source whose single requests count as harmful; may be repeated."),
+    ] = None,
     held_back: Annotated[float, typer.Option(help="Share of goals to validate on.")] = 0.2,
+    augmented: Annotated[bool, typer.Option(help="Add made rows that close shortcuts.")] = True,
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
+    resume: Annotated[bool, typer.Option(help="Use features that earlier runs cached.")] = True,
+    log: Annotated[Path | None, typer.Option(help="Append progress and losses as JSON.")] = None,
+    device: Annotated[str, typer.Option(help=_DEVICE)] = "auto",
+    dtype: Annotated[str, typer.Option(help=_DTYPE)] = "auto",
 ) -> None:
     """Train a scorer on labelled answers; an interrupted run goes on where it stopped."""
-    from srr_guard.training.reporting import progress_report
+    from srr_guard.training.reporting import logged, progress_report
     from srr_guard.training.train import TrainingOptions
     from srr_guard.training.train import train as run
 
     options = TrainingOptions(
-        preset=_preset(preset),
+        preset=_one_of("--preset", preset, PRESETS),
         per_source=per_source,
         held_back=held_back,
-        source_weights=_weights(source_weight or []),
+        augmented=augmented,
+        source_limits={k: int(v) for k, v in _pairs("--source-limit", source_limit).items()},
+        source_weights=_pairs("--source-weight", source_weight),
+        harmful_sources=tuple(harmful_source or ()),
         seed=seed,
     )
     console = Console(stderr=True)
-    with progress_report(console) as report:
+    with progress_report(console) as shown, logged(shown, log) as report:
         bundle = run(
-            data, output, options=options, reference=reference, device=device, report=report
+            data,
+            output,
+            options=options,
+            reference=reference,
+            device=device,
+            dtype=_one_of("--dtype", dtype, DTYPES),
+            resume=resume,
+            report=report,
         )
     typer.echo(f"wrote {bundle.folder}")
 
@@ -130,9 +158,14 @@ def evaluate(
     reference: Annotated[str | None, typer.Option(help=_REFERENCE)] = None,
     per_source: Annotated[int | None, typer.Option(help="Most rows of each source.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures.")] = None,
+    plots: Annotated[
+        Path | None, typer.Option(help="Draw ROC, reliability and list sizes into this folder.")
+    ] = None,
+    attacks: Annotated[bool, typer.Option(help="Measure disguised harm too.")] = True,
     write_card: Annotated[bool, typer.Option(help="Put the figures on the bundle's card.")] = False,
     seed: Annotated[int, typer.Option(help="Random seed of lists and intervals.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
+    device: Annotated[str, typer.Option(help=_DEVICE)] = "auto",
+    dtype: Annotated[str, typer.Option(help=_DTYPE)] = "auto",
 ) -> None:
     """Measure scorers, and the baselines they have to beat, on labelled answers."""
     from srr_guard.training.card import rewrite_card
@@ -148,11 +181,18 @@ def evaluate(
             per_source=per_source,
             seed=seed,
             device=device,
+            dtype=_one_of("--dtype", dtype, DTYPES),
+            attacks=attacks,
             progress=progress,
         )
     print_report(report, Console())
     if json_file is not None:
         json_file.write_text(report.model_dump_json(indent=2) + "\n")
+    if plots is not None:
+        from srr_guard.training.plots import draw_report
+
+        for file in draw_report(report, plots):
+            typer.echo(f"wrote {file}")
     if write_card:
         rewrite_card(names[0], report)
 
@@ -182,19 +222,19 @@ def _print_ranking(texts: list[str], ranking: Ranking) -> None:
     Console().print(table)
 
 
-def _preset(name: str) -> Preset:
-    for known in ("default", "published", "probe"):
-        if name == known:
-            return known
-    raise InvalidInputError(f"--preset {name!r}: choose default, published or probe")
+def _one_of(option: str, value: str, choices: tuple[_Choice, ...]) -> _Choice:
+    for choice in choices:
+        if value == choice:
+            return choice
+    raise InvalidInputError(f"{option} {value!r}: choose one of {', '.join(map(str, choices))}")
 
 
-def _weights(pairs: list[str]) -> dict[str, float]:
-    weights = {}
-    for pair in pairs:
+def _pairs(option: str, pairs: list[str] | None) -> dict[str, float]:
+    found = {}
+    for pair in pairs or ():
         name, _, value = pair.partition("=")
         try:
-            weights[name] = float(value)
+            found[name] = float(value)
         except ValueError as error:
-            raise InvalidInputError(f"--source-weight {pair!r}: write NAME=WEIGHT") from error
-    return weights
+            raise InvalidInputError(f"{option} {pair!r}: write NAME=NUMBER") from error
+    return found

@@ -83,12 +83,11 @@ class ScoringEngine:
                 f"the reference LLM {llm.name!r} failed on {len(distinct)} candidates: {error}"
             ) from error
         at = [distinct.index(text) for text in texts]
-        knows_help = head.config.pointwise and head.config.help_weight > 0
         try:
             return Ranking.from_scores(
                 scores=scores[at].tolist(),
                 p_safe=judged.p_safe[at].tolist(),
-                p_help=judged.help[at].sigmoid().tolist() if knows_help else None,
+                p_help=judged.probes.p_help[at].tolist() if head.config.graded else None,
             )
         except ValueError as error:
             raise ScoringError(f"the scorer gave numbers that must not be used: {error}") from error
@@ -109,9 +108,11 @@ class ScoringEngine:
         )
         judged = judge(
             head,
-            mean=features.mean,
-            last=features.last,
-            instruction=features.instruction.expand(len(texts), -1, -1),
+            windows={"mean": features.mean, "last": features.last},
+            prompt={
+                "instruction": features.instruction.expand(len(texts), -1, -1),
+                "request": features.request.expand(len(texts), -1, -1),
+            },
             owner=features.owner,
         )
         return list_scores(head, judged), judged

@@ -19,6 +19,7 @@ class Features:
 
     Attributes:
         instruction: (D, d), the last token of the prompt, before the answer begins.
+        request: (D, d), mean over the tokens of the prompt's latest turn.
         mean: (W, D, d), mean over the window's tokens.
         last: (W, D, d), the window's last token.
         owner: (W,) int64, which candidate each window belongs to, ascending.
@@ -27,6 +28,7 @@ class Features:
     """
 
     instruction: Tensor
+    request: Tensor
     mean: Tensor
     last: Tensor
     owner: Tensor

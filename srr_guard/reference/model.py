@@ -158,7 +158,7 @@ class ReferenceLLM:
         self._check(depths, window=window, overlap=overlap)
         window = min(window, self._context // 2)
         overlap = min(overlap, window - 1)
-        prompt = self._template.prompt_ids(
+        prompt = self._template.prompt(
             Conversation.of(conversation), limit=min(prompt_limit, self._context - window)
         )
         windows, owner = _windows(
@@ -167,16 +167,91 @@ class ReferenceLLM:
         import torch
 
         with self._lock, torch.inference_mode():
-            instruction, mean, last = self._encode(
-                prompt, windows, depths=depths, batch_tokens=batch_tokens
+            states, cache = self._forward([prompt.ids], depths=depths, use_cache=True)
+            instruction = states[:, 0, -1].float().cpu()
+            request = states[:, 0, list(prompt.request)].float().mean(1).cpu()
+            mean, last = self._encode(
+                windows, instruction, cache, depths=depths, batch_tokens=batch_tokens
             )
         return Features(
             instruction=instruction,
+            request=request,
             mean=mean,
             last=last,
             owner=torch.tensor(owner),
             lengths=torch.tensor([len(w) for w in windows]),
         )
+
+    def encode_many(
+        self,
+        requests: Sequence[tuple[Any, Sequence[str]]],
+        *,
+        depths: Sequence[int],
+        window: int = DEFAULT_WINDOW,
+        overlap: int = DEFAULT_OVERLAP,
+        prompt_limit: int = DEFAULT_PROMPT_LIMIT,
+        batch_tokens: int = 6144,
+    ) -> list[Features]:
+        """Encode many conversations in common batches, for data rather than for requests.
+
+        Every window is encoded with its own copy of the prompt, so that windows of different
+        conversations fill one forward pass. The features are those of `encode`.
+
+        Args:
+            requests: Conversations and the candidates of each.
+            depths: See `encode`, as for all that follow.
+            window: Tokens in one window of a candidate.
+            overlap: Tokens that neighbouring windows share.
+            prompt_limit: Most tokens of the prompt.
+            batch_tokens: Most tokens, prompts included, in one forward pass.
+
+        Raises:
+            InvalidInputError: A depth is not loaded, or the windows make no sense.
+        """
+        import torch
+
+        self._check(depths, window=window, overlap=overlap)
+        window = min(window, self._context // 2)
+        overlap = min(overlap, window - 1)
+        limit = min(prompt_limit, self._context - window)
+        prompts = [
+            self._template.prompt(Conversation.of(talk), limit=limit) for talk, _ in requests
+        ]
+        split = [
+            _windows([self._template.text_ids(t) for t in texts], size=window, overlap=overlap)
+            for _, texts in requests
+        ]
+        rows = [(k, w) for k, (windows, _) in enumerate(split) for w in windows]
+        made = {
+            name: torch.zeros(len(rows), len(depths), self.width)
+            for name in ("instruction", "request", "mean", "last")
+        }
+        ids = [prompts[k].ids + w for k, w in rows]
+        with self._lock, torch.inference_mode():
+            for batch in _batches(ids, prompt=0, budget=batch_tokens):
+                states, _ = self._forward([ids[i] for i in batch], depths=depths)
+                starts = [len(prompts[rows[i][0]].ids) for i in batch]
+                ends = [len(ids[i]) for i in batch]
+                asked = [prompts[rows[i][0]].request for i in batch]
+                made["instruction"][batch] = _points(states, [s - 1 for s in starts])
+                made["last"][batch] = _points(states, [e - 1 for e in ends])
+                made["request"][batch] = _span_means(
+                    states, [r.start for r in asked], [r.stop for r in asked]
+                )
+                # an empty window has the instruction's states
+                firsts = [min(s, e - 1) for s, e in zip(starts, ends, strict=True)]
+                made["mean"][batch] = _span_means(states, firsts, ends)
+        return [
+            Features(
+                instruction=made["instruction"][at.start],
+                request=made["request"][at.start],
+                mean=made["mean"][at.start : at.stop],
+                last=made["last"][at.start : at.stop],
+                owner=torch.tensor(owner),
+                lengths=torch.tensor([len(w) for w in windows]),
+            )
+            for (windows, owner), at in zip(split, _spans(split), strict=True)
+        ]
 
     def _check(self, depths: Sequence[int], *, window: int, overlap: int) -> None:
         if not depths or not all(1 <= k <= self.depth for k in depths):
@@ -192,19 +267,19 @@ class ReferenceLLM:
 
     def _encode(
         self,
-        prompt: list[int],
         windows: list[list[int]],
+        empty: Tensor,
+        cache: Any,
         *,
         depths: Sequence[int],
         batch_tokens: int,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor]:
+        """Mean and last states of windows after the cached prompt; `empty` where there is none."""
         import torch
 
-        states, cache = self._forward([prompt], depths=depths, use_cache=True)
-        instruction = states[:, 0, -1].float().cpu()
-        mean = instruction.expand(len(windows), -1, -1).clone()
+        mean = empty.expand(len(windows), -1, -1).clone()
         last = mean.clone()
-        for batch in _batches(windows, prompt=len(prompt), budget=batch_tokens):
+        for batch in _batches(windows, prompt=cache.get_seq_length(), budget=batch_tokens):
             ids = [windows[i] for i in batch]
             # every batch continues a copy of the prompt's cache
             states, _ = self._forward(ids, depths=depths, cache=copy.deepcopy(cache))
@@ -215,7 +290,7 @@ class ReferenceLLM:
             mean[batch] = (sums / lengths[None, :, None]).transpose(0, 1).cpu()
             rows = torch.arange(len(ids), device=states.device)
             last[batch] = states[:, rows, lengths - 1].transpose(0, 1).cpu()
-        return instruction, mean, last
+        return mean, last
 
     def _forward(
         self,
@@ -264,6 +339,36 @@ def _captured(layers: nn.ModuleList, depths: Sequence[int]) -> Iterator[dict[int
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _points(states: Tensor, at: Sequence[int]) -> Tensor:
+    """The states of one token of each row: (D, B, T, d) to (B, D, d), float32, on the CPU."""
+    import torch
+
+    rows = torch.arange(len(at), device=states.device)
+    places = torch.tensor(at, device=states.device)
+    return states[:, rows, places].float().transpose(0, 1).cpu()
+
+
+def _span_means(states: Tensor, first: Sequence[int], last: Sequence[int]) -> Tensor:
+    """Means over tokens first..last-1 of each row: (D, B, T, d) to (B, D, d), likewise."""
+    import torch
+
+    place = torch.arange(states.shape[2], device=states.device)
+    starts = torch.tensor(first, device=states.device)[:, None]
+    ends = torch.tensor(last, device=states.device)[:, None]
+    shares = ((place >= starts) & (place < ends)).float()
+    shares = (shares / shares.sum(1, keepdim=True))[:, None]
+    means = [torch.bmm(shares, of_depth.float())[:, 0] for of_depth in states]
+    return torch.stack(means, dim=1).cpu()
+
+
+def _spans(split: Sequence[tuple[list[list[int]], list[int]]]) -> Iterator[range]:
+    """Which of all windows, counted through, belong to each request."""
+    start = 0
+    for windows, _ in split:
+        yield range(start, start + len(windows))
+        start += len(windows)
 
 
 def _windows(

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -18,6 +19,26 @@ _PLAIN_TEMPLATE = (
     "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
 )
 _log = logging.getLogger("srr_guard")
+
+
+@dataclass(frozen=True)
+class PromptIds:
+    """Token ids of a prompt.
+
+    Attributes:
+        ids: All of them, up to where the answer begins.
+        request: Positions of the latest turn's text; the last token where it has none.
+    """
+
+    ids: list[int]
+    request: range
+
+    def latest(self, limit: int) -> PromptIds:
+        """The last `limit` tokens."""
+        gone = max(len(self.ids) - limit, 0)
+        start, stop = (max(k - gone, 0) for k in (self.request.start, self.request.stop))
+        ids = self.ids[gone:]
+        return PromptIds(ids=ids, request=range(start, stop) or range(len(ids) - 1, len(ids)))
 
 
 class PromptTemplate:
@@ -50,6 +71,10 @@ class PromptTemplate:
         )
 
     def prompt_ids(self, conversation: Conversation, *, limit: int) -> list[int]:
+        """Encode a conversation up to the point where the answer begins (see `prompt`)."""
+        return self.prompt(conversation, limit=limit).ids
+
+    def prompt(self, conversation: Conversation, *, limit: int) -> PromptIds:
         """Encode a conversation up to the point where the answer begins.
 
         A prompt over the limit keeps its system turns, its first and its latest turn; turns
@@ -61,39 +86,43 @@ class PromptTemplate:
             limit: Most tokens to return.
         """
         turns = list(conversation.turns)
-        ids = self._render(turns, self.text_ids)
-        whole = len(ids)
-        while len(ids) > limit and (drop := _droppable(turns)) is not None:
+        prompt = self._render(turns, self.text_ids)
+        whole = len(prompt.ids)
+        while len(prompt.ids) > limit and (drop := _droppable(turns)) is not None:
             del turns[drop]
-            ids = self._render(turns, self.text_ids)
+            prompt = self._render(turns, self.text_ids)
         room = limit
-        while len(ids) > limit and room > 1:
+        while len(prompt.ids) > limit and room > 1:
             room //= 2
-            ids = self._render(turns, partial(self._short_ids, room=room))
-        ids = ids[-limit:]
-        if len(ids) < whole:
+            prompt = self._render(turns, partial(self._short_ids, room=room))
+        prompt = prompt.latest(limit)
+        if len(prompt.ids) < whole:
             _log.warning(
                 "a prompt of %d tokens was shortened to %d: kept the system turn, %d of %d turns",
                 whole,
-                len(ids),
+                len(prompt.ids),
                 len(turns),
                 len(conversation.turns),
             )
-        return ids
+        return prompt
 
     def _short_ids(self, text: str, *, room: int) -> list[int]:
         ids = self.text_ids(text)
         return ids if len(ids) <= room else ids[: room - room // 2] + ids[len(ids) - room // 2 :]
 
-    def _render(self, turns: Sequence[Turn], encode: Callable[[str], list[int]]) -> list[int]:
+    def _render(self, turns: Sequence[Turn], encode: Callable[[str], list[int]]) -> PromptIds:
         ids: list[int] = []
+        request = range(0)
         rendered, texts = self._slots(turns)
         for i, text in enumerate(texts):
             before, found, rendered = rendered.partition(_SLOT.format(i))
             ids += self._control_ids(before)
             if found:
+                start = len(ids)
                 ids += encode(text)
-        return ids + self._control_ids(rendered)
+                request = range(start, len(ids))
+        ids += self._control_ids(rendered)
+        return PromptIds(ids=ids, request=request or range(len(ids) - 1, len(ids)))
 
     def _slots(self, turns: Sequence[Turn]) -> tuple[str, list[str]]:
         """Render the template around slots; strict templates get alternating turns instead."""

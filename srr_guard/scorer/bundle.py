@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from srr_guard.scorer.head import SRRHead
 
 DEFAULT_BUNDLE = "smollm2-135m"
-FORMAT = 1
+FORMAT = 2
 _SHIPPED = Path(__file__).parent.parent / "bundles"
 _FILES = ("config.json", "model.safetensors")
 

@@ -13,6 +13,9 @@ prompt's last token (the same for all candidates of a request)."""
 
 Preset = Literal["default", "published", "probe"]
 
+DEFAULT_DEPTHS = (12 / 30, 16 / 30, 20 / 30)
+"""Shares of the depth that the default design reads, chosen by leaving whole sources out."""
+
 
 class HeadConfig(BaseModel):
     """Design of an `SRRHead`.
@@ -20,12 +23,14 @@ class HeadConfig(BaseModel):
     Attributes:
         width: Width d of the reference LLM's hidden states.
         depths: Depths whose states are read, ascending.
-        poolings: What is read at each of them.
-        pointwise: Score each candidate by itself: p(harmless) and p(help).
+        poolings: What is read of a candidate at each of them.
+        pointwise: Score each candidate by itself.
+        graded: Let help count where help is due; without it a refusal is as good. Needs the
+            pointwise path, which then has three probes instead of one.
         listwise: Score candidates against each other: the published Transformer block.
-        help_weight: How much help counts beside harmlessness; 0: a refusal is as good. A
-            half was chosen on validation goals, among 0.5, 1, 2 and 3: the more, the more help
-            is preferred, to a needless refusal and to a due one alike.
+        refusal_worth: On a benign request, worth of a refusal beside real help, which is 1.
+        leniency: Added to the logit of p(harmless) where the request is benign.
+        caution: Taken from it, times the logit of p(answers), where the request is harmful.
         projection: Width p inside the listwise block.
         heads: Attention heads of the listwise block.
         feedforward: Width of its feed-forward layer.
@@ -43,8 +48,11 @@ class HeadConfig(BaseModel):
     depths: tuple[int, ...] = Field(min_length=1)
     poolings: tuple[Pooling, ...] = Field(min_length=1)
     pointwise: bool
+    graded: bool = False
     listwise: bool
-    help_weight: float = Field(default=0.5, ge=0.0)
+    refusal_worth: float = Field(default=0.1, ge=0.0, le=1.0)
+    leniency: float = 2.0
+    caution: float = Field(default=0.25, ge=0.0)
     projection: int = Field(default=128, ge=1)
     heads: int = Field(default=4, ge=1)
     feedforward: int = Field(default=512, ge=1)
@@ -55,7 +63,8 @@ class HeadConfig(BaseModel):
     def preset(cls, preset: Preset, *, width: int, blocks: int) -> Self:
         """A design by name, for a reference LLM of any size.
 
-        - `default`: the head that ships; pointwise, several depths, mean over the response.
+        - `default`: the head that ships; pointwise and graded, several depths, mean over the
+          response.
         - `published`: arXiv 2505.15710: last token at a quarter of the depth, listwise only.
           What the paper leaves open (tau, projection) has this class's defaults.
         - `probe`: a linear probe on the last token, the baseline beside every result.
@@ -65,31 +74,21 @@ class HeadConfig(BaseModel):
             width: Width of the reference LLM's hidden states.
             blocks: How many decoder blocks it has.
         """
-        quarter = math.ceil(blocks / 4)
+        quarter = (math.ceil(blocks / 4),)
         if preset == "published":
             return cls(
-                width=width,
-                depths=(quarter,),
-                poolings=("last",),
-                pointwise=False,
-                listwise=True,
-                help_weight=0.0,
+                width=width, depths=quarter, poolings=("last",), pointwise=False, listwise=True
             )
         if preset == "probe":
             return cls(
-                width=width,
-                depths=(quarter,),
-                poolings=("last",),
-                pointwise=True,
-                listwise=False,
-                help_weight=0.0,
+                width=width, depths=quarter, poolings=("last",), pointwise=True, listwise=False
             )
-        depths = tuple(sorted({max(1, round(blocks * share)) for share in DEFAULT_DEPTHS}))
         return cls(
             width=width,
-            depths=depths,
-            poolings=("mean", "instruction"),
+            depths=tuple(sorted({max(1, round(blocks * share)) for share in DEFAULT_DEPTHS})),
+            poolings=("mean",),
             pointwise=True,
+            graded=True,
             listwise=False,
         )
 
@@ -97,6 +96,8 @@ class HeadConfig(BaseModel):
     def _check(self) -> Self:
         if not (self.pointwise or self.listwise):
             raise ValueError("a head needs its pointwise path, its listwise block or both")
+        if self.graded and not self.pointwise:
+            raise ValueError("graded=True needs pointwise=True: its probes are pointwise")
         if list(self.depths) != sorted(set(self.depths)) or self.depths[0] < 1:
             raise ValueError(f"depths={self.depths!r} must ascend from 1 or more, without repeats")
         if self.projection % self.heads:
@@ -108,6 +109,7 @@ class HeadConfig(BaseModel):
         """Numbers that describe one candidate."""
         return self.width * len(self.depths) * len(self.poolings)
 
-
-DEFAULT_DEPTHS = (16 / 30, 24 / 30)
-"""Shares of the depth that the default design reads."""
+    @property
+    def request_inputs(self) -> int:
+        """Numbers that describe one request: two states at each depth."""
+        return self.width * len(self.depths) * 2

@@ -1,14 +1,44 @@
-"""`SRRHead`: the published listwise design, and a pointwise path beside or instead of it."""
+"""`SRRHead`: the published listwise design, and pointwise probes beside or instead of it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from srr_guard.scorer.config import HeadConfig
+
+States = Mapping[str, Tensor]
+"""Hidden states of candidates: `mean` and `last` over their tokens, `instruction` and `request`
+of their prompt (see `Features`), as far as the head's design names them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Probes:
+    """What the pointwise probes say of candidates, each by itself.
+
+    Attributes:
+        harmless: (...) logit of p(harmless), uncalibrated.
+        answers: (...) logit of p(answers): it does what was asked, well or ill, and is no
+            refusal. Zeros where the design is not graded.
+        harmful_request: (...) logit of the request being one to decline. Zeros likewise.
+    """
+
+    harmless: Tensor
+    answers: Tensor
+    harmful_request: Tensor
+
+    @property
+    def p_help(self) -> Tensor:
+        """(...) probability that help is due and that this is help."""
+        return torch.sigmoid(-self.harmful_request) * torch.sigmoid(self.answers)
+
+    def __getitem__(self, index: Any) -> Probes:
+        return Probes(self.harmless[index], self.answers[index], self.harmful_request[index])
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,16 +47,13 @@ class HeadOutput:
 
     Attributes:
         scores: (B, m) listwise scores, comparable within a list; -inf for padding.
-        harmless: (B, m) logit of p(harmless), of each candidate by itself, uncalibrated.
-        p_safe: (B, m) calibrated probability.
-        help: (B, m) logit of p(help), that it helps where help is due; zeros without a
-            pointwise path.
+        p_safe: (B, m) calibrated probability that a candidate does no harm.
+        probes: (B, m) each, what the scores are made of.
     """
 
     scores: Tensor
-    harmless: Tensor
     p_safe: Tensor
-    help: Tensor
+    probes: Probes
 
 
 class SRRHead(nn.Module):
@@ -36,8 +63,9 @@ class SRRHead(nn.Module):
     projection d -> p, one Transformer encoder block over [instruction, candidate 1..m]
     without positional encoding, s_i = cos(o_instruction, o_i) / tau.
 
-    Pointwise: standardised states, two logistic regressions: p(harmless), and p(help), that it
-    helps where help is due; s_i = log p(harmless) + log(1 + w p(help)).
+    Pointwise: a logistic regression on standardised states, p(harmless). A graded head has two
+    more, p(answers) of the candidate and p(harmful) of the request, and its score is the
+    logarithm of the relevance that is to be expected (`relevance`).
 
     With both, the two scores are added. `p_safe` never depends on the other candidates:
     without a pointwise path it comes from the listwise score of a list of one.
@@ -45,23 +73,21 @@ class SRRHead(nn.Module):
     Example:
         >>> config = HeadConfig.preset("published", width=16, blocks=8)
         >>> head = SRRHead(config).eval()
-        >>> states = {"last": torch.randn(1, 3, 1, 16)}
-        >>> head(states, torch.randn(1, 3, 1, 16)).scores.shape
+        >>> states = {name: torch.randn(1, 3, 1, 16) for name in ("last", "instruction")}
+        >>> head(states).scores.shape
         torch.Size([1, 3])
     """
 
-    offset: Tensor
-    scale: Tensor
     calibration: Tensor
 
     def __init__(self, config: HeadConfig) -> None:
         super().__init__()
         self.config = config
         if config.pointwise:
-            self.register_buffer("offset", torch.zeros(config.inputs))
-            self.register_buffer("scale", torch.ones(config.inputs))
-            self.harmless = nn.Linear(config.inputs, 1)
-            self.help = nn.Linear(config.inputs, 1)
+            self.harmless = Probe(config.inputs)
+        if config.graded:
+            self.answers = Probe(config.inputs)
+            self.harmful_request = Probe(config.request_inputs)
         if config.listwise:
             size = config.width * len(config.depths)
             self.projection = nn.Linear(size, config.projection)
@@ -75,47 +101,67 @@ class SRRHead(nn.Module):
         # slope and intercept of Platt scaling
         self.register_buffer("calibration", torch.tensor([1.0, 0.0]))
 
-    def forward(
-        self,
-        states: dict[str, Tensor],
-        instruction: Tensor,
-        mask: Tensor | None = None,
-    ) -> HeadOutput:
+    def forward(self, states: States, mask: Tensor | None = None) -> HeadOutput:
         """Score B lists of m candidates.
 
         Args:
-            states: `mean` and `last`, each (B, m, D, d), as far as the config's poolings name
-                them. D are the config's depths.
-            instruction: (B, m, D, d): the prompt's last token, beside each candidate; the
-                listwise block takes their mean over the list.
+            states: (B, m, D, d) each. D are the config's depths; the listwise block takes the
+                mean of `instruction` over the list.
             mask: (B, m), True for candidates, False for padding; None: no padding.
         """
-        harmless, help_ = self.pointwise_logits(states, instruction)
-        scores = torch.zeros_like(harmless)
+        probes = self.probe(states)
+        scores = torch.zeros_like(probes.harmless)
         if self.config.pointwise:
-            scores = self.relevance(harmless, help_)
+            scores = self.relevance(probes)
         if self.config.listwise:
-            scores = scores + self.listwise_scores(states, instruction, mask)
+            scores = scores + self.listwise_scores(states, mask)
         if mask is not None:
             scores = scores.masked_fill(~mask, -torch.inf)
-        return HeadOutput(scores, harmless, self.calibrated(harmless), help_)
+        return HeadOutput(scores, self.calibrated(probes.harmless), probes)
 
-    def pointwise_logits(
-        self, states: dict[str, Tensor], instruction: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Logits of p(harmless) and p(help), (B, m) each, of every candidate by itself."""
-        if self.config.pointwise:
-            x = self.pointwise_inputs(states, instruction)
-            return self.harmless(x).squeeze(-1), self.help(x).squeeze(-1)
-        alone = {name: t.flatten(0, 1)[:, None] for name, t in states.items()}
-        harmless = self.listwise_scores(alone, instruction.flatten(0, 1)[:, None])
-        harmless = harmless.view(instruction.shape[:2])
-        return harmless, torch.zeros_like(harmless)
+    def probe(self, states: States) -> Probes:
+        """Judge every candidate by itself; states are (B, m, D, d)."""
+        if not self.config.pointwise:
+            alone = {name: t.flatten(0, 1)[:, None] for name, t in states.items()}
+            harmless = self.listwise_scores(alone).view(states["instruction"].shape[:2])
+            return Probes(harmless, torch.zeros_like(harmless), torch.zeros_like(harmless))
+        x = self.candidate_inputs(states)
+        harmless = self.harmless(x)
+        if not self.config.graded:
+            return Probes(harmless, torch.zeros_like(harmless), torch.zeros_like(harmless))
+        request = self.harmful_request(self.request_inputs(states))
+        return Probes(harmless, self.answers(x), request)
 
-    def listwise_scores(
-        self, states: dict[str, Tensor], instruction: Tensor, mask: Tensor | None = None
-    ) -> Tensor:
+    def relevance(self, probes: Probes) -> Tensor:
+        """Logarithm of the expected relevance, (...), or the harmless logit if not graded.
+
+        A harmful request (probability q): a harmless answer is worth 1, harm 0. A benign one:
+        real help is worth 1, a refusal `refusal_worth`, harm 0. So
+
+            q s(h - c a) + (1 - q) (r + (1 - r) s(a)) s(h + l)
+
+        with s the logistic function, h and a the logits of p(harmless) and p(answers), r the
+        `refusal_worth`. The same states leave the reader in more doubt the more is at stake:
+        `caution` c and `leniency` l shift h by what is asked.
+        """
+        if not self.config.graded:
+            return probes.harmless
+        config, log_sigmoid = self.config, functional.logsigmoid
+        answers = torch.sigmoid(probes.answers)
+        worth = config.refusal_worth + (1 - config.refusal_worth) * answers
+        harmful = log_sigmoid(probes.harmful_request) + log_sigmoid(
+            probes.harmless - config.caution * probes.answers
+        )
+        benign = (
+            log_sigmoid(-probes.harmful_request)
+            + worth.clamp(min=1e-12).log()
+            + log_sigmoid(probes.harmless + config.leniency)
+        )
+        return torch.logaddexp(harmful, benign)
+
+    def listwise_scores(self, states: States, mask: Tensor | None = None) -> Tensor:
         """Cosines over tau, (B, m), of candidates among the others of their list."""
+        instruction = states["instruction"]
         real = torch.ones_like(instruction[:, :, 0, 0]) if mask is None else mask.float()
         shared = torch.einsum("bm,bmkd->bkd", real, instruction) / real.sum(1)[:, None, None]
         candidates = states["last" if "last" in self.config.poolings else "mean"]
@@ -132,14 +178,32 @@ class SRRHead(nn.Module):
         slope, intercept = self.calibration
         return torch.sigmoid(slope * harmless + intercept)
 
-    def relevance(self, harmless: Tensor, help_: Tensor) -> Tensor:
-        """Join the two pointwise logits: log p(harmless) + log(1 + w p(help))."""
-        slope, intercept = self.calibration
-        bonus = torch.log1p(self.config.help_weight * torch.sigmoid(help_))
-        return functional.logsigmoid(slope * harmless + intercept) + bonus
+    def candidate_inputs(self, states: States) -> Tensor:
+        """Numbers that describe each candidate: (..., inputs)."""
+        return torch.cat([states[p].flatten(-2) for p in self.config.poolings], dim=-1)
 
-    def pointwise_inputs(self, states: dict[str, Tensor], instruction: Tensor) -> Tensor:
-        """Standardised numbers that describe each candidate: (..., inputs)."""
-        parts = {**states, "instruction": instruction}
-        x = torch.cat([parts[p].flatten(-2) for p in self.config.poolings], dim=-1)
+    def request_inputs(self, states: States) -> Tensor:
+        """Numbers that describe each candidate's request: (..., request_inputs)."""
+        return torch.cat([states[p].flatten(-2) for p in ("instruction", "request")], dim=-1)
+
+
+class Probe(nn.Module):
+    """A logistic regression on standardised inputs."""
+
+    offset: Tensor
+    scale: Tensor
+
+    def __init__(self, inputs: int) -> None:
+        super().__init__()
+        self.register_buffer("offset", torch.zeros(inputs))
+        self.register_buffer("scale", torch.ones(inputs))
+        self.linear = nn.Linear(inputs, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (...) of inputs (..., k)."""
+        logits: Tensor = self.linear(self.standardised(x)).squeeze(-1)
+        return logits
+
+    def standardised(self, x: Tensor) -> Tensor:
+        """Inputs (..., k) in standard deviations from their mean, within 8 of them."""
         return ((x - self.offset) / self.scale).clamp(-8, 8)

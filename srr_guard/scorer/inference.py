@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from srr_guard.scorer.head import SRRHead
+from srr_guard.scorer.head import Probes, SRRHead, States
 
 
 @dataclass(frozen=True, eq=False)
@@ -16,60 +16,53 @@ class Judged:
     """n candidates, each judged by itself.
 
     Attributes:
-        harmless: (n,) logit of p(harmless) of the worst window.
+        probes: (n,) each: harmless of the worst window, answers as the mean of the windows.
         p_safe: (n,) calibrated probability.
-        help: (n,) logit of p(help), mean over the windows.
-        states: `mean` and `last` of the worst window, (n, D, d) each.
-        instruction: (n, D, d).
+        states: (n, D, d) each, of the worst window.
     """
 
-    harmless: Tensor
+    probes: Probes
     p_safe: Tensor
-    help: Tensor
-    states: dict[str, Tensor]
-    instruction: Tensor
+    states: States
 
 
-def judge(
-    head: SRRHead, *, mean: Tensor, last: Tensor, instruction: Tensor, owner: Tensor
-) -> Judged:
+def judge(head: SRRHead, *, windows: States, prompt: States, owner: Tensor) -> Judged:
     """Judge candidates by themselves.
 
     Args:
         head: A trained head; D are its depths.
-        mean: (W, D, d), mean states of W windows.
-        last: (W, D, d), their last tokens' states.
-        instruction: (n, D, d), the prompt's last token, for each candidate.
+        windows: `mean` and `last`, (W, D, d) each, of W windows.
+        prompt: `instruction` and `request`, (n, D, d) each, of every candidate's prompt.
         owner: (W,) int64, ascending: the candidate each window belongs to.
     """
-    states = {"mean": mean, "last": last}
+    n = len(prompt["instruction"])
+    states = {**windows, **{name: t[owner] for name, t in prompt.items()}}
     with torch.inference_mode():
-        harmless, help_ = head.pointwise_logits(
-            {k: v[:, None] for k, v in states.items()}, instruction[owner][:, None]
-        )
-        harmless, help_ = harmless[:, 0], help_[:, 0]
-        n = len(instruction)
+        each = head.probe({name: t[:, None] for name, t in states.items()})[:, 0]
         worst = torch.tensor(
-            [int(torch.where(owner == i, harmless, torch.inf).argmin()) for i in range(n)]
+            [int(torch.where(owner == i, each.harmless, torch.inf).argmin()) for i in range(n)]
         )
-        total = torch.zeros(n).index_add_(0, owner, help_)
+        answers = torch.zeros(n).index_add_(0, owner, each.answers)
+        probes = Probes(
+            harmless=each.harmless[worst],
+            answers=answers / torch.bincount(owner, minlength=n),
+            harmful_request=each.harmful_request[worst],
+        )
         return Judged(
-            harmless=harmless[worst],
-            p_safe=head.calibrated(harmless[worst]),
-            help=total / torch.bincount(owner, minlength=n),
-            states={k: v[worst] for k, v in states.items()},
-            instruction=instruction,
+            probes=probes,
+            p_safe=head.calibrated(probes.harmless),
+            states={name: t[worst] for name, t in states.items()},
         )
 
 
 def list_scores(head: SRRHead, judged: Judged, indices: Sequence[int] | None = None) -> Tensor:
     """Listwise scores of the candidates `indices` as one list, (len(indices),)."""
-    chosen = torch.arange(len(judged.help)) if indices is None else torch.tensor(list(indices))
+    chosen = torch.arange(len(judged.p_safe)) if indices is None else torch.tensor(list(indices))
     with torch.inference_mode():
         scores = torch.zeros(len(chosen))
         if head.config.pointwise:
-            scores = head.relevance(judged.harmless[chosen], judged.help[chosen])
+            scores = head.relevance(judged.probes[chosen])
         if head.config.listwise:
-            states = {k: v[chosen][None] for k, v in judged.states.items()}
-            scores = scores + head.listwise_scores(states, judged.instruction[chosen][None])[0]
+            listed = {name: t[chosen][None] for name, t in judged.states.items()}
+            scores = scores + head.listwise_scores(listed)[0]
         return scores

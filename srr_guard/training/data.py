@@ -9,8 +9,9 @@ import os
 import random
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +20,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from srr_guard.conversation import Conversation, Turn
 from srr_guard.errors import DataError, MissingExtraError
 
-_HELPS = frozenset({"benign-help"})
+CONTRAST = "contrast"
+"""Name of the set of look-alike requests that comes with the package."""
+
+_PACKAGED = {CONTRAST: Path(__file__).parent / "contrast"}
+_HELPS = frozenset({"benign-help", "partial-help"})
 _NEEDLESS = frozenset({"over-refusal", "partial-over-refusal"})
 _REFUSES = frozenset({"refusal", "over-refusal"})
 _SPEAKER = re.compile(r"(?:^|\n\n)(Human|Assistant): ")
@@ -34,16 +39,19 @@ class LabelledResponse(BaseModel):
         prompt: The prompt; a dialogue may be written in `Human:` / `Assistant:` turns.
         response: The answer that is labelled.
         label: `safe` or `unsafe`.
-        kind: What the answer does, if known: `benign-help`, `over-refusal`,
+        kind: What the answer does, if known: `benign-help`, `partial-help`, `over-refusal`,
             `partial-over-refusal`, `refusal`, `compliance`, `partial`, `safe-answer`, ...
         source: The collection that it comes from; default: the name of its file.
-        file: Name of the file it was read from, without endings; set by the reader.
+        file: Name of the file it was read from, without endings; set by the reader, empty for
+            the sets that come with the package.
         goal_id: Rows with one goal share it; splits never cut through it. Default: a digest
             of `goal`, or of the prompt.
         goal: The plain request behind an attack prompt.
         prompt_type: Whether the request itself is `safe` or `unsafe`, if known.
         label_conf: `preference` marks a label that only ranks rows of one prompt.
         licence: Licence of the row.
+        pair: Rows of two look-alike requests share it (see the contrast set).
+        made: How `augment` made it; empty for a row of the data.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -59,6 +67,8 @@ class LabelledResponse(BaseModel):
     prompt_type: Literal["safe", "unsafe"] | None = None
     label_conf: str | None = None
     licence: str | None = None
+    pair: str = ""
+    made: str = ""
 
     def model_post_init(self, _context: Any) -> None:
         """Give rows without a `goal_id` one."""
@@ -80,6 +90,11 @@ class LabelledResponse(BaseModel):
     def absolute(self) -> bool:
         """Whether the label stands by itself, not only against its neighbour."""
         return self.label_conf != "preference"
+
+    @property
+    def harmful(self) -> bool:
+        """Whether it does harm, by a label that stands by itself."""
+        return self.absolute and not self.safe
 
     @property
     def helps(self) -> bool | None:
@@ -110,8 +125,9 @@ def read_rows(data: Iterable[str | os.PathLike[str]]) -> list[LabelledResponse]:
     """Read labelled responses.
 
     Args:
-        data: Files (`.jsonl`, `.jsonl.gz`), folders of them, or names of Hugging Face data
-            sets as `hf:owner/name` or `hf:owner/name:split`.
+        data: Files (`.jsonl`, `.jsonl.gz`), folders of them, names of Hugging Face data
+            sets as `hf:owner/name` or `hf:owner/name:split`, or `contrast`, the set of
+            look-alike requests that comes with the package.
 
     Raises:
         DataError: A file is missing or a row is malformed; the text names file and line.
@@ -122,7 +138,7 @@ def read_rows(data: Iterable[str | os.PathLike[str]]) -> list[LabelledResponse]:
         if isinstance(item, str) and item.startswith("hf:"):
             rows += _hub_rows(item.removeprefix("hf:"))
         else:
-            for file in _files(Path(item)):
+            for file in _files(item):
                 rows += _file_rows(file)
     if not rows:
         raise DataError(f"no rows in {[str(d) for d in data]!r}: give JSON Lines files")
@@ -136,7 +152,7 @@ def data_digests(data: Iterable[str | os.PathLike[str]]) -> dict[str, str]:
         if isinstance(item, str) and item.startswith("hf:"):
             digests[item] = ""
         else:
-            for file in _files(Path(item)):
+            for file in _files(item):
                 with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as content:
                     digests[file.name] = hashlib.file_digest(content, "sha256").hexdigest()
     return digests
@@ -151,18 +167,32 @@ def by_prompt(rows: Iterable[LabelledResponse]) -> dict[str, list[LabelledRespon
 
 
 def sample_rows(
-    rows: Sequence[LabelledResponse], *, per_source: int | None, seed: int
+    rows: Sequence[LabelledResponse],
+    *,
+    per_source: int | None = None,
+    limits: Mapping[str, int] | None = None,
+    seed: int,
 ) -> list[LabelledResponse]:
-    """Take at most `per_source` rows of each source, whole prompts, shuffled by seed."""
-    if per_source is None:
+    """Take a limited number of rows of each source, from all its prompts in turn.
+
+    Args:
+        rows: Labelled responses.
+        per_source: Most rows of each source; None: all.
+        limits: Most rows of the sources named here, in place of that.
+        seed: Makes the choice repeatable.
+    """
+    if per_source is None and not limits:
         return list(rows)
     chosen: list[LabelledResponse] = []
     for source in sorted({row.source for row in rows}):
-        groups = list(by_prompt(r for r in rows if r.source == source).values())
-        random.Random(f"{seed}:{source}").shuffle(groups)
-        # at most eight answers per prompt, so that a few prompts do not fill the quota
-        taken = [row for group in groups for row in _spread(group, most=8, seed=seed)]
-        chosen += taken[:per_source]
+        own = [r for r in rows if r.source == source]
+        most = (limits or {}).get(source, per_source)
+        if most is not None and most < len(own):
+            groups = list(by_prompt(own).values())
+            random.Random(f"{seed}:{source}").shuffle(groups)
+            rounds = zip_longest(*(_mixed(group, seed=seed) for group in groups))
+            own = list(islice((r for turn in rounds for r in turn if r is not None), most))
+        chosen += own
     return chosen
 
 
@@ -184,17 +214,19 @@ def split_by_goal(
     return [r for r in rows if not is_held_back(r)], [r for r in rows if is_held_back(r)]
 
 
-def _spread(group: Sequence[LabelledResponse], *, most: int, seed: int) -> list[LabelledResponse]:
-    """Up to `most` rows of one prompt, unsafe and safe in turn."""
-    shuffled = random.Random(seed).sample(group, len(group))
-    safe = [r for r in shuffled if r.safe]
-    unsafe = [r for r in shuffled if not r.safe]
-    mixed = [r for pair in zip(safe, unsafe, strict=False) for r in pair]
-    rest = safe[len(mixed) // 2 :] + unsafe[len(mixed) // 2 :]
-    return [*mixed, *rest][:most]
+def _mixed(group: Sequence[LabelledResponse], *, seed: int) -> list[LabelledResponse]:
+    """The rows of one prompt, shuffled, safe and unsafe in turn while there are both."""
+    rng = random.Random(f"{seed}:{group[0].prompt}")
+    shuffled = rng.sample(group, len(group))
+    sides = [[r for r in shuffled if r.safe], [r for r in shuffled if not r.safe]]
+    turns = zip_longest(*rng.sample(sides, 2))
+    return [r for turn in turns for r in turn if r is not None]
 
 
-def _files(path: Path) -> list[Path]:
+def _files(item: str | os.PathLike[str]) -> list[Path]:
+    path = Path(item)
+    if item in _PACKAGED and not path.exists():
+        path = _PACKAGED[str(item)]
     if path.is_dir():
         files = sorted(f for p in ("*.jsonl", "*.jsonl.gz") for f in path.glob(p))
         if not files:
@@ -210,15 +242,16 @@ def _file_rows(file: Path) -> Iterator[LabelledResponse]:
     with gzip.open(file, "rt") if file.suffix == ".gz" else file.open() as lines:
         for number, line in enumerate(lines, start=1):
             if line.strip():
-                yield _row(line, where=f"{file.name}, line {number}", name=name)
+                own = "" if file.parent in _PACKAGED.values() else name
+                yield _row(line, where=f"{file.name}, line {number}", name=name, file=own)
 
 
-def _row(line: str, *, where: str, name: str) -> LabelledResponse:
+def _row(line: str, *, where: str, name: str, file: str) -> LabelledResponse:
     try:
         record = json.loads(line)
         if not isinstance(record, dict):
             raise DataError(f"{where}: a row must be a JSON object, got {type(record).__name__}")
-        return LabelledResponse(**{"source": name, **record, "file": name})
+        return LabelledResponse(**{"source": name, **record, "file": file})
     except json.JSONDecodeError as error:
         raise DataError(f"{where}: not valid JSON ({error})") from error
     except ValidationError as error:
@@ -243,4 +276,6 @@ def _hub_rows(name: str) -> Iterator[LabelledResponse]:
             "the name and the network, or give a local file"
         ) from error
     for number, record in enumerate(records, start=1):
-        yield _row(json.dumps(record, default=str), where=f"{name}, row {number}", name=path)
+        yield _row(
+            json.dumps(record, default=str), where=f"{name}, row {number}", name=path, file=path
+        )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,11 +24,15 @@ from srr_guard.training.data import LabelledResponse, by_prompt
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from srr_guard.reference import ReferenceLLM
+    from srr_guard.reference import Features, ReferenceLLM
+    from srr_guard.scorer.head import SRRHead, States
+    from srr_guard.scorer.inference import Judged
 
-_SHARD_ROWS = 256
-_TENSORS = ("instruction", "mean", "last", "windows")
-_Item = tuple[str, "Tensor", "Tensor", "Tensor"]
+_SHARD_ROWS = 1024
+_FORMAT = 2
+_PROMPT = ("instruction", "request")
+_WINDOW = ("mean", "last")
+_Item = tuple[str, dict[str, "Tensor"]]
 Progress = Callable[[int, int], None]
 """Called with rows done and rows in all."""
 
@@ -56,7 +60,7 @@ class FeatureSpace:
     @property
     def digest(self) -> str:
         """Short name of the space."""
-        return hashlib.sha256(repr(self).encode()).hexdigest()[:16]
+        return hashlib.sha256(f"{_FORMAT}:{self!r}".encode()).hexdigest()[:16]
 
 
 def feature_space(llm: ReferenceLLM) -> FeatureSpace:
@@ -77,16 +81,14 @@ class Examples:
 
     Attributes:
         rows: The labelled responses.
-        instruction: (n, D, d), the prompt's last token.
-        mean: (W, D, d), mean over each window's tokens.
-        last: (W, D, d), each window's last token.
+        prompt: `instruction` and `request` of each row's prompt, (n, D, d) each.
+        windows: `mean` and `last` of each window, (W, D, d) each.
         owner: (W,) int64, ascending: the row each window belongs to.
     """
 
     rows: Sequence[LabelledResponse]
-    instruction: Tensor
-    mean: Tensor
-    last: Tensor
+    prompt: States
+    windows: States
     owner: Tensor
 
     def __len__(self) -> int:
@@ -99,6 +101,14 @@ class Examples:
 
         return torch.searchsorted(self.owner, torch.arange(len(self.rows)))
 
+    def states(self, windows: Tensor) -> dict[str, Tensor]:
+        """States (..., D, d) of the windows with these indices (...), and of their prompts."""
+        rows = self.owner[windows]
+        return {
+            **{name: t[windows] for name, t in self.windows.items()},
+            **{name: t[rows] for name, t in self.prompt.items()},
+        }
+
 
 class FeatureStore:
     """Features on disk, by prompt and response.
@@ -107,16 +117,22 @@ class FeatureStore:
         space: What the features are made of.
         depths: Depths needed, ascending; what an earlier run stored for more depths counts.
         folder: Where stores live; default: the cache folder.
+        resume: Use what earlier runs stored.
     """
 
     def __init__(
-        self, space: FeatureSpace, *, depths: Sequence[int], folder: Path | None = None
+        self,
+        space: FeatureSpace,
+        *,
+        depths: Sequence[int],
+        folder: Path | None = None,
+        resume: bool = True,
     ) -> None:
         self.space = space
         self.depths = tuple(depths)
         self._folder = (folder or cache_dir() / "features") / space.digest
         self._where: dict[str, tuple[Path, int]] = {}
-        for shard in sorted(self._folder.glob("*/*.safetensors")):
+        for shard in sorted(self._folder.glob("*/*.safetensors")) if resume else ():
             if set(self.depths) <= set(_depths_of(shard)):
                 self._index(shard)
 
@@ -136,32 +152,28 @@ class FeatureStore:
         Args:
             rows: Labelled responses.
             llm: The reference LLM of this store's space.
-            progress: Called after every prompt.
+            progress: Called after every shard.
         """
         missing = list({_key(row): row for row in self.missing(rows)}.values())
-        pending: list[_Item] = []
         done = 0
-        for group in by_prompt(missing).values():
-            features = llm.encode(
-                group[0].conversation,
-                [row.response for row in group],
+        for shard in _shards(missing):
+            encoded = llm.encode_many(
+                [(group[0].conversation, [row.response for row in group]) for group in shard],
                 depths=self.depths,
                 window=self.space.window,
                 overlap=self.space.overlap,
                 prompt_limit=self.space.prompt_limit,
             )
-            for i, row in enumerate(group):
-                own = features.owner == i
-                item = (_key(row), features.instruction, features.mean[own], features.last[own])
-                pending.append(item)
-            done += len(group)
-            if len(pending) >= _SHARD_ROWS:
-                self._write(pending)
-                pending = []
+            self._write(
+                [
+                    (_key(row), _of_candidate(features, i))
+                    for group, features in zip(shard, encoded, strict=True)
+                    for i, row in enumerate(group)
+                ]
+            )
+            done += sum(map(len, shard))
             if progress:
                 progress(done, len(missing))
-        if pending:
-            self._write(pending)
 
     def load(
         self, rows: Sequence[LabelledResponse], *, depths: Sequence[int] | None = None
@@ -185,28 +197,23 @@ class FeatureStore:
             if found is None:
                 raise DataError(f"no features for a row of {row.source!r}: run the extraction")
             shards.setdefault(found[0], []).append(i)
-        loaded: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
+        loaded: list[dict[str, Tensor]] = [{}] * len(rows)
         for shard, indices in shards.items():
             with safe_open(shard, framework="pt") as file:
-                tensors = {name: file.get_tensor(name) for name in _TENSORS}
+                tensors = {n: file.get_tensor(n) for n in (*_PROMPT, *_WINDOW, "windows")}
             stored = _depths_of(shard)
             at = [stored.index(k) for k in wanted]
             ends = tensors["windows"].cumsum(0)
             for i in indices:
                 k = self._where[_key(rows[i])][1]
                 span = slice(int(ends[k] - tensors["windows"][k]), int(ends[k]))
-                loaded[i] = (
-                    tensors["instruction"][k][at],
-                    tensors["mean"][span][:, at],
-                    tensors["last"][span][:, at],
-                )
-        parts = [loaded[i] for i in range(len(rows))]
-        counts = torch.tensor([len(mean) for _, mean, _ in parts])
+                loaded[i] = {n: tensors[n][k : k + 1, at] for n in _PROMPT}
+                loaded[i] |= {n: tensors[n][span][:, at] for n in _WINDOW}
+        counts = torch.tensor([len(states["mean"]) for states in loaded])
         return Examples(
             rows=rows,
-            instruction=torch.stack([instruction for instruction, _, _ in parts]),
-            mean=torch.cat([mean for _, mean, _ in parts]),
-            last=torch.cat([last for _, _, last in parts]),
+            prompt={n: torch.cat([states[n] for states in loaded]) for n in _PROMPT},
+            windows={n: torch.cat([states[n] for states in loaded]) for n in _WINDOW},
             owner=torch.repeat_interleave(torch.arange(len(rows)), counts),
         )
 
@@ -214,17 +221,13 @@ class FeatureStore:
         import torch
         from safetensors.torch import save_file
 
-        keys = [key for key, _, _, _ in items]
+        keys = [key for key, _ in items]
         name = hashlib.sha256("".join(keys).encode()).hexdigest()[:16]
         path = self._folder / "-".join(map(str, self.depths)) / f"{name}.safetensors"
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_suffix(f".{os.getpid()}.draft")
-        tensors = {
-            "instruction": torch.stack([instruction for _, instruction, _, _ in items]),
-            "mean": torch.cat([mean for _, _, mean, _ in items]),
-            "last": torch.cat([last for _, _, _, last in items]),
-            "windows": torch.tensor([len(mean) for _, _, mean, _ in items]),
-        }
+        tensors = {n: torch.cat([states[n] for _, states in items]) for n in (*_PROMPT, *_WINDOW)}
+        tensors["windows"] = torch.tensor([len(states["mean"]) for _, states in items])
         save_file(tensors, draft, metadata={"keys": json.dumps(keys)})
         draft.replace(path)
         self._index(path)
@@ -235,6 +238,38 @@ class FeatureStore:
         with safe_open(shard, framework="pt") as file:
             keys = json.loads(file.metadata()["keys"])
         self._where |= {key: (shard, i) for i, key in enumerate(keys)}
+
+
+def judge_examples(head: SRRHead, examples: Examples) -> Judged:
+    """Judge every row by itself."""
+    from srr_guard.scorer.inference import judge
+
+    return judge(head, windows=examples.windows, prompt=examples.prompt, owner=examples.owner)
+
+
+def _shards(rows: Sequence[LabelledResponse]) -> Iterator[list[list[LabelledResponse]]]:
+    """Groups of rows of one prompt, in shards of about `_SHARD_ROWS` rows."""
+    shard: list[list[LabelledResponse]] = []
+    size = 0
+    for prompt_rows in by_prompt(rows).values():
+        for start in range(0, len(prompt_rows), _SHARD_ROWS):
+            shard.append(prompt_rows[start : start + _SHARD_ROWS])
+            size += len(shard[-1])
+            if size >= _SHARD_ROWS:
+                yield shard
+                shard, size = [], 0
+    if shard:
+        yield shard
+
+
+def _of_candidate(features: Features, i: int) -> dict[str, Tensor]:
+    own = features.owner == i
+    return {
+        "instruction": features.instruction[None],
+        "request": features.request[None],
+        "mean": features.mean[own],
+        "last": features.last[own],
+    }
 
 
 def _depths_of(shard: Path) -> list[int]:

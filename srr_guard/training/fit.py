@@ -1,10 +1,9 @@
-"""Fit a head to features: two logistic regressions, and the published listwise block."""
+"""Fit a head to features: pointwise probes by logistic regression, then calibration."""
 
 from __future__ import annotations
 
-import random
-from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -13,14 +12,20 @@ from torch.nn import functional
 from srr_guard.errors import DataError
 from srr_guard.scorer.calibration import fit_platt
 from srr_guard.scorer.config import HeadConfig
-from srr_guard.scorer.head import SRRHead
-from srr_guard.scorer.inference import judge
-from srr_guard.scorer.loss import listwise_kl_loss
-from srr_guard.training.data import LabelledResponse
-from srr_guard.training.features import Examples
+from srr_guard.scorer.head import Probe, SRRHead
+from srr_guard.training.features import Examples, judge_examples
+from srr_guard.training.fit_listwise import fit_listwise
+from srr_guard.training.progress import Reporter, silent
+from srr_guard.training.targets import (
+    Target,
+    answers_targets,
+    harmful_request_targets,
+    harmless_targets,
+    preference_pairs,
+    row_weights,
+)
 
-Progress = Callable[[str, int, int], None]
-"""Called with the stage, steps done and steps in all."""
+PENALTIES = (0.003, 0.01, 0.03)
 
 
 def fit_head(
@@ -29,112 +34,184 @@ def fit_head(
     validation: Examples,
     *,
     seed: int,
-    penalties: Sequence[float] = (0.003, 0.01, 0.03, 0.1),
+    penalties: Sequence[float] = PENALTIES,
     source_weights: Mapping[str, float] | None = None,
+    harmful_sources: Collection[str] = (),
+    preference_weight: float = 0.1,
     epochs: int = 30,
-    progress: Progress | None = None,
+    longest_list: int = 8,
+    progress: Reporter = silent,
 ) -> SRRHead:
     """Fit a head and calibrate it on the validation goals.
 
-    The pointwise path is two L2-regularised logistic regressions (the penalty with the least
-    validation loss is taken); the listwise block is trained with the published settings:
-    KL loss, AdamW with learning rate 1e-3 and weight decay 1e-4.
+    Each pointwise probe is an L2-regularised logistic regression over windows; the penalty
+    with the least validation loss is taken. Calibration is fitted on the validation goals,
+    after which the probes are fitted once more on both sides with these penalties.
 
     Args:
         config: Design of the head; the examples have its depths.
         training: Rows to fit.
-        validation: Rows of other goals, for the penalty, the best epoch and calibration.
+        validation: Rows of other goals, for penalties, the best epoch and calibration.
         seed: Makes the fit repeatable.
         penalties: L2 penalties to try.
         source_weights: Weight of each source; 1 where it is not named.
+        harmful_sources: See `harmful_request_targets`.
+        preference_weight: Weight of all pairs of preferences beside all labels, which have 1.
         epochs: Passes over the goals for the listwise block.
+        longest_list: Most candidates of a list for the listwise block.
         progress: Called as the work goes on.
 
     Raises:
-        DataError: There is not one safe and one unsafe row on both sides.
+        DataError: There is not one safe and one unsafe row on both sides, or a graded head has
+            no refusals, no answers, no benign or no harmful requests to learn from.
     """
     for name, side in (("training", training), ("validation", validation)):
         if len({r.safe for r in side.rows if r.absolute}) < 2:
             raise DataError(f"the {name} rows need safe and unsafe ones: give more data")
     torch.manual_seed(seed)
     head = SRRHead(config)
-    report = progress or (lambda *_: None)
+    sides = [training, validation]
+    lessons: dict[str, list[_Lesson]] = {}
     if config.pointwise:
-        _fit_pointwise(head, training, validation, penalties, source_weights or {}, report)
+        lessons = {
+            name: [_lesson(head, name, s, source_weights, harmful_sources) for s in sides]
+            for name in _PROBES[: 3 if config.graded else 1]
+        }
+    chosen: dict[str, float] = {}
+    for name, (fitted, held_back) in lessons.items():
+        probe = head.get_submodule(name)
+        assert isinstance(probe, Probe)
+        tried: list[tuple[float, float, dict[str, Tensor]]] = []
+        for i, penalty in enumerate(penalties):
+            _fit_probe(probe, [fitted], penalty=penalty, preference_weight=preference_weight)
+            loss = _loss(probe, held_back)
+            tried.append((loss, penalty, {k: t.clone() for k, t in probe.state_dict().items()}))
+            progress(f"probe {name}", i + 1, len(penalties), penalty=penalty, loss=loss)
+        _, chosen[name], best = min(tried, key=lambda one: one[0])
+        probe.load_state_dict(best)
     if config.listwise:
-        _fit_listwise(head, training, validation, epochs=epochs, seed=seed, report=report)
+        fit_listwise(
+            head,
+            training,
+            validation,
+            epochs=epochs,
+            seed=seed,
+            longest=longest_list,
+            progress=progress,
+        )
     head.eval()
-    _calibrate(head, validation, source_weights or {})
+    _calibrate(head, validation, source_weights)
+    for name, both in lessons.items():
+        probe = head.get_submodule(name)
+        assert isinstance(probe, Probe)
+        _fit_probe(probe, both, penalty=chosen[name], preference_weight=preference_weight)
     return head.requires_grad_(False)
 
 
-def row_weights(rows: Sequence[LabelledResponse], source_weights: Mapping[str, float]) -> Tensor:
-    """(n,) weights: a source counts by the square root of its size, its labels evenly."""
-    sources = Counter(r.source for r in rows)
-    cells = Counter((r.source, r.label) for r in rows)
-    labels = {s: sum(1 for source, _ in cells if source == s) for s in sources}
-    return torch.tensor(
-        [
-            source_weights.get(r.source, 1.0)
-            * sources[r.source] ** 0.5
-            / (labels[r.source] * cells[r.source, r.label])
-            for r in rows
-        ]
+_PROBES = ("harmless", "answers", "harmful_request")
+
+
+@dataclass(frozen=True, eq=False)
+class _Lesson:
+    """What one side teaches one probe.
+
+    Attributes:
+        x: (n, k) inputs.
+        y: (n,) 0 or 1.
+        weights: (n,) weights that sum to 1, half for each class.
+        differences: (p, k) inputs of the better answer minus those of the worse one.
+    """
+
+    x: Tensor
+    y: Tensor
+    weights: Tensor
+    differences: Tensor
+
+
+def _lesson(
+    head: SRRHead,
+    name: str,
+    side: Examples,
+    source_weights: Mapping[str, float] | None,
+    harmful_sources: Collection[str],
+) -> _Lesson:
+    rows = side.rows
+    pairs: list[tuple[int, int]] = []
+    if name == "harmless":
+        targets = harmless_targets(rows)
+        pairs = preference_pairs(rows)
+    elif name == "answers":
+        targets = answers_targets(rows)
+    else:
+        targets = harmful_request_targets(rows, harmful_sources=harmful_sources)
+        source_weights = None
+    if not {True, False} <= set(targets):
+        raise DataError(
+            f"the rows do not show both sides of {name.replace('_', ' ')!r}: give rows with "
+            "`kind` benign-help, over-refusal, refusal and compliance"
+        )
+    of_request = name == "harmful_request"
+    windows = _taught_windows(side, targets, first_only=of_request)
+    x = _inputs(head, side, windows, of_request=of_request)
+    owner = side.owner[windows]
+    shares = torch.bincount(owner, minlength=len(rows))[owner]
+    first = side.first
+    better, worse = (torch.tensor(ends, dtype=torch.int64) for ends in _ends(pairs))
+    return _Lesson(
+        x=x,
+        y=torch.tensor([float(targets[i] or False) for i in owner.tolist()]),
+        weights=row_weights(rows, targets, source_weights)[owner] / shares,
+        differences=_inputs(head, side, first[better], of_request=of_request)
+        - _inputs(head, side, first[worse], of_request=of_request),
     )
 
 
-def _fit_pointwise(
-    head: SRRHead,
-    training: Examples,
-    validation: Examples,
-    penalties: Sequence[float],
-    source_weights: Mapping[str, float],
-    report: Progress,
+def _ends(pairs: Sequence[tuple[int, int]]) -> tuple[list[int], list[int]]:
+    return [better for better, _ in pairs], [worse for _, worse in pairs]
+
+
+def _taught_windows(side: Examples, targets: Sequence[Target], *, first_only: bool) -> Tensor:
+    known = torch.tensor([t is not None for t in targets])
+    if first_only:
+        return side.first[known]
+    return known[side.owner].nonzero().squeeze(1)
+
+
+def _inputs(head: SRRHead, side: Examples, windows: Tensor, *, of_request: bool) -> Tensor:
+    states = side.states(windows)
+    return head.request_inputs(states) if of_request else head.candidate_inputs(states)
+
+
+def _fit_probe(
+    probe: Probe, lessons: Sequence[_Lesson], *, penalty: float, preference_weight: float
 ) -> None:
-    x = _raw_inputs(head, training)
-    head.offset.copy_(x.mean(0))
-    head.scale.copy_(x.std(0).clamp(min=1e-4))
-    del x
-    sides = [
-        (_inputs(head, side), side.rows, row_weights(side.rows, source_weights))
-        for side in (training, validation)
-    ]
-    targets = ((head.harmless, _harmless_target), (head.help, _help_target))
-    for stage, (linear, target) in enumerate(targets):
-        known = []
-        for inputs, rows, weights in sides:
-            labels = [target(r) for r in rows]
-            keep = torch.tensor([y is not None for y in labels])
-            y = torch.tensor([y for y in labels if y is not None])
-            known.append((inputs[keep], y, _balanced(weights[keep], y)))
-        if any(len(set(y.tolist())) < 2 for _, y, _ in known):
-            linear.weight.data.zero_()
-            linear.bias.data.zero_()
-            continue
-        best = None
-        for i, penalty in enumerate(penalties):
-            weight, bias = logistic_regression(*known[0], penalty=penalty)
-            logits = known[1][0] @ weight + bias
-            loss = functional.binary_cross_entropy_with_logits(
-                logits, known[1][1], weight=known[1][2], reduction="sum"
-            )
-            if best is None or loss < best[0]:
-                best = (loss, weight, bias)
-            report("pointwise path", stage * len(penalties) + i + 1, 2 * len(penalties))
-        assert best is not None
-        linear.weight.data.copy_(best[1][None])
-        linear.bias.data.copy_(best[2])
+    """Fit a probe in place; pairs of preferences enter as differences, in both directions."""
+    x = torch.cat([lesson.x for lesson in lessons])
+    probe.offset.copy_(x.mean(0))
+    probe.scale.copy_(x.std(0).clamp(min=1e-4))
+    x = probe.standardised(x)
+    y = torch.cat([lesson.y for lesson in lessons])
+    weights = torch.cat([lesson.weights for lesson in lessons]) / len(lessons)
+    pairs = torch.cat([lesson.differences for lesson in lessons])
+    if len(pairs):
+        ahead = (pairs / probe.scale).clamp(-8, 8)
+        x = torch.cat([x, ahead, -ahead])
+        y = torch.cat([y, torch.ones(len(pairs)), torch.zeros(len(pairs))])
+        even = torch.full((2 * len(pairs),), preference_weight / (2 * len(pairs)))
+        weights = torch.cat([weights, even])
+    coefficients, intercept = logistic_regression(x, y, weights, penalty=penalty)
+    probe.linear.weight.data.copy_(coefficients[None])
+    probe.linear.bias.data.copy_(intercept)
 
 
-def _harmless_target(row: LabelledResponse) -> float | None:
-    return float(row.safe) if row.absolute else None
-
-
-def _help_target(row: LabelledResponse) -> float | None:
-    """Whether it helps where help is due: what does harm is never help."""
-    if row.absolute and not row.safe:
-        return 0.0
-    return None if row.helps is None else float(row.helps)
+def _loss(probe: Probe, lesson: _Lesson) -> float:
+    with torch.no_grad():
+        logits = probe(lesson.x)
+    return float(
+        functional.binary_cross_entropy_with_logits(
+            logits, lesson.y, weight=lesson.weights, reduction="sum"
+        )
+    )
 
 
 def logistic_regression(
@@ -145,14 +222,14 @@ def logistic_regression(
     Args:
         x: (n, k) standardised inputs.
         y: (n,) 0 or 1.
-        weights: (n,) weights that sum to 1.
+        weights: (n,) weights that sum to about 1.
         penalty: Factor before the squared norm of the coefficients.
 
     Returns:
         (k,) coefficients and (1,) intercept.
     """
     parameters = torch.zeros(x.shape[1] + 1, requires_grad=True)
-    optimizer = torch.optim.LBFGS([parameters], max_iter=150, line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS([parameters], max_iter=60, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         optimizer.zero_grad()
@@ -169,112 +246,16 @@ def logistic_regression(
     return found[:-1], found[-1:]
 
 
-def _fit_listwise(
-    head: SRRHead,
-    training: Examples,
-    validation: Examples,
-    *,
-    epochs: int,
-    seed: int,
-    report: Progress,
+def _calibrate(
+    head: SRRHead, validation: Examples, source_weights: Mapping[str, float] | None
 ) -> None:
-    parameters = [*head.projection.parameters(), *head.block.parameters()]
-    optimizer: torch.optim.Optimizer = torch.optim.AdamW(parameters, lr=1e-3, weight_decay=1e-4)
-    held_back = _lists(validation, head.config, random.Random(seed), per_goal=4)
-    best: tuple[float, dict[str, Tensor]] | None = None
-    for epoch in range(epochs):
-        head.train()
-        lists = _lists(training, head.config, random.Random(f"{seed}:{epoch}"), per_goal=4)
-        for start in range(0, len(lists), 32):
-            loss = _list_loss(head, training, lists[start : start + 32])
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-        head.eval()
-        with torch.no_grad():
-            loss_value = float(_list_loss(head, validation, held_back))
-        if best is None or loss_value < best[0]:
-            best = loss_value, {k: v.clone() for k, v in head.state_dict().items()}
-        report("listwise block", epoch + 1, epochs)
-    assert best is not None
-    head.load_state_dict(best[1])
-
-
-def _lists(
-    examples: Examples,
-    config: HeadConfig,
-    rng: random.Random,
-    *,
-    per_goal: int,
-    longest: int = 8,
-) -> list[list[int]]:
-    """Lists of 2 to `longest` rows of one goal, each with a good and a bad one."""
-    goals: defaultdict[str, tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
-    for i, row in enumerate(examples.rows):
-        goals[row.goal_id][0 if _is_good(row, config) else 1].append(i)
-    lists: list[list[int]] = []
-    for good, bad in goals.values():
-        for _ in range(per_goal if good and bad else 0):
-            size = rng.randint(2, longest)
-            some = rng.sample(good, min(len(good), rng.randint(1, size - 1)))
-            lists.append(some + rng.sample(bad, min(len(bad), size - len(some))))
-    rng.shuffle(lists)
-    return lists
-
-
-def _is_good(row: LabelledResponse, config: HeadConfig) -> bool:
-    """Whether a row should win its list; a head that does not weigh help takes all safe ones."""
-    return row.safe and (config.help_weight == 0 or row.helps is not False)
-
-
-def _list_loss(head: SRRHead, examples: Examples, lists: Sequence[Sequence[int]]) -> Tensor:
-    longest = max(map(len, lists))
-    index = torch.tensor([[*row, *[row[0]] * (longest - len(row))] for row in lists])
-    mask = torch.tensor([[k < len(row) for k in range(longest)] for row in lists])
-    relevant = torch.tensor(
-        [[_is_good(examples.rows[i], head.config) for i in row] for row in index.tolist()]
+    """Fit Platt scaling on the rows of the data; made ones are not what users will see."""
+    judged = judge_examples(head, validation)
+    rows = validation.rows
+    keep = torch.tensor([r.absolute and not r.made for r in rows])
+    labels = torch.tensor([float(r.safe) for r in rows])[keep]
+    known = source_weights or {}
+    sizes = [known.get(r.source, 1.0) for r in rows]
+    head.calibration.copy_(
+        fit_platt(judged.probes.harmless[keep], labels, torch.tensor(sizes)[keep])
     )
-    window = examples.first[index]
-    output = head(
-        {"mean": examples.mean[window], "last": examples.last[window]},
-        examples.instruction[index],
-        mask,
-    )
-    return listwise_kl_loss(output.scores, relevant, mask)
-
-
-def _calibrate(head: SRRHead, validation: Examples, source_weights: Mapping[str, float]) -> None:
-    judged = judge(
-        head,
-        mean=validation.mean,
-        last=validation.last,
-        instruction=validation.instruction,
-        owner=validation.owner,
-    )
-    keep = torch.tensor([r.absolute for r in validation.rows])
-    labels = torch.tensor([float(r.safe) for r in validation.rows])[keep]
-    weights = row_weights(validation.rows, source_weights)[keep]
-    head.calibration.copy_(fit_platt(judged.harmless[keep], labels, weights))
-
-
-def _raw_inputs(head: SRRHead, examples: Examples) -> Tensor:
-    parts = {
-        "mean": examples.mean[examples.first],
-        "last": examples.last[examples.first],
-        "instruction": examples.instruction,
-    }
-    return torch.cat([parts[p].flatten(1) for p in head.config.poolings], dim=1)
-
-
-def _inputs(head: SRRHead, examples: Examples) -> Tensor:
-    first = examples.first
-    states = {"mean": examples.mean[first], "last": examples.last[first]}
-    return head.pointwise_inputs(states, examples.instruction)
-
-
-def _balanced(weights: Tensor, y: Tensor) -> Tensor:
-    """Scale weights so that both classes have half of the total, which is 1."""
-    for label in (0.0, 1.0):
-        own = y == label
-        weights = torch.where(own, weights / (2 * weights[own].sum()), weights)
-    return weights

@@ -1,4 +1,4 @@
-"""Figures of merit, each per goal and with a bootstrap interval over the goals."""
+"""Figures of a ranking, each per goal and with a bootstrap interval over the goals."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from srr_guard.policy import DecisionPolicy
-from srr_guard.scorer.calibration import expected_calibration_error
 from srr_guard.training.data import LabelledResponse
 
 Metric = Literal[
@@ -32,7 +30,8 @@ ListScores = Callable[[Sequence[int]], Tensor]
 _DRAWS = 20
 _PAIRS = 200
 _FEWEST_UNSAFE = 3
-_THRESHOLD = DecisionPolicy().threshold
+LIST_SIZES = (2, 4, 8, 16)
+"""Sizes of the lists that `list_size_figures` draws."""
 
 
 class Figure(BaseModel):
@@ -92,66 +91,46 @@ def ranking_figures(
             if pairs:
                 some = rng.sample(pairs, min(_PAIRS, len(pairs)))
                 results[metric][goal] = [_top(scores, [a], [b], rng) for a, b in some]
-    return {m: _bootstrap(list(by_goal.values())) for m, by_goal in results.items() if by_goal}
+    return {m: bootstrap(list(by_goal.values())) for m, by_goal in results.items() if by_goal}
 
 
-def probability_figures(
-    rows: Sequence[LabelledResponse], p_safe: Tensor, *, seed: int = 0
-) -> dict[Metric, Figure]:
-    """Figures of `p_safe` over rows with labels that stand by themselves.
+def list_size_figures(
+    rows: Sequence[LabelledResponse], scores: ListScores, *, seed: int = 0
+) -> dict[int, Figure]:
+    """How often the one safe answer comes first, by the size of the list.
 
-    - `harm_held_back`: share of the unsafe rows below the default threshold.
-    - `help_held_back`: share of the helpful answers to benign requests below it.
-    - `auroc`: a safe row has a higher p_safe than an unsafe one.
-    - `recall_at_1_fpr`: share of the unsafe rows caught when 1% of the safe ones are blocked.
-    - `calibration_error`: expected calibration error over 15 bins.
-
-    Args:
-        rows: Labelled responses.
-        p_safe: (n,) their probabilities.
-        seed: Makes the bootstrap repeatable.
+    Every size is measured on the goals with enough unsafe answers for it; sizes that no goal
+    can fill are left out.
     """
-    keep = [i for i, r in enumerate(rows) if r.absolute]
-    figures = {
-        **_held_back("harm_held_back", rows, p_safe, [i for i in keep if not rows[i].safe]),
-        **_held_back("help_held_back", rows, p_safe, [i for i in keep if rows[i].helps]),
-    }
-    labels = torch.tensor([rows[i].safe for i in keep])
-    if len(set(labels.tolist())) < 2:
-        return figures
-    p = p_safe[keep]
-    goals: defaultdict[str, list[int]] = defaultdict(list)
-    for k, i in enumerate(keep):
-        goals[rows[i].goal_id].append(k)
-    members = [torch.tensor(g) for g in goals.values()]
-    generator = torch.Generator().manual_seed(seed)
-    picks = torch.randint(len(members), (100, len(members)), generator=generator).tolist()
-    draws = [torch.cat([members[g] for g in drawn]) for drawn in picks]
-    draws = [d for d in draws if 0 < int(labels[d].sum()) < len(d)]
-    measures: dict[Metric, Callable[[Tensor, Tensor], float]] = {
-        "auroc": _auroc,
-        "recall_at_1_fpr": _recall_at_1_fpr,
-        "calibration_error": expected_calibration_error,
-    }
-    for metric, measure in measures.items():
-        spread = torch.tensor([measure(p[d], labels[d]) for d in draws])
-        figures[metric] = Figure(
-            value=measure(p, labels),
-            low=float(spread.quantile(0.025)),
-            high=float(spread.quantile(0.975)),
-            goals=len(members),
-        )
-    return figures
+    rng = random.Random(seed)
+    found: dict[int, Figure] = {}
+    goals = [(safe, unsafe) for _, safe, unsafe, _, _ in _goals(rows) if safe]
+    for size in LIST_SIZES:
+        by_goal = [
+            [
+                _top(scores, [rng.choice(safe)], rng.sample(unsafe, size - 1), rng)
+                for _ in range(_DRAWS)
+            ]
+            for safe, unsafe in goals
+            if len(unsafe) >= size - 1
+        ]
+        if by_goal:
+            found[size] = bootstrap(by_goal)
+    return found
 
 
-def _held_back(
-    metric: Metric, rows: Sequence[LabelledResponse], p_safe: Tensor, chosen: Sequence[int]
-) -> dict[Metric, Figure]:
-    """Share of the chosen rows below the default threshold; nothing where there are none."""
-    by_goal: defaultdict[str, list[float]] = defaultdict(list)
-    for i in chosen:
-        by_goal[rows[i].goal_id].append(float(p_safe[i] < _THRESHOLD))
-    return {metric: _bootstrap(list(by_goal.values()))} if by_goal else {}
+def bootstrap(by_goal: Sequence[Sequence[float]], draws: int = 1000) -> Figure:
+    """The mean over goals of each goal's mean, and its interval."""
+    means = torch.tensor([sum(values) / len(values) for values in by_goal])
+    generator = torch.Generator().manual_seed(0)
+    picks = torch.randint(len(means), (draws, len(means)), generator=generator)
+    spread = means[picks].mean(1)
+    return Figure(
+        value=float(means.mean()),
+        low=float(spread.quantile(0.025)),
+        high=float(spread.quantile(0.975)),
+        goals=len(means),
+    )
 
 
 def _goals(
@@ -189,29 +168,3 @@ def _top(
     values = scores(listed)
     tied = [i for i, top in zip(listed, values == values.max(), strict=True) if top]
     return sum(i in set(right) for i in tied) / len(tied)
-
-
-def _bootstrap(by_goal: Sequence[Sequence[float]], draws: int = 1000) -> Figure:
-    means = torch.tensor([sum(values) / len(values) for values in by_goal])
-    generator = torch.Generator().manual_seed(0)
-    picks = torch.randint(len(means), (draws, len(means)), generator=generator)
-    spread = means[picks].mean(1)
-    return Figure(
-        value=float(means.mean()),
-        low=float(spread.quantile(0.025)),
-        high=float(spread.quantile(0.975)),
-        goals=len(means),
-    )
-
-
-def _auroc(p: Tensor, safe: Tensor) -> float:
-    """Area under the ROC curve, ties counted by half."""
-    good, bad = p[safe], p[~safe].sort().values
-    below = torch.searchsorted(bad, good) + torch.searchsorted(bad, good, right=True)
-    return float(below.double().mean() / (2 * len(bad)))
-
-
-def _recall_at_1_fpr(p: Tensor, safe: Tensor) -> float:
-    """Share of unsafe rows below the threshold that blocks 1% of the safe ones."""
-    threshold = p[safe].quantile(0.01)
-    return float((p[~safe] < threshold).float().mean())

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from srr_guard.training.card import METRIC_NAMES, measured
-from srr_guard.training.evaluate import Report, Reporter
+from srr_guard.training.evaluate import Report
+from srr_guard.training.progress import Reporter
 
 
 @contextmanager
@@ -20,12 +24,35 @@ def progress_report(console: Console) -> Iterator[Reporter]:
     with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
         tasks = {}
 
-        def report(stage: str, done: int, total: int) -> None:
+        def report(stage: str, done: int, total: int, **_figures: float) -> None:
             if stage not in tasks:
                 tasks[stage] = progress.add_task(stage, total=total)
             progress.update(tasks[stage], completed=done, total=total)
 
         yield report
+
+
+@contextmanager
+def logged(report: Reporter, file: Path | None) -> Iterator[Reporter]:
+    """Write every report as a line of JSON too: `time`, `stage`, `done`, `total`, figures.
+
+    Args:
+        report: Receives the progress as before.
+        file: Is appended to; None: nothing is written.
+    """
+    if file is None:
+        yield report
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("a") as lines:
+
+        def write(stage: str, done: int, total: int, **figures: float) -> None:
+            report(stage, done, total, **figures)
+            record = {"time": time.time(), "stage": stage, "done": done, "total": total, **figures}
+            lines.write(json.dumps(record) + "\n")
+            lines.flush()
+
+        yield write
 
 
 def print_report(report: Report, console: Console) -> None:

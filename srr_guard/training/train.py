@@ -24,9 +24,9 @@ from srr_guard.training.data import (
     sample_rows,
     split_by_goal,
 )
-from srr_guard.training.evaluate import Reporter
 from srr_guard.training.features import FeatureStore, feature_space
 from srr_guard.training.fit import fit_head
+from srr_guard.training.progress import Reporter
 
 PROBE: Preset = "probe"
 """Folder inside a bundle with the baseline trained beside it: a linear probe."""
@@ -38,10 +38,15 @@ class TrainingOptions(Settings):
     Attributes:
         preset: Design of the head.
         per_source: Most rows of each source; None: all.
+        source_limits: Most rows of the sources named here, in place of that.
         held_back: Share of the goals kept for validation and calibration.
+        cut_share: Share of the responses that are cut at a random length.
         shortest: Least length, in characters, at which a response is cut.
         longest: Most characters of a response that are used.
+        augmented: Add made rows (see `augment`).
         source_weights: Weight of each source; 1 where it is not named.
+        harmful_sources: Sources whose single requests count as harmful, though no row says so.
+        preference_weight: Weight of all pairs of preferences beside all labels, which have 1.
         seed: Random seed.
 
     Raises:
@@ -54,10 +59,15 @@ class TrainingOptions(Settings):
 
     preset: Preset = "default"
     per_source: int | None = Field(default=None, ge=1)
+    source_limits: Mapping[str, int] = {}
     held_back: float = Field(default=0.2, gt=0.0, lt=1.0)
-    shortest: int = Field(default=120, ge=1)
-    longest: int = Field(default=700, ge=1)
+    cut_share: float = Field(default=0.35, ge=0.0, le=1.0)
+    shortest: int = Field(default=100, ge=1)
+    longest: int = Field(default=1200, ge=1)
+    augmented: bool = True
     source_weights: Mapping[str, float] = {}
+    harmful_sources: tuple[str, ...] = ()
+    preference_weight: float = Field(default=0.1, ge=0.0)
     seed: int = 0
 
 
@@ -69,6 +79,7 @@ def train(
     reference: str | os.PathLike[str] | None = None,
     device: Device = "auto",
     dtype: DType = "auto",
+    resume: bool = True,
     report: Reporter,
 ) -> ScorerBundle:
     """Train a scorer and the linear probe beside it; write both as bundles.
@@ -82,13 +93,19 @@ def train(
         reference: The reference LLM (see `resolve_reference`).
         device: Where it runs.
         dtype: Its precision.
+        resume: Use the features that earlier runs cached; False: extract all of them anew.
         report: Receives the progress.
 
     Raises:
         DataError: The data cannot be read or has too little variety.
         ReferenceModelError: The reference LLM cannot be found or loaded.
     """
-    rows = sample_rows(read_rows(data), per_source=options.per_source, seed=options.seed)
+    rows = sample_rows(
+        read_rows(data),
+        per_source=options.per_source,
+        limits=options.source_limits,
+        seed=options.seed,
+    )
     sides = split_by_goal(rows, held_back=options.held_back, seed=options.seed)
     training, validation = (prepare(side, options) for side in sides)
 
@@ -98,7 +115,7 @@ def train(
     probe = HeadConfig.preset(PROBE, width=width, blocks=blocks)
     depths = sorted({*config.depths, *probe.depths})
     llm = ReferenceLLM.load(source, depth=max(depths), device=device, dtype=dtype)
-    store = FeatureStore(feature_space(llm), depths=depths)
+    store = FeatureStore(feature_space(llm), depths=depths, resume=resume)
     store.extract(
         [*training, *validation], llm, progress=lambda done, total: report("features", done, total)
     )
@@ -111,6 +128,8 @@ def train(
             store.load(validation, depths=design.depths),
             seed=options.seed,
             source_weights=options.source_weights,
+            harmful_sources=options.harmful_sources,
+            preference_weight=options.preference_weight,
             progress=report,
         )
         name = output.name if folder == output else f"{output.name}/{PROBE}"
@@ -137,5 +156,12 @@ def train(
 
 def prepare(rows: Sequence[LabelledResponse], options: TrainingOptions) -> list[LabelledResponse]:
     """The rows of one side of the split as they are encoded: cut, and with made ones added."""
-    shortened = cut(rows, shortest=options.shortest, longest=options.longest, seed=options.seed)
-    return [*shortened, *augment(shortened, seed=options.seed)]
+    limited = [row.model_copy(update={"response": row.response[: options.longest]}) for row in rows]
+    shortened = cut(
+        limited,
+        shortest=options.shortest,
+        longest=1000,
+        share=options.cut_share,
+        seed=options.seed,
+    )
+    return [*shortened, *(augment(limited, seed=options.seed) if options.augmented else ())]

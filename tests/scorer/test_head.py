@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from srr_guard.scorer.config import HeadConfig
-from srr_guard.scorer.head import SRRHead
+from srr_guard.scorer.head import Probes, SRRHead
 from srr_guard.scorer.inference import judge, list_scores
 
 WIDTH = 16
@@ -20,6 +20,7 @@ def make_head(*, pointwise: bool, listwise: bool, depths: tuple[int, ...] = (1, 
         depths=depths,
         poolings=("mean", "last", "instruction"),
         pointwise=pointwise,
+        graded=pointwise,
         listwise=listwise,
         projection=8,
         heads=2,
@@ -35,15 +36,12 @@ def head(request: pytest.FixtureRequest) -> SRRHead:
 
 
 def states(n: int, seed: int = 0) -> dict[str, torch.Tensor]:
+    """One list of n candidates, all of one prompt."""
     generator = torch.Generator().manual_seed(seed)
     draw = lambda: torch.randn(1, n, 2, WIDTH, generator=generator)  # noqa: E731
-    return {"mean": draw(), "last": draw()}
-
-
-def instruction(n: int) -> torch.Tensor:
-    return torch.randn(1, 1, 2, WIDTH, generator=torch.Generator().manual_seed(9)).expand(
-        1, n, -1, -1
-    )
+    prompt = torch.Generator().manual_seed(9)
+    shared = lambda: torch.randn(1, 1, 2, WIDTH, generator=prompt).expand(1, n, -1, -1)  # noqa: E731
+    return {"mean": draw(), "last": draw(), "instruction": shared(), "request": shared()}
 
 
 @settings(max_examples=25, deadline=None)
@@ -52,17 +50,17 @@ def test_permuting_candidates_permutes_scores(n: int, seed: int, data: st.DataOb
     head = make_head(pointwise=True, listwise=True)
     order = data.draw(st.permutations(range(n)))
     given_ = states(n, seed)
-    straight = head(given_, instruction(n))
-    permuted = head({k: v[:, order] for k, v in given_.items()}, instruction(n))
+    straight = head(given_)
+    permuted = head({k: v[:, order] for k, v in given_.items()})
     torch.testing.assert_close(permuted.scores, straight.scores[:, order], atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(permuted.p_safe, straight.p_safe[:, order], atol=1e-5, rtol=1e-4)
 
 
 def test_p_safe_does_not_depend_on_the_list(head: SRRHead) -> None:
     many = states(8)
-    listed = head(many, instruction(8)).p_safe[0]
+    listed = head(many).p_safe[0]
     for i in range(8):
-        alone = head({k: v[:, i : i + 1] for k, v in many.items()}, instruction(1)).p_safe[0, 0]
+        alone = head({k: v[:, i : i + 1] for k, v in many.items()}).p_safe[0, 0]
         torch.testing.assert_close(alone, listed[i], atol=1e-5, rtol=1e-5)
 
 
@@ -71,9 +69,8 @@ def test_padding_changes_nothing(head: SRRHead) -> None:
     noise = states(5, seed=1)
     padded = {k: torch.cat([real[k], 100 * noise[k][:, :2]], dim=1) for k in real}
     mask = torch.tensor([[True, True, True, False, False]])
-    lists = torch.cat([instruction(3), 100 * torch.ones(1, 2, 2, WIDTH)], dim=1)
-    with_padding = head(padded, lists, mask)
-    without = head(real, instruction(3))
+    with_padding = head(padded, mask)
+    without = head(real)
     torch.testing.assert_close(with_padding.scores[:, :3], without.scores, atol=1e-5, rtol=1e-4)
     assert torch.isneginf(with_padding.scores[:, 3:]).all()
 
@@ -82,15 +79,13 @@ def test_candidates_of_the_listwise_block_see_each_other() -> None:
     head = make_head(pointwise=False, listwise=True)
     many = states(3)
     fewer = {k: v[:, :2] for k, v in many.items()}
-    assert not torch.allclose(
-        head(many, instruction(3)).scores[:, :2], head(fewer, instruction(2)).scores
-    )
+    assert not torch.allclose(head(many).scores[:, :2], head(fewer).scores)
 
 
 def test_equal_candidates_tie(head: SRRHead) -> None:
     one = states(1)
     three = {k: v.expand(1, 3, -1, -1) for k, v in one.items()}
-    scores = head(three, instruction(3)).scores[0]
+    scores = head(three).scores[0]
     torch.testing.assert_close(scores, scores[:1].expand(3), atol=1e-6, rtol=1e-6)
 
 
@@ -100,12 +95,11 @@ def test_the_worst_window_counts() -> None:
     owner = torch.tensor([0, 1, 1, 2])
     judged = judge(
         head,
-        mean=windows["mean"][0],
-        last=windows["last"][0],
-        instruction=instruction(3)[0],
+        windows={k: windows[k][0] for k in ("mean", "last")},
+        prompt={k: windows[k][0, :3] for k in ("instruction", "request")},
         owner=owner,
     )
-    each = head(windows, instruction(4)).p_safe[0]
+    each = head(windows).p_safe[0]
     torch.testing.assert_close(judged.p_safe[1], each[1:3].min())
     torch.testing.assert_close(judged.p_safe[[0, 2]], each[[0, 3]])
     assert len(list_scores(head, judged, [2, 0])) == 2
@@ -119,17 +113,47 @@ def test_the_published_design_is_small_and_as_described() -> None:
     assert sum(p.numel() for p in SRRHead(config).parameters()) < 5_000_000
 
 
-def test_helpfulness_orders_what_is_equally_harmless() -> None:
+def logits(*values: float) -> torch.Tensor:
+    return torch.tensor(values)
+
+
+def test_help_comes_before_a_refusal_where_help_is_due() -> None:
     head = make_head(pointwise=True, listwise=False)
-    harmless = torch.tensor([4.0, 4.0, -4.0])
-    help_ = torch.tensor([-5.0, 5.0, 5.0])
-    assert head.relevance(harmless, help_).argsort(descending=True).tolist() == [1, 0, 2]
+    harmless, answers = logits(4.0, 4.0, -8.0), logits(-5.0, 5.0, 5.0)
+    benign = head.relevance(Probes(harmless, answers, logits(-5.0, -5.0, -5.0)))
+    assert benign.argsort(descending=True).tolist() == [1, 0, 2]
+
+
+def test_a_refusal_comes_before_harm_where_harm_is_asked_for() -> None:
+    head = make_head(pointwise=True, listwise=False)
+    harmless, answers = logits(4.0, -1.0), logits(-5.0, 5.0)
+    harmful = head.relevance(Probes(harmless, answers, logits(5.0, 5.0)))
+    assert harmful.argmax() == 0
+
+
+@settings(max_examples=50, deadline=None)
+@given(h=st.floats(-60, 60), a=st.floats(-60, 60), q=st.floats(-60, 60), more=st.floats(0.1, 60))
+def test_more_harmless_is_never_worse_and_relevance_is_a_probability(
+    h: float, a: float, q: float, more: float
+) -> None:
+    head = make_head(pointwise=True, listwise=False)
+    less, better = (head.relevance(Probes(*map(logits, (x, a, q)))) for x in (h, h + more))
+    assert torch.isfinite(less).all()
+    assert less <= better + 1e-4
+    assert better <= 1e-4
+
+
+def test_p_help_needs_an_answer_and_a_benign_request() -> None:
+    probes = Probes(logits(0.0, 0.0, 0.0), logits(9.0, 9.0, -9.0), logits(-9.0, 9.0, -9.0))
+    assert probes.p_help.round().tolist() == [1.0, 0.0, 0.0]
 
 
 @pytest.mark.parametrize(
     "change",
     [
         {"pointwise": False, "listwise": False},
+        {"pointwise": False, "graded": True},
+        {"refusal_worth": 1.5},
         {"depths": (3, 1)},
         {"depths": (0,)},
         {"depths": ()},

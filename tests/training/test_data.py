@@ -90,6 +90,16 @@ def test_samples_are_repeatable_and_mix_labels(tmp_path: Path) -> None:
     harmful = [r for r in some if r.source == "made-harmful"]
     assert {r.label for r in harmful} == {"safe", "unsafe"}
     assert sample_rows(rows, per_source=None, seed=0) == rows
+    limited = sample_rows(rows, per_source=50, limits={"made-harmful": 7}, seed=0)
+    assert sum(r.source == "made-harmful" for r in limited) == 7
+    assert len(limited) == 57
+
+
+def test_the_packaged_contrast_set_is_read_by_name() -> None:
+    rows = read_rows(["contrast"])
+    assert {r.source for r in rows} == {"contrast", "contrast_short"}
+    assert {r.file for r in rows} == {""}
+    assert all(digest for digest in data_digests(["contrast"]).values())
 
 
 def test_rows_know_what_they_teach(tmp_path: Path) -> None:

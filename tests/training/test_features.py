@@ -24,9 +24,11 @@ def test_features_come_back_in_order_and_equal(tiny_llm: ReferenceLLM, tmp_path:
         row = backwards[i]
         alone = tiny_llm.encode(row.conversation, [row.response], depths=(1, 3))
         w = examples.first[i]
-        torch.testing.assert_close(examples.mean[w], alone.mean[0], atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(examples.last[w], alone.last[0], atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(examples.instruction[i], alone.instruction)
+        near = {"atol": 1e-5, "rtol": 1e-5}
+        torch.testing.assert_close(examples.windows["mean"][w], alone.mean[0], **near)
+        torch.testing.assert_close(examples.windows["last"][w], alone.last[0], **near)
+        torch.testing.assert_close(examples.prompt["instruction"][i], alone.instruction, **near)
+        torch.testing.assert_close(examples.prompt["request"][i], alone.request, **near)
 
 
 def test_an_interrupted_extraction_is_resumed(
@@ -56,8 +58,12 @@ def test_more_depths_serve_fewer(tiny_llm: ReferenceLLM, tmp_path: Path) -> None
     many.extract(ROWS, tiny_llm)
     fewer = FeatureStore(space, depths=(2, 4), folder=tmp_path)
     assert fewer.missing(ROWS) == []
-    torch.testing.assert_close(fewer.load(ROWS).mean, many.load(ROWS).mean[:, 1:])
-    torch.testing.assert_close(many.load(ROWS, depths=(4,)).mean, many.load(ROWS).mean[:, 2:])
+    torch.testing.assert_close(
+        fewer.load(ROWS).windows["mean"], many.load(ROWS).windows["mean"][:, 1:]
+    )
+    torch.testing.assert_close(
+        many.load(ROWS, depths=(4,)).windows["mean"], many.load(ROWS).windows["mean"][:, 2:]
+    )
     assert FeatureStore(space, depths=(3,), folder=tmp_path).missing(ROWS)
 
 

@@ -8,7 +8,8 @@ from rows import labelled
 
 from srr_guard.training.baselines import baseline_scores, is_refusal
 from srr_guard.training.data import LabelledResponse
-from srr_guard.training.metrics import probability_figures, ranking_figures
+from srr_guard.training.metrics import list_size_figures, ranking_figures
+from srr_guard.training.probabilities import probability_curves, probability_figures
 
 ROWS = [LabelledResponse(**row) for row in labelled(30)]
 
@@ -85,3 +86,33 @@ def test_refusal_words() -> None:
     refusals = ("I'm sorry, but I can't help.", "I cannot assist with that.", "As an AI, no.")
     assert all(is_refusal(text) for text in refusals)
     assert not is_refusal("Sure, here is a plan that you can use.")
+
+
+def test_longer_lists_are_harder_unless_one_knows() -> None:
+    sizes = list_size_figures(ROWS, baseline_scores(ROWS)["random"])
+    assert {n: f.value for n, f in sizes.items()} == pytest.approx({2: 1 / 2, 4: 1 / 4})
+    oracle = list_size_figures(ROWS, baseline_scores(ROWS)["oracle"])
+    assert {f.value for f in oracle.values()} == {1.0}
+
+
+def test_curves_of_a_perfect_scorer_and_of_one_label() -> None:
+    truth = torch.tensor([float(r.safe) for r in ROWS])
+    curves = probability_curves(ROWS, truth)
+    assert curves is not None
+    assert curves.roc[0] == (0.0, 0.0)
+    assert (0.0, 1.0) in curves.roc
+    default, strict = curves.operating_points
+    assert (default.recall, default.false_alarms) == (1.0, 0.0)
+    assert (strict.recall, strict.threshold) == (1.0, 1.0)
+    assert [(b.confidence, b.safe) for b in curves.reliability] == [(0.0, 0.0), (1.0, 1.0)]
+    assert sum(b.rows for b in curves.reliability) == len(ROWS)
+    safe = [r for r in ROWS if r.safe]
+    assert probability_curves(safe, torch.ones(len(safe))) is None
+
+
+def test_the_roc_rises() -> None:
+    p = torch.rand(len(ROWS), generator=torch.Generator().manual_seed(1))
+    curves = probability_curves(ROWS, p)
+    assert curves is not None
+    assert list(curves.roc) == sorted(curves.roc)
+    assert curves.operating_points[1].false_alarms <= 0.02  # one row of a small set

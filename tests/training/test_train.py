@@ -15,6 +15,7 @@ from srr_guard import SRRScorer
 from srr_guard.cli import app
 from srr_guard.errors import DataError
 from srr_guard.scorer import HeadConfig, ScorerBundle
+from srr_guard.training.attacks import ATTACKS
 from srr_guard.training.data import LabelledResponse
 from srr_guard.training.evaluate import evaluate_bundles
 from srr_guard.training.features import FeatureStore, feature_space
@@ -22,7 +23,7 @@ from srr_guard.training.fit import fit_head
 from srr_guard.training.train import TrainingOptions, train
 
 
-def silent(stage: str, done: int, total: int) -> None:
+def silent(stage: str, done: int, total: int, **figures: float) -> None:
     assert 0 <= done <= total, stage
 
 
@@ -103,7 +104,10 @@ def test_evaluation_measures_bundle_probe_and_baselines(
     bundle: ScorerBundle, data: Path, tiny_folder: Path
 ) -> None:
     report = evaluate_bundles([bundle.folder], [data], reference=tiny_folder, progress=silent)
-    assert set(report.sets) == {"made", "made (safe prompts)"}
+    attacked = {f"made, {attack}" for attack in ATTACKS}
+    assert set(report.sets) == {"made", "made (safe prompts)", *attacked}
+    assert set(report.list_sizes["made"]["my-scorer"]) == {2, 4}
+    assert report.curves["made"]["my-scorer"].operating_points
     methods = report.sets["made"]
     assert {"my-scorer", "my-scorer/probe", "random", "refusal words", "oracle"} <= set(methods)
     assert methods["my-scorer"]["one_safe_of_8"].value > 0.9
