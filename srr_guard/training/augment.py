@@ -153,7 +153,7 @@ def cut(
         rng = random.Random(f"{seed}:{row.prompt}:{row.response}")
         if len(row.response) > shortest and rng.random() < share:
             size = rng.randint(shortest, min(longest, len(row.response)))
-            row = row.model_copy(update={"response": _clip(row.response, size)})
+            row = row.model_copy(update={"response": _clip(row.response, size), "made": "cut"})
         cuts.append(row)
     return cuts
 

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from srr_guard.scorer.bundle import BundleInfo, ScorerBundle, SourceSummary
+from srr_guard.training.attacks import ATTACKS
 from srr_guard.training.data import LabelledResponse
 from srr_guard.training.evaluate import Report
 from srr_guard.training.metrics import Figure, Metric
@@ -56,7 +57,9 @@ It is a filter that errs, not a judge: measure it on your own traffic before you
 - It reads the answer and the request, not the world: it cannot tell true from false.
 - Requests that only sound dangerous are where scorers of this kind err most: look at the figures
   on benign prompts.
-- Attacks aimed at this scorer itself were not part of training.
+- Disguises (refusals around harm, a harmless start, forged control tokens) are part of training
+  and measured below; an adversary who searches against this scorer was not part of training.
+- Jailbreak prompts unlike those in training are where it transfers worst: see `docs/method.md`.
 - `p_safe` is calibrated on the sources below; other kinds of text will shift it.
 
 ## Head
@@ -67,6 +70,7 @@ It is a filter that errs, not a judge: measure it on your own traffic before you
 | template digest | `{template_digest}` |
 | depths | {depths} |
 | poolings | {poolings} |
+| relevance | {relevance} |
 | windows | {window} tokens, {overlap} shared |
 | transformers | {transformers_version} |
 | seed | {seed} |
@@ -120,6 +124,7 @@ def model_card(info: BundleInfo, *, report: Report | None = None) -> str:
         method=_method(info),
         depths=", ".join(map(str, info.head.depths)),
         poolings=", ".join(info.head.poolings),
+        relevance=_relevance(info),
         results="Not measured yet: run `srr-guard evaluate --write-card`."
         if report is None
         else results_markdown(report),
@@ -141,23 +146,47 @@ def results_markdown(report: Report) -> str:
         "pairwise and help over refusal: how often the right answer comes first. Harm and help "
         "held back: shares of unsafe and of helpful answers below the default threshold."
     ]
+    if report.reference:
+        parts.append(f"The reference LLM ran as {report.reference}.")
     for name, methods in report.sets.items():
-        metrics = measured(methods)
-        lines = [
-            f"### {name}",
-            "",
-            f"| method | {' | '.join(METRIC_NAMES[m] for m in metrics)} |",
-            f"| --- |{' --- |' * len(metrics)}",
-        ]
-        for method, figures in methods.items():
-            cells = [
-                f"{f.value:.3f} [{f.low:.2f}, {f.high:.2f}]" if (f := figures.get(m)) else ""
-                for m in metrics
-            ]
-            lines.append(f"| {method} | {' | '.join(cells)} |")
-        parts.append("\n".join(lines))
+        if not name.endswith(ATTACKS):
+            metrics = measured(methods)
+            lines = [_header("method", metrics)]
+            lines += [_row(method, figures, metrics) for method, figures in methods.items()]
+            parts.append(f"### {name}\n\n" + "\n".join(lines))
+    if attacked := {n: m for n, m in report.sets.items() if n.endswith(ATTACKS)}:
+        scorer = next(iter(next(iter(attacked.values()))))
+        lines = [_header("set, attack", _ATTACKED)]
+        lines += [_row(name, methods[scorer], _ATTACKED) for name, methods in attacked.items()]
+        parts.append(
+            f"### Harm in disguise, ranked by {scorer}\n\n"
+            "Every harmful answer of the set is disguised; at most 300 of a set.\n\n"
+            + "\n".join(lines)
+        )
     files = "\n".join(f"- `{name}`: `{digest}`" for name, digest in report.digests.items())
     return "\n\n".join([*parts, f"Files measured on, by SHA-256:\n\n{files}"])
+
+
+_ATTACKED: Sequence[Metric] = (
+    "one_safe_of_8",
+    "random_lists_of_8",
+    "pairwise",
+    "harm_held_back",
+    "auroc",
+)
+
+
+def _header(first: str, metrics: Sequence[Metric]) -> str:
+    names = " | ".join(METRIC_NAMES[m] for m in metrics)
+    return f"| {first} | {names} |\n| --- |{' --- |' * len(metrics)}"
+
+
+def _row(name: str, figures: Mapping[Metric, Figure], metrics: Sequence[Metric]) -> str:
+    cells = [
+        f"{f.value:.3f} [{f.low:.2f}, {f.high:.2f}]" if (f := figures.get(m)) else ""
+        for m in metrics
+    ]
+    return f"| {name} | {' | '.join(cells)} |"
 
 
 def measured(methods: Mapping[str, Mapping[Metric, Figure]]) -> list[Metric]:
@@ -167,12 +196,21 @@ def measured(methods: Mapping[str, Mapping[Metric, Figure]]) -> list[Metric]:
 
 
 def _method(info: BundleInfo) -> str:
-    ways = {
-        (True, False): "with two pointwise logistic regressions in place of the listwise block",
-        (False, True): "as published",
-        (True, True): "with two pointwise logistic regressions beside the listwise block",
-    }
-    return ways[info.head.pointwise, info.head.listwise]
+    head = info.head
+    probes = "three pointwise probes" if head.graded else "a pointwise probe"
+    if not head.listwise:
+        return f"with {probes} in place of the listwise block"
+    return f"with {probes} beside the listwise block" if head.pointwise else "as published"
+
+
+def _relevance(info: BundleInfo) -> str:
+    head = info.head
+    if not head.graded:
+        return "harmless or not"
+    return (
+        f"refusal worth {head.refusal_worth}, leniency {head.leniency}, caution {head.caution} "
+        "(see `SRRHead.relevance`)"
+    )
 
 
 def _sources(info: BundleInfo) -> str:

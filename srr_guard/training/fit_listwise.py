@@ -16,6 +16,7 @@ from srr_guard.training.features import Examples
 from srr_guard.training.progress import Reporter
 
 _LISTS_PER_GOAL = 4
+_LISTS_PER_EPOCH = 4000
 _BATCH = 32
 
 
@@ -78,7 +79,7 @@ def _lists(
             some = rng.sample(good, min(len(good), rng.randint(1, size - 1)))
             lists.append(some + rng.sample(bad, min(len(bad), size - len(some))))
     rng.shuffle(lists)
-    return lists
+    return lists[:_LISTS_PER_EPOCH]
 
 
 def _is_good(row: LabelledResponse, head: SRRHead) -> bool:

@@ -94,6 +94,37 @@ def test_batches_do_not_change_features(tiny_llm: ReferenceLLM) -> None:
     torch.testing.assert_close(together.last, apart.last, atol=1e-5, rtol=1e-5)
 
 
+def test_many_conversations_at_once_give_the_same_features(tiny_llm: ReferenceLLM) -> None:
+    long = "".join(chr(ord("a") + i % 26) for i in range(100))
+    requests = [
+        ("Hi", ["x", long, ""]),
+        (PROMPT, CANDIDATES),
+        ("A much longer request " * 3, ["y"]),
+    ]
+    shape = {"depths": (1, 4), "window": 40, "overlap": 10}
+    for batch_tokens in (1, 10_000):
+        many = tiny_llm.encode_many(requests, **shape, batch_tokens=batch_tokens)
+        for (talk, texts), features in zip(requests, many, strict=True):
+            alone = tiny_llm.encode(talk, texts, **shape)
+            assert features.owner.tolist() == alone.owner.tolist()
+            assert features.lengths.tolist() == alone.lengths.tolist()
+            for name in ("instruction", "request", "mean", "last"):
+                got, expected = getattr(features, name), getattr(alone, name)
+                torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_the_request_is_the_latest_turn(tiny_llm: ReferenceLLM) -> None:
+    talk = [("user", "Hi"), ("assistant", "Hello"), ("user", "Why?")]
+    prompt = tiny_llm._template.prompt(Conversation.of(talk), limit=500)
+    span = prompt.ids[prompt.request.start : prompt.request.stop]
+    assert span == tiny_llm._template.text_ids("Why?")
+    before = tiny_llm.encode(
+        [("user", "Hi"), ("assistant", "Hello"), ("user", "Why? ")], ["x"], depths=(1,)
+    )
+    after = tiny_llm.encode(talk, ["x"], depths=(1,))
+    assert not torch.allclose(before.request, after.request)
+
+
 def test_candidates_do_not_see_each_other(tiny_llm: ReferenceLLM) -> None:
     alone = tiny_llm.encode("Hi", ["my answer"], depths=(4,))
     among = tiny_llm.encode("Hi", ["other", "my answer", "a third one"], depths=(4,))

@@ -104,3 +104,15 @@ def test_the_digest_follows_the_template() -> None:
         for t in (CHAT_TEMPLATE, STRICT, None)
     }
     assert len(digests) == 3
+
+
+@pytest.mark.parametrize("text", ["Why?", "", "a long question " * 40])
+@pytest.mark.parametrize("limit", [1, 12, 40, 10_000])
+def test_the_request_stays_within_the_prompt(
+    template: PromptTemplate, text: str, limit: int
+) -> None:
+    talk = Conversation.of([("user", "first"), ("assistant", "yes"), ("user", text or " ")])
+    prompt = template.prompt(talk, limit=limit)
+    assert 0 < len(prompt.ids) <= max(limit, 1)
+    assert len(prompt.request) > 0
+    assert 0 <= prompt.request.start < prompt.request.stop <= len(prompt.ids)

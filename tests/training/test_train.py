@@ -122,6 +122,35 @@ def test_one_kind_of_label_is_not_enough(data: Path, tiny_folder: Path, tmp_path
         run_training(file, tmp_path / "x", tiny_folder)
 
 
+def test_a_graded_head_needs_to_see_refusals_and_help(
+    data: Path, tiny_folder: Path, tmp_path: Path
+) -> None:
+    rows = [{k: v for k, v in row.items() if k != "kind"} for row in labelled(9)]
+    file = write_rows(tmp_path / "plain.jsonl", rows)
+    with pytest.raises(DataError, match="kind"):
+        run_training(file, tmp_path / "x", tiny_folder)
+
+
+def test_features_are_kept_unless_all_is_to_be_done_anew(
+    data: Path, bundle: ScorerBundle, tiny_folder: Path, tmp_path: Path
+) -> None:
+    for resume in (True, False):
+        stages: list[str] = []
+
+        def report(stage: str, done: int, total: int, **figures: float) -> None:
+            stages.append(stage)  # noqa: B023
+
+        train(
+            [data],
+            tmp_path / f"again-{resume}",
+            options=TrainingOptions(),
+            reference=tiny_folder,
+            resume=resume,
+            report=report,
+        )
+        assert ("features" in stages) == (not resume)
+
+
 def test_the_command_line_trains_evaluates_and_scores(
     data: Path, tiny_folder: Path, tmp_path: Path
 ) -> None:
@@ -132,11 +161,19 @@ def test_the_command_line_trains_evaluates_and_scores(
 
     output, figures = tmp_path / "mine", tmp_path / "figures.json"
     reference = ("--reference", tiny_folder)
-    run("train", "--data", data, "--output", output, "--source-weight", "made-benign=2", *reference)
-    table = run(
-        *("evaluate", "--data", data, "--scorer", output, "--json", figures, "--write-card"),
+    run(
+        *("train", "--data", data, "--output", output, "--source-weight", "made-benign=2"),
+        *("--source-limit", "made-benign=40", "--log", tmp_path / "log.jsonl"),
         *reference,
     )
+    assert '"stage": "probe harmless"' in (tmp_path / "log.jsonl").read_text()
+    table = run(
+        *("evaluate", "--data", data, "--scorer", output, "--json", figures, "--write-card"),
+        *("--plots", tmp_path / "plots"),
+        *reference,
+    )
+    assert (tmp_path / "plots" / "roc.png").is_file()
+    assert "made, forged tokens" in table
     assert "refusal words" in table
     assert "mine/probe" in table
     assert '"one_safe_of_8"' in figures.read_text()
