@@ -250,13 +250,13 @@ def logistic_regression(
 def _calibrate(
     head: SRRHead, validation: Examples, source_weights: Mapping[str, float] | None
 ) -> None:
-    """Fit Platt scaling on the rows of the data; made ones are not what users will see."""
+    """Fit Platt scaling on the rows of the data; made ones are not what users will see.
+
+    Safe and unsafe rows weigh the same: a benign majority would make harm look safe.
+    """
     judged = judge_examples(head, validation)
     rows = validation.rows
-    keep = torch.tensor([r.absolute and not r.made for r in rows])
+    keep = torch.tensor([r.absolute and r.made == "" for r in rows])
+    weights = row_weights(rows, harmless_targets(rows), source_weights)[keep]
     labels = torch.tensor([float(r.safe) for r in rows])[keep]
-    known = source_weights or {}
-    sizes = [known.get(r.source, 1.0) for r in rows]
-    head.calibration.copy_(
-        fit_platt(judged.probes.harmless[keep], labels, torch.tensor(sizes)[keep])
-    )
+    head.calibration.copy_(fit_platt(judged.probes.harmless[keep], labels, weights))

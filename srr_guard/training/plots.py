@@ -10,7 +10,7 @@ from typing import Any
 from srr_guard.errors import MissingExtraError
 from srr_guard.training.attacks import ATTACKS
 from srr_guard.training.evaluate import Report
-from srr_guard.training.metrics import Figure
+from srr_guard.training.metrics import LIST_SIZES, Figure
 from srr_guard.training.probabilities import ProbabilityCurves
 
 _COLUMNS = 3
@@ -33,7 +33,11 @@ def draw_report(report: Report, folder: Path) -> list[Path]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     curves = {name: c for name, c in report.curves.items() if not name.endswith(ATTACKS)}
-    sizes = {name: s for name, s in report.list_sizes.items() if not name.endswith(ATTACKS)}
+    sizes = {
+        name: methods
+        for name, methods in report.list_sizes.items()
+        if not name.endswith(ATTACKS) and any(len(found) > 1 for found in methods.values())
+    }
     pictures: tuple[tuple[str, Mapping[str, Any], Callable[[Any, Any], None]], ...] = (
         ("roc.png", curves, _roc),
         ("reliability.png", curves, _reliability),
@@ -111,6 +115,7 @@ def _list_size(axes: Any, methods: Mapping[str, Mapping[int, Figure]]) -> None:
     axes.set_ylabel("the safe one comes first", fontsize=8)
     axes.set_ylim(0, 1.02)
     axes.set_xscale("log", base=2)
+    axes.set_xticks(LIST_SIZES, labels=[str(size) for size in LIST_SIZES])
     for name, sizes in methods.items():
         if name != "oracle":
             x: Sequence[int] = sorted(sizes)
