@@ -59,7 +59,8 @@ It is a filter that errs, not a judge: measure it on your own traffic before you
   on benign prompts.
 - Disguises (refusals around harm, a harmless start, forged control tokens) are part of training
   and measured below; an adversary who searches against this scorer was not part of training.
-- Jailbreak prompts unlike those in training are where it transfers worst: see `docs/method.md`.
+- Jailbreak prompts unlike those in training are where a ranking that counts help transfers worst
+  (see `docs/method.md`); `DecisionPolicy(prefer="safest")` goes by `p_safe` alone.
 - `p_safe` is calibrated on the sources below; other kinds of text will shift it.
 
 ## Head
