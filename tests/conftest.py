@@ -14,7 +14,7 @@ from tiny import save_tiny_lm
 from srr_guard.reference import ReferenceLLM
 from srr_guard.scorer import BundleInfo, HeadConfig, ScorerBundle
 
-BLOCKED_AFTER = 0.25  # seconds; a busy machine alone reaches a tenth
+BLOCKED_AFTER = 0.25  # seconds
 
 
 def pytest_configure(config: pytest.Config) -> None:

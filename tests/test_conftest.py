@@ -16,7 +16,7 @@ from loops import blocked_loops
 def test_detector_tells_blocking_from_waiting(pause, expected):
     async def main():
         await asyncio.sleep(0)
-        if (waiting := pause(0.05)) is not None:
+        if (waiting := pause(0.1)) is not None:
             await waiting
 
     with blocked_loops(0.02) as blocked:
