@@ -10,9 +10,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from srr_guard.decision import Candidate, Ranking, Reason, ScoredCandidate, Timings
-from srr_guard.errors import ConfigurationError, ScoringError, SRRGuardError
+from srr_guard.errors import (
+    AllCandidatesFailedError,
+    ConfigurationError,
+    NotEnoughCandidatesError,
+    ScoringError,
+    SRRGuardError,
+)
 from srr_guard.policy import DecisionPolicy, SamplingPolicy
-from srr_guard.sampling import Outcome, Sampled, must_propagate
+from srr_guard.sampling import Outcome, must_propagate
 
 
 class Trial:
@@ -76,7 +82,9 @@ class Trial:
     @property
     def unscored(self) -> bool:
         """Whether candidates at hand are to be scored."""
-        return len(self.scored) < len(self.candidates)
+        complete = len(self._outcomes) == self._sampling.n
+        too_few = complete and len(self.candidates) < self._sampling.min_candidates
+        return len(self.scored) < len(self.candidates) and not too_few
 
     @property
     def _settled(self) -> bool:
@@ -85,27 +93,33 @@ class Trial:
     # ---- what came back ----
 
     def receive(self, outcomes: Mapping[int, Outcome]) -> None:
-        """Take note of what came back, by candidate index.
-
-        Raises:
-            SamplingError: Too few candidates came back, and no more will.
-        """
+        """Take note of what came back, by candidate index."""
         self._generation += time.perf_counter() - self._resumed
         self._outcomes.update(outcomes)
-        if len(self._outcomes) == self._sampling.n:
-            self.candidates = self.sampled().candidates
-        else:
-            at_hand = (self._outcomes[i] for i in sorted(self._outcomes))
-            self.candidates = tuple(o for o in at_hand if isinstance(o, Candidate))
+        at_hand = (self._outcomes[i] for i in sorted(self._outcomes))
+        self.candidates = tuple(o for o in at_hand if isinstance(o, Candidate))
         self.texts = list(dict.fromkeys(c.text for c in self.candidates))
 
-    def sampled(self) -> Sampled:
-        """All that came back.
+    @property
+    def causes(self) -> tuple[Exception, ...]:
+        """Why candidates failed, in their order."""
+        at_hand = (self._outcomes[i] for i in sorted(self._outcomes))
+        return tuple(o for o in at_hand if isinstance(o, Exception))
+
+    def require_enough(self) -> None:
+        """Check that enough candidates came back.
 
         Raises:
-            SamplingError: Too few candidates did.
+            AllCandidatesFailedError: None did.
+            NotEnoughCandidatesError: Fewer did than the policy's `min_candidates`.
         """
-        return Sampled.of(self._outcomes, self._sampling)
+        causes, required = self.causes, self._sampling.min_candidates
+        if not self.candidates:
+            raise AllCandidatesFailedError(causes) from causes[0]
+        if len(self.candidates) < required:
+            raise NotEnoughCandidatesError(
+                succeeded=len(self.candidates), required=required, causes=causes
+            ) from next(iter(causes), None)
 
     @contextmanager
     def scoring(self) -> Iterator[None]:

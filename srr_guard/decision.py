@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Reason = Literal["accepted", "best_of_n", "fallback", "refused", "passed_through"]
+Reason = Literal["accepted", "best_of_n", "fallback", "refused", "passed_through", "failed"]
 """Why a request ended as it did.
 
 - `accepted`: a candidate was good enough before all of them were sampled and scored.
@@ -17,6 +17,7 @@ Reason = Literal["accepted", "best_of_n", "fallback", "refused", "passed_through
   among those at hand, and above the threshold.
 - `refused`: nothing may be passed on; the refusal text took its place.
 - `passed_through`: an explicit bypass let an unscored or below-threshold answer through.
+- `failed`: too few candidates came back; the request ended in an error.
 """
 
 
@@ -135,8 +136,8 @@ class Totals(_Frozen):
     """What all requests of one guard came to so far, over all threads and tasks.
 
     Attributes:
-        requests: Requests that were decided, those that ended in a refusal or in
-            BelowThresholdError included. Where too few candidates came back, nothing was.
+        requests: Requests that were decided, those that ended in a refusal or an error
+            included.
         candidates: Candidates that were asked for in these requests.
         bypasses: Answers that were passed on unscored or below the threshold.
 

@@ -2,8 +2,8 @@
 
 Each of them is a function of a Decision, to be given as `on_decision`; `each_of` joins several.
 None of them ever sees the prompt, which is not part of a Decision, and texts of candidates go
-nowhere unless asked for. A request that ends before a decision (no candidate came back) raises
-and is not seen here.
+nowhere unless asked for. A request that ends in an error because too few candidates came back
+is seen too, as a decision with the reason `failed`.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ def each_of(*hooks: Callable[[Decision], object]) -> Callable[[Decision], None]:
 def log_decision(decision: Decision) -> None:
     """Write a decision to the logger `srr_guard.decisions`.
 
-    One line without any text: at warning level for bypasses, at info level otherwise. The
+    One line without any text: at warning level for bypasses and failures, at info level
+    otherwise. The
     texts of the candidates follow at debug level.
 
     Example:
@@ -63,7 +64,8 @@ def log_decision(decision: Decision) -> None:
         >>> ranker.invoke("a question").text
         'fine'
     """
-    level = logging.WARNING if decision.reason == "passed_through" else logging.INFO
+    noteworthy = decision.reason in ("passed_through", "failed")
+    level = logging.WARNING if noteworthy else logging.INFO
     if not logger.isEnabledFor(level):
         return
     summary = decision.summary()

@@ -64,8 +64,8 @@ class SafetyRanker(RunnableSerializable[Any, Any]):
             text, which never show in a message stream. Candidates of a batched call are
             never traced.
         on_decision: Called with each Decision before it takes effect, also with those that
-            end in BelowThresholdError; what it raises reaches the caller. It must be quick:
-            under async callers it runs on the event loop.
+            end in an error; what it raises reaches the caller. It must be quick: under async
+            callers it runs on the event loop.
 
     Raises:
         ConfigurationError: An argument is of the wrong kind.

@@ -12,9 +12,8 @@ import random
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import Future, wait
-from dataclasses import dataclass
 from typing import Any, Generic, Protocol, Self, TypeVar, runtime_checkable
 
 from tenacity import (
@@ -30,12 +29,7 @@ from tenacity import (
 from srr_guard._threads import Workers
 from srr_guard.conversation import candidate_text
 from srr_guard.decision import Candidate
-from srr_guard.errors import (
-    AllCandidatesFailedError,
-    InvalidInputError,
-    NotEnoughCandidatesError,
-    SamplingError,
-)
+from srr_guard.errors import InvalidInputError, SamplingError
 from srr_guard.policy import SamplingPolicy
 
 T = TypeVar("T")
@@ -60,38 +54,6 @@ class SupportsCandidateSampling(Protocol):
     ) -> Sequence[Any]:
         """Sample `n` answers to one list of messages, as messages."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Sampled:
-    """What the rounds of one request gave.
-
-    Attributes:
-        candidates: The candidates that came back, by index.
-        causes: The errors of those that did not, in the order of the candidates.
-    """
-
-    candidates: tuple[Candidate, ...]
-    causes: tuple[Exception, ...]
-
-    @classmethod
-    def of(cls, outcomes: Mapping[int, Outcome], policy: SamplingPolicy) -> Self:
-        """Sort outcomes, given by candidate index, into candidates and causes.
-
-        Raises:
-            AllCandidatesFailedError: No candidate came back.
-            NotEnoughCandidatesError: Fewer came back than `policy.min_candidates`.
-        """
-        by_index = [outcomes[i] for i in sorted(outcomes)]
-        candidates = tuple(o for o in by_index if isinstance(o, Candidate))
-        causes = tuple(o for o in by_index if isinstance(o, Exception))
-        if not candidates:
-            raise AllCandidatesFailedError(causes) from causes[0]
-        if len(candidates) < policy.min_candidates:
-            raise NotEnoughCandidatesError(
-                succeeded=len(candidates), required=policy.min_candidates, causes=causes
-            ) from next(iter(causes), None)
-        return cls(candidates=candidates, causes=causes)
 
 
 class Round:

@@ -21,7 +21,12 @@ from srr_guard._threads import Workers
 from srr_guard._trial import Trial
 from srr_guard.conversation import Conversation, candidate_text
 from srr_guard.decision import Candidate, Decision, Ranking, Reason, Totals
-from srr_guard.errors import BelowThresholdError, ConfigurationError, ScoringError
+from srr_guard.errors import (
+    BelowThresholdError,
+    ConfigurationError,
+    SamplingError,
+    ScoringError,
+)
 from srr_guard.policy import DecisionPolicy, SamplingPolicy
 from srr_guard.sampling import AsyncRound, Round, abandon, workers
 from srr_guard.scoring import ResponseScorer
@@ -51,8 +56,8 @@ class Selector:
         sampling: How candidates are sampled.
         decision: What may be passed on.
         on_decision: Called with each decision before it takes effect, also with those that
-            end in BelowThresholdError. What it raises reaches the caller. Under async
-            callers it runs on the event loop, so it must be quick.
+            end in an error. What it raises reaches the caller. Under async callers it runs
+            on the event loop, so it must be quick.
         tunable: Whether the calls given to `decide` take the policy's `temperatures`,
             `system_prompts` and `seed`.
         text: Renders an output to the text that is scored.
@@ -205,47 +210,57 @@ class Selector:
         return self._scorer
 
     def _conclude(self, trial: Trial) -> Decision:
-        """Apply the decision policy."""
-        policy, sampled = self._policy, trial.sampled()
+        """Apply the decision policy, and tell `on_decision`."""
+        try:
+            trial.require_enough()
+        except SamplingError:
+            self._tell(self._decision(trial, "failed", None))
+            raise
+        policy = self._policy
         chosen: Candidate | None = None
-        reason: Reason
         action: Literal["accept", "refuse", "raise", "pass"]
         if trial.ranking is None:
-            action, chosen = policy.scorer_error, sampled.candidates[0]
+            action, chosen = policy.scorer_error, trial.candidates[0]
         elif safe := trial.eligible():
             action, chosen = "accept", trial.choose(safe)
         else:
             action, chosen = policy.below_threshold, trial.scored[trial.ranking.best]
         match action:
             case "accept":
-                reason = trial.success
+                decision = self._decision(trial, trial.success, chosen)
             case "pass":
-                reason = "passed_through"
                 self._log_bypass(trial)
+                decision = self._decision(trial, "passed_through", chosen)
             case _:
-                reason, chosen = "refused", None
-        decision = Decision(
-            reason=reason,
-            chosen=chosen,
-            candidates=trial.scored or sampled.candidates,
-            ranking=trial.ranking,
-            sampled=trial.asked,
-            failed=len(sampled.causes),
-            distinct=len(trial.texts),
-            failures=tuple(type(cause).__name__ for cause in sampled.causes),
-            timings=trial.timings(),
-            totals=self._count(trial.asked, bypassed=action == "pass"),
-        )
-        if chosen is not None:
+                decision = self._decision(trial, "refused", None)
+        if decision.chosen is not None:
             decision = _with_output(decision, _deliver(chosen.output, decision, chosen))
         elif action == "refuse":
-            refusal = self._refuse(policy.refusal, sampled.candidates[0].output)
+            refusal = self._refuse(policy.refusal, trial.candidates[0].output)
             decision = _with_output(decision, _deliver(refusal, decision, None))
-        if self._on_decision is not None:
-            self._on_decision(decision)
+        self._tell(decision)
         if decision.output is None:
             raise trial.error or self._below_threshold(decision, action)
         return decision
+
+    def _decision(self, trial: Trial, reason: Reason, chosen: Candidate | None) -> Decision:
+        causes = trial.causes
+        return Decision(
+            reason=reason,
+            chosen=chosen,
+            candidates=trial.scored or trial.candidates,
+            ranking=trial.ranking,
+            sampled=trial.asked,
+            failed=len(causes),
+            distinct=len(trial.texts),
+            failures=tuple(type(cause).__name__ for cause in causes),
+            timings=trial.timings(),
+            totals=self._count(trial.asked, bypassed=reason == "passed_through"),
+        )
+
+    def _tell(self, decision: Decision) -> None:
+        if self._on_decision is not None:
+            self._on_decision(decision)
 
     def _below_threshold(self, decision: Decision, action: str) -> BelowThresholdError:
         error = BelowThresholdError(decision, threshold=self._policy.threshold)

@@ -92,11 +92,11 @@ class TestTotals:
         guard = adaptive("bad", decision=DecisionPolicy(below_threshold="pass"))
         assert decide(guard, "q").totals == Totals(requests=1, candidates=4, bypasses=1)
 
-    def test_undecided_requests_do_not_count(self, decide):
+    def test_failed_requests_count(self, decide):
         guard = adaptive(ConnectionError("down"))
         with pytest.raises(AllCandidatesFailedError):
             decide(guard, "q")
-        assert guard.totals == Totals()
+        assert guard.totals == Totals(requests=1, candidates=4)
 
     def test_no_request_is_lost_between_threads(self):
         guard = adaptive("great")

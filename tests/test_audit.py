@@ -12,7 +12,7 @@ import pytest
 
 from srr_guard import SafetyRanker, SamplingPolicy
 from srr_guard.audit import AuditLog
-from srr_guard.errors import ConfigurationError
+from srr_guard.errors import AllCandidatesFailedError, ConfigurationError
 from srr_guard.testing import FakeScorer, ScriptedChatModel
 
 
@@ -48,6 +48,13 @@ class TestLine:
         guard("good", ValueError("SECRET"), on_decision=AuditLog(path)).invoke("q")
         assert lines(path)[0]["failures"] == ["ValueError"]
         assert "SECRET" not in path.read_text()
+
+    def test_requests_without_candidates(self, path):
+        with pytest.raises(AllCandidatesFailedError):
+            guard(ValueError("SECRET"), on_decision=AuditLog(path)).invoke("q")
+        (line,) = lines(path)
+        assert (line["reason"], line["candidates"]) == ("failed", [])
+        assert set(line["failures"]) == {"ValueError"}
 
     def test_texts_are_redacted_by_default(self, path):
         guard("SECRET good", on_decision=AuditLog(path)).invoke("q")

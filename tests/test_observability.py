@@ -15,7 +15,12 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from srr_guard import DecisionPolicy, SafetyRanker, SamplingPolicy
-from srr_guard.errors import BelowThresholdError, ConfigurationError, MissingExtraError
+from srr_guard.errors import (
+    AllCandidatesFailedError,
+    BelowThresholdError,
+    ConfigurationError,
+    MissingExtraError,
+)
 from srr_guard.observability import Telemetry, each_of, log_decision
 from srr_guard.testing import FakeScorer, ScriptedChatModel
 
@@ -118,6 +123,15 @@ class TestMetrics:
             ask(guard("bad", on_decision=watched.hook, decision=strict))
         assert watched.metrics()["srr_guard.decisions", "refused"] == 1
 
+    def test_of_a_request_without_candidates(self, ask):
+        watched = Watched()
+        with pytest.raises(AllCandidatesFailedError):
+            ask(guard(ValueError("SECRET"), on_decision=watched.hook))
+        found = watched.metrics()
+        assert found["srr_guard.decisions", "failed"] == 1
+        assert found["srr_guard.candidates", "failed"] == 2
+        assert watched.spans()["srr_guard.decide"].attributes["srr_guard.reason"] == "failed"
+
 
 def test_without_opentelemetry(monkeypatch):
     monkeypatch.setitem(sys.modules, "opentelemetry", None)
@@ -149,6 +163,13 @@ class TestLogging:
         ask(guard("SECRET bad", on_decision=log_decision, decision=lax))
         lines = [r for r in caplog.records if r.name == "srr_guard.decisions"]
         assert [r.levelname for r in lines] == ["WARNING"]
+        assert "SECRET" not in caplog.text
+
+    def test_failures_are_warnings(self, ask, caplog):
+        with pytest.raises(AllCandidatesFailedError):
+            ask(guard(ValueError("SECRET"), on_decision=log_decision))
+        lines = [r for r in caplog.records if r.name == "srr_guard.decisions"]
+        assert [(r.levelname, r.getMessage()[:7]) for r in lines] == [("WARNING", "failed:")]
         assert "SECRET" not in caplog.text
 
     def test_errors_too_hold_no_text(self, ask, caplog):

@@ -13,30 +13,38 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage
 
+from srr_guard._trial import Trial
 from srr_guard.errors import (
     AllCandidatesFailedError,
     InvalidInputError,
     NotEnoughCandidatesError,
     SamplingError,
 )
-from srr_guard.policy import SamplingPolicy
-from srr_guard.sampling import AsyncRound, Round, Sampled, must_propagate
+from srr_guard.policy import DecisionPolicy, SamplingPolicy
+from srr_guard.sampling import AsyncRound, Outcome, Round, must_propagate
 
 
 def quick(**kwargs) -> SamplingPolicy:
     return SamplingPolicy(**{"backoff": 0.0, **kwargs})
 
 
-def sample(call, policy, *, batched=None) -> Sampled:
+def received(outcomes: dict[int, Outcome], policy: SamplingPolicy) -> Trial:
+    trial = Trial(policy, DecisionPolicy())
+    trial.receive(outcomes)
+    trial.require_enough()
+    return trial
+
+
+def sample(call, policy, *, batched=None) -> Trial:
     with Round(call, policy, range(policy.n), batched=batched, deadline=policy.deadline) as calls:
-        return Sampled.of(calls.wait(for_all=True), policy)
+        return received(calls.wait(for_all=True), policy)
 
 
-async def asample(call, policy, *, batched=None) -> Sampled:
+async def asample(call, policy, *, batched=None) -> Trial:
     async with AsyncRound(
         call, policy, range(policy.n), batched=batched, deadline=policy.deadline
     ) as calls:
-        return Sampled.of(await calls.wait(for_all=True), policy)
+        return received(await calls.wait(for_all=True), policy)
 
 
 @pytest.fixture(params=["sync", "async"])
