@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -145,6 +145,48 @@ def _of_subset(scores: ListScores, at: Sequence[int], indices: Sequence[int]) ->
     return scores([at[i] for i in indices])
 
 
+def held_out_rows(data: str, *, limits: Mapping[str, int]) -> list[LabelledResponse]:
+    """All rows of the folder and the contrast set, as they are encoded."""
+    read = sample_rows(read_rows([data, "contrast"]), limits=limits, seed=0)
+    options = TrainingOptions(source_limits=limits)
+    return [r for s in split_by_goal(read, held_back=0.2, seed=0) for r in prepare(s, options)]
+
+
+def fitted_cells(
+    config: HeadConfig,
+    rows: Sequence[LabelledResponse],
+    load: Callable[[Sequence[LabelledResponse]], Examples],
+    *,
+    keep: Keep = lambda row: True,
+    baselines: bool = False,
+    **fit: Any,
+) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+    """Figures of one design, fitted on every fold's rest; and of the baselines, if asked."""
+    cells: dict[str, float] = {}
+    others: dict[str, dict[str, float]] = {}
+    for fold, held_out in folds(rows).items():
+        rest = [r for r in rows if not held_out(r) and keep(r)]
+        tests = [r for r in rows if held_out(r)]
+        fitted, calibration = split_by_goal(rest, held_back=0.1, seed=1)
+        head = fit_head(
+            config,
+            load(fitted),
+            load(calibration),
+            seed=0,
+            penalties=(0.01,),
+            source_weights=WEIGHTS,
+            harmful_sources=("hh_harmless_test",),
+            **fit,
+        )
+        examples = load(tests)
+        judged = judge_examples(head, examples)
+        scores = partial(list_scores, head, judged)
+        cells |= _cells(fold, judged_sets(examples, scores=scores, p_safe=judged.p_safe))
+        for name, own in (baseline_scores(tests) if baselines else {}).items():
+            others.setdefault(name, {}).update(_cells(fold, judged_sets(examples, scores=own)))
+    return cells, others
+
+
 def main() -> None:
     """Fit every variant on every fold and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -153,46 +195,26 @@ def main() -> None:
     parser.add_argument("--only", nargs="*")
     parser.add_argument("--dtype", default="bfloat16")
     options = parser.parse_args()
-    training = TrainingOptions(source_limits=LIMITS)
-    read = sample_rows(read_rows([options.data, "contrast"]), limits=LIMITS, seed=0)
-    rows = [r for s in split_by_goal(read, held_back=0.2, seed=0) for r in prepare(s, training)]
+    rows = held_out_rows(options.data, limits=LIMITS)
     llm = ReferenceLLM.load(depth=max(DEPTHS), dtype=options.dtype)
     store = FeatureStore(feature_space(llm), depths=DEPTHS)
     store.extract(rows, llm, progress=lambda done, total: print(f"features {done}/{total}"))
-    known = variants(llm.width, llm.blocks)
     table: dict[str, dict[str, Any]] = {}
-    for name, variant in known.items():
+    for name, variant in variants(llm.width, llm.blocks).items():
         if options.only and name not in options.only:
             continue
         started = time.perf_counter()
-        cells: dict[str, float] = {}
-        for fold, held_out in folds(rows).items():
-            rest = [r for r in rows if not held_out(r) and variant.keep(r)]
-            tests = [r for r in rows if held_out(r)]
-            fitted, calibration = split_by_goal(rest, held_back=0.1, seed=1)
-            load = partial(store.load, depths=variant.config.depths)
-            head = fit_head(
-                variant.config,
-                load(fitted),
-                load(calibration),
-                seed=0,
-                penalties=(0.01,),
-                source_weights=WEIGHTS,
-                harmful_sources=("hh_harmless_test",),
-                **variant.fit,
-            )
-            examples = load(tests)
-            judged = judge_examples(head, examples)
-            found = judged_sets(
-                examples, scores=partial(list_scores, head, judged), p_safe=judged.p_safe
-            )
-            cells |= _cells(fold, found)
-            if name == "shipped":
-                for baseline, scores in baseline_scores(tests).items():
-                    own = _cells(fold, judged_sets(examples, scores=scores))
-                    table.setdefault(baseline, {}).update(own)
+        cells, others = fitted_cells(
+            variant.config,
+            rows,
+            partial(store.load, depths=variant.config.depths),
+            keep=variant.keep,
+            baselines=name == "shipped",
+            **variant.fit,
+        )
         table[name] = {**cells, "seconds": round(time.perf_counter() - started)}
-        print(_row(name, table[name]), flush=True)
+        table |= others
+        print_row(name, cells)
     print("\n".join(_markdown(table)))
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
@@ -207,7 +229,12 @@ def _cells(fold: str, found: dict[str, dict[Metric, Figure]]) -> dict[str, float
     }
 
 
-def _row(name: str, cells: dict[str, Any]) -> str:
+def print_row(name: str, cells: Mapping[str, float]) -> None:
+    """Print a row of the table at once: a run takes long."""
+    print(_row(name, cells), flush=True)
+
+
+def _row(name: str, cells: Mapping[str, float]) -> str:
     keys = [f"{where}: {set_}, {metric}" for where, set_, metric in COLUMNS]
     return f"| {name} | " + " | ".join(f"{cells[k]:.3f}" if k in cells else "" for k in keys) + " |"
 
