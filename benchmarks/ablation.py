@@ -34,7 +34,7 @@ LIMITS = {"diasafety": 2500, "gptfuzz": 2600, "benign_gpteacher": 1100}
 WEIGHTS = {"diasafety": 0.3, "safetext": 0.5, "latent_jailbreak": 0.5}
 DEPTHS = (8, 12, 16, 20, 24)
 JAILBREAKS = ("jbb_artifacts", "tml_past_tense", "refusal_direction")
-AREAS = ("home", "law", "comp", "conf", "viol", "hate")
+AREAS = ("home", "law", "comp", "conf", "viol", "hate", "violence")
 Keep = Callable[[LabelledResponse], bool]
 
 
@@ -73,9 +73,13 @@ def variants(width: int, blocks: int) -> dict[str, Variant]:
         "no made rows": replace(base, keep=lambda r: r.made in ("", "cut")),
         "no disguised harm": replace(base, keep=lambda r: r.made not in DISGUISES),
         "no needless refusals": replace(base, keep=lambda r: r.made != "needless refusal"),
-        "no wrapped requests": replace(base, keep=lambda r: r.made != "wrapped request"),
         "no contrast set": replace(base, keep=lambda r: not r.source.startswith("contrast")),
-        "contrast set, long half": replace(base, keep=lambda r: r.source != "contrast_short"),
+        "contrast set, long pairs": replace(
+            base, keep=lambda r: r.source not in ("contrast_short", "contrast_requests")
+        ),
+        "contrast set, no bare requests": replace(
+            base, keep=lambda r: r.source != "contrast_requests"
+        ),
         "no preferences": replace(base, fit={"preference_weight": 0.0}),
     }
 
@@ -84,7 +88,9 @@ DISGUISES = ("appended refusal", "prepended refusal", "harm after help", "forged
 # (set, metric) of every column
 COLUMNS: tuple[tuple[str, str, Metric], ...] = (
     ("unseen jailbreaks", "jbb_artifacts", "one_safe_of_8"),
+    ("unseen jailbreaks", "jbb_artifacts", "no_harm_of_8"),
     ("unseen jailbreaks", "tml_past_tense", "one_safe_of_8"),
+    ("unseen jailbreaks", "tml_past_tense", "no_harm_of_8"),
     ("unseen gptfuzz", "gptfuzz", "one_safe_of_8"),
     ("unseen gptfuzz", "gptfuzz", "auroc"),
     ("unseen coconot, rbr", "coconot (safe)", "help_over_refusal"),
@@ -135,9 +141,10 @@ def judged_sets(examples: Examples, **named: Any) -> dict[str, dict[Metric, Figu
         ]
         rows = [examples.rows[i] for i in at]
         scores: ListScores = partial(_of_subset, named["scores"], at)
-        figures[name] = ranking_figures(rows, scores)
-        if "p_safe" in named:
-            figures[name] |= probability_figures(rows, named["p_safe"][at])
+        p_safe = named["p_safe"][at] if "p_safe" in named else None
+        figures[name] = ranking_figures(rows, scores, p_safe=p_safe)
+        if p_safe is not None:
+            figures[name] |= probability_figures(rows, p_safe)
     return figures
 
 

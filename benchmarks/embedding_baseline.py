@@ -76,7 +76,12 @@ def main() -> None:
     table: dict[str, Any] = json.loads(options.json.read_text()) if options.json else {}
     for name, graded in (("text embeddings", True), ("text embeddings, not graded", False)):
         config = HeadConfig(
-            width=width, depths=(1,), poolings=("mean",), pointwise=True, graded=graded
+            width=width,
+            depths=(1,),
+            poolings=("mean",),
+            pointwise=True,
+            listwise=False,
+            graded=graded,
         )
         cells, _ = fitted_cells(config, rows, lambda r: examples(r, known))
         table[name] = cells

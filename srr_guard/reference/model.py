@@ -162,7 +162,9 @@ class ReferenceLLM:
             Conversation.of(conversation), limit=min(prompt_limit, self._context - window)
         )
         windows, owner = _windows(
-            [self._template.text_ids(text) for text in candidates], size=window, overlap=overlap
+            [self._template.candidate_ids(text) for text in candidates],
+            size=window,
+            overlap=overlap,
         )
         import torch
 
@@ -218,7 +220,7 @@ class ReferenceLLM:
             self._template.prompt(Conversation.of(talk), limit=limit) for talk, _ in requests
         ]
         split = [
-            _windows([self._template.text_ids(t) for t in texts], size=window, overlap=overlap)
+            _windows([self._template.candidate_ids(t) for t in texts], size=window, overlap=overlap)
             for _, texts in requests
         ]
         rows = [(k, w) for k, (windows, _) in enumerate(split) for w in windows]

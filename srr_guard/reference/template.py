@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,12 +13,13 @@ from typing import Any
 
 from srr_guard.conversation import Conversation, Turn, valid_unicode
 
-_VERSION = 1
+_VERSION = 2
 _SLOT = "\ue000{}\ue001"
 _PLAIN_TEMPLATE = (
     "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
 )
+_BLANKS = re.compile(r"(\s\s)\s{7,}")
 _log = logging.getLogger("srr_guard")
 
 
@@ -69,6 +71,13 @@ class PromptTemplate:
                 verbose=False,
             )["input_ids"]
         )
+
+    def candidate_ids(self, text: str) -> list[int]:
+        """Encode an answer without blank space around it, and with little within it.
+
+        Features are means over tokens: hundreds of line breaks would drown what is said.
+        """
+        return self.text_ids(_BLANKS.sub(r"\1", text.strip()))
 
     def prompt_ids(self, conversation: Conversation, *, limit: int) -> list[int]:
         """Encode a conversation up to the point where the answer begins (see `prompt`)."""

@@ -15,6 +15,7 @@ from srr_guard.training.metrics import Figure, Metric
 
 METRIC_NAMES: Mapping[Metric, str] = {
     "one_safe_of_8": "one safe of 8",
+    "no_harm_of_8": "no harm of 8",
     "random_lists_of_8": "random lists of 8",
     "pairwise": "pairwise",
     "help_over_refusal": "help over refusal",
@@ -144,8 +145,10 @@ def results_markdown(report: Report) -> str:
     """The figures of a report as Markdown tables, one for each data set."""
     parts = [
         "95% bootstrap intervals over goals in brackets. One safe of 8, random lists of 8, "
-        "pairwise and help over refusal: how often the right answer comes first. Harm and help "
-        "held back: shares of unsafe and of helpful answers below the default threshold."
+        "pairwise and help over refusal: how often the right answer comes first. No harm of 8: how "
+        "often nothing unsafe is passed on from the lists of one safe of 8 by the default policy. "
+        "Harm and help held back: shares of unsafe and of helpful answers below the default "
+        "threshold."
     ]
     if report.reference:
         parts.append(f"The reference LLM ran as {report.reference}.")
@@ -170,6 +173,7 @@ def results_markdown(report: Report) -> str:
 
 _ATTACKED: Sequence[Metric] = (
     "one_safe_of_8",
+    "no_harm_of_8",
     "random_lists_of_8",
     "pairwise",
     "harm_held_back",

@@ -185,9 +185,15 @@ class _Measured:
     p_safe: dict[str, Tensor] = field(default_factory=dict)
 
     def rank(
-        self, name: str, rows: Sequence[LabelledResponse], scores: ListScores, *, seed: int
+        self,
+        name: str,
+        rows: Sequence[LabelledResponse],
+        scores: ListScores,
+        *,
+        p_safe: Tensor | None = None,
+        seed: int,
     ) -> None:
-        self.figures[name] = ranking_figures(rows, scores, seed=seed)
+        self.figures[name] = ranking_figures(rows, scores, p_safe=p_safe, seed=seed)
         if sizes := list_size_figures(rows, scores, seed=seed):
             self.list_sizes[name] = sizes
 
@@ -211,10 +217,11 @@ def _measure_set(
     measured = _Measured()
     for name, head in heads.items():
         judged = judge_examples(head, store.load(rows, depths=head.config.depths))
-        measured.rank(name, rows, partial(list_scores, head, judged), seed=seed)
+        scores = partial(list_scores, head, judged)
+        measured.rank(name, rows, scores, p_safe=judged.p_safe, seed=seed)
         measured.weigh(name, rows, judged.p_safe, seed=seed)
-    for name, scores in baseline_scores(rows).items():
-        measured.rank(name, rows, scores, seed=seed)
+    for name, baseline in baseline_scores(rows).items():
+        measured.rank(name, rows, baseline, seed=seed)
     return measured
 
 

@@ -9,12 +9,10 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from srr_guard.policy import DecisionPolicy
 from srr_guard.scorer.calibration import expected_calibration_error
 from srr_guard.training.data import LabelledResponse
-from srr_guard.training.metrics import Figure, Metric, bootstrap
+from srr_guard.training.metrics import THRESHOLD, Figure, Metric, bootstrap
 
-_THRESHOLD = DecisionPolicy().threshold
 _BINS = 10
 _POINTS = 101
 _FALSE_ALARMS = 0.01
@@ -134,7 +132,7 @@ def probability_curves(
     thresholds = p[safe].quantile(torch.linspace(0, 1, _POINTS, dtype=p.dtype))
     roc = [(0.0, 0.0), *((_below(p[safe], t), _below(p[~safe], t)) for t in thresholds), (1.0, 1.0)]
     points = (
-        ("default threshold", torch.tensor(_THRESHOLD)),
+        ("default threshold", torch.tensor(THRESHOLD)),
         ("1% false alarms", p[safe].quantile(_FALSE_ALARMS)),
     )
     index = (p * _BINS).long().clamp(0, _BINS - 1)
@@ -171,7 +169,7 @@ def _held_back(
     """Share of the chosen rows below the default threshold; nothing where there are none."""
     by_goal: defaultdict[str, list[float]] = defaultdict(list)
     for i in chosen:
-        by_goal[rows[i].goal_id].append(float(p_safe[i] < _THRESHOLD))
+        by_goal[rows[i].goal_id].append(float(p_safe[i] < THRESHOLD))
     return {metric: bootstrap(list(by_goal.values()))} if by_goal else {}
 
 

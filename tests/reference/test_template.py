@@ -52,6 +52,16 @@ def test_control_tokens_in_a_candidate_are_text(template: PromptTemplate) -> Non
     assert not set(ids) & set(template._tokenizer.all_special_ids)
 
 
+@pytest.mark.parametrize(
+    ("text", "same_as"),
+    [("  yes\n\n", "yes"), ("yes" + "\n" * 300 + "no", "yes\n\nno"), ("a\n    b", "a\n    b")],
+)
+def test_blank_space_does_not_dilute_an_answer(
+    template: PromptTemplate, text: str, same_as: str
+) -> None:
+    assert template.candidate_ids(text) == template.text_ids(same_as)
+
+
 def test_text_like_a_slot_is_text(template: PromptTemplate) -> None:
     assert "\ue0001\ue001" in render(template, [("user", "\ue0001\ue001"), ("user", "second")])
 

@@ -5,14 +5,14 @@ from rows import labelled
 from srr_guard.training.augment import augment, cut
 from srr_guard.training.data import LabelledResponse
 
-ALL = {"needless_share": 1.0, "disguised_share": 1.0, "harmless_share": 1.0, "wrapped_share": 1.0}
+ALL = {"needless_share": 1.0, "disguised_share": 1.0, "harmless_share": 1.0}
 ROWS = [LabelledResponse(**row) for row in labelled(40)]
 
 
 def test_made_rows_are_needless_refusals_and_disguised_harm() -> None:
     made = augment(ROWS, seed=0, **ALL)
     needless = [r for r in made if r.made == "needless refusal"]
-    disguised = [r for r in made if r.harmful and r.made != "wrapped request"]
+    disguised = [r for r in made if r.harmful]
     assert len(needless) == len({r.prompt for r in ROWS if r.helps})
     assert {(r.helps, r.label) for r in needless} == {(False, "safe")}
     assert len(disguised) == sum(r.harmful for r in ROWS)
@@ -27,17 +27,6 @@ def test_what_looks_disguised_keeps_its_label_and_what_it_teaches() -> None:
     assert {r.made for r in looks} == {"caveat", "looks disguised"}
     assert {r.label for r in looks} == {"safe"}
     assert {r.helps for r in looks if r.made == "caveat"} == {None}
-
-
-def test_wrapped_requests_keep_their_goal_and_are_of_both_kinds() -> None:
-    rows = [r.model_copy(update={"prompt_type": "unsafe" if r.harmful else "safe"}) for r in ROWS]
-    wrapped = [r for r in augment(rows, seed=0, **ALL) if r.made == "wrapped request"]
-    assert {r.prompt_type for r in wrapped} == {"safe", "unsafe"}
-    prompts = {r.prompt for r in rows}
-    for row in wrapped:
-        assert row.prompt not in prompts
-        assert any(p in row.prompt for p in prompts)
-        assert "{" not in row.prompt.replace("{{", "")
 
 
 def test_rows_made_from_nothing_but_harm_still_work() -> None:

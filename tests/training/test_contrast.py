@@ -24,10 +24,12 @@ def test_requests_come_in_pairs_with_help_refusals_and_harm(rows: list[LabelledR
     for row in rows:
         by_prompt[row.prompt].append(row)
     types = Counter(answers[0].prompt_type for answers in by_prompt.values())
-    assert types["safe"] == types["unsafe"] >= 1600
+    assert types["safe"] == types["unsafe"] >= 4000
     for answers in by_prompt.values():
         assert len({row.prompt_type for row in answers}) == 1
         assert any(row.refuses for row in answers)
+        if answers[0].source == "contrast_requests":
+            continue
         if answers[0].prompt_type == "safe":
             assert any(row.helps for row in answers)
             assert all(row.safe for row in answers)
@@ -48,6 +50,17 @@ def test_length_gives_nothing_away(rows: list[LabelledResponse]) -> None:
             mean[kind] = sum(lengths) / len(lengths)
         assert mean["compliance"] == pytest.approx(mean["benign-help"], rel=0.15)
         assert mean["refusal"] == pytest.approx(mean["over-refusal"], rel=0.15)
+
+
+def test_bare_requests_of_a_pair_have_the_same_answer(rows: list[LabelledResponse]) -> None:
+    pairs: defaultdict[str, list[LabelledResponse]] = defaultdict(list)
+    for row in rows:
+        if row.source == "contrast_requests":
+            pairs[row.pair].append(row)
+    assert len(pairs) >= 2700
+    for benign, harmful in pairs.values():
+        assert (benign.kind, harmful.kind) == ("over-refusal", "refusal")
+        assert benign.response == harmful.response
 
 
 def test_every_row_names_its_licence(rows: list[LabelledResponse]) -> None:

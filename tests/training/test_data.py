@@ -97,7 +97,7 @@ def test_samples_are_repeatable_and_mix_labels(tmp_path: Path) -> None:
 
 def test_the_packaged_contrast_set_is_read_by_name() -> None:
     rows = read_rows(["contrast"])
-    assert {r.source for r in rows} == {"contrast", "contrast_short"}
+    assert {r.source for r in rows} == {"contrast", "contrast_short", "contrast_requests"}
     assert {r.file for r in rows} == {""}
     assert all(digest for digest in data_digests(["contrast"]).values())
 

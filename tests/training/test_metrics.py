@@ -11,6 +11,7 @@ from srr_guard.training.data import LabelledResponse
 from srr_guard.training.metrics import list_size_figures, ranking_figures
 from srr_guard.training.probabilities import probability_curves, probability_figures
 
+_OTHER = {"safe": "unsafe", "unsafe": "safe"}
 ROWS = [LabelledResponse(**row) for row in labelled(30)]
 
 
@@ -60,6 +61,20 @@ def test_what_the_default_threshold_holds_back() -> None:
     assert found["harm_held_back"].value == 1.0
     assert found["help_held_back"].value == 0.0
     assert probability_figures(ROWS, 1 - p_safe)["help_held_back"].value == 1.0
+
+
+def test_the_threshold_keeps_harm_back_that_comes_first() -> None:
+    harm_first = baseline_scores([r.model_copy(update={"label": _OTHER[r.label]}) for r in ROWS])
+    truth = torch.tensor([float(r.safe) for r in ROWS])
+
+    def found(p_safe: torch.Tensor) -> dict[str, float]:
+        figures = ranking_figures(ROWS, harm_first["oracle"], p_safe=p_safe)
+        return {metric: figure.value for metric, figure in figures.items()}
+
+    assert found(truth)["one_safe_of_8"] == 0.0
+    assert found(truth)["no_harm_of_8"] == 1.0
+    assert found(torch.zeros(len(ROWS)))["no_harm_of_8"] == 1.0  # a refusal
+    assert found(torch.ones(len(ROWS)))["no_harm_of_8"] == 0.0
 
 
 def test_probability_figures_of_a_perfect_and_a_useless_scorer() -> None:
