@@ -6,28 +6,43 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from srr_guard.conversation import Conversation
 from srr_guard.decision import Ranking
-from srr_guard.errors import ScoringError, SRRGuardError
+from srr_guard.errors import ScorerBusyError, ScoringError, SRRGuardError
+from srr_guard.reference.encoding import Encoding, Layout
 from srr_guard.reference.source import ReferenceSource, resolve_reference
 from srr_guard.reference.weights import Device, DType
 from srr_guard.scorer.bundle import ScorerBundle
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from srr_guard.reference import ReferenceLLM
     from srr_guard.scorer.head import SRRHead
-    from srr_guard.scorer.inference import Judged
+
+
+MAX_WAITING = 1024
+"""Requests of one engine that may wait for the worker; further ones are turned away."""
+
+
+@dataclass(eq=False)
+class _Request:
+    """A request: its distinct texts, all texts in the order they were given, its future."""
+
+    conversation: Conversation
+    texts: list[str]
+    wanted: list[str]
+    ranking: Future[Ranking] = field(default_factory=Future)
+    encoding: Encoding = field(init=False)
 
 
 class ScoringEngine:
     """One bundle and its reference LLM, used from the process's one worker thread only.
 
-    A waiter that gives up does not stop the work it asked for, so two forward passes can
-    never overlap.
+    Requests that wait at the same time share forward passes (micro-batches) of a limited
+    number of tokens; see `shares` for who gets what. A waiter that gives up does not stop the
+    pass that was begun, so two forward passes can never overlap.
     """
 
     def __init__(
@@ -45,14 +60,33 @@ class ScoringEngine:
         self._dtype: DType = dtype
         self._local_files_only = local_files_only
         self._loaded: tuple[ReferenceLLM, SRRHead] | None = None
+        info = bundle.info
+        self._layout = Layout(info.head.depths, info.window, info.overlap, info.prompt_limit)
+        self._lock = threading.Lock()
+        self._waiting: list[_Request] = []
+        self._active: list[_Request] = []  # of the worker thread
 
     def load(self) -> Future[None]:
         """Load the weights, if that was not done before."""
         return _shared.worker().submit(self._load)
 
     def rank(self, conversation: Conversation, texts: Sequence[str]) -> Future[Ranking]:
-        """Rank valid, non-empty lists of texts."""
-        return _shared.worker().submit(self._rank, conversation, texts)
+        """Rank valid, non-empty lists of texts.
+
+        Raises:
+            ScorerBusyError: Too many requests wait already.
+        """
+        # equal texts are encoded once, so that they get equal scores
+        request = _Request(conversation, list(dict.fromkeys(texts)), list(texts))
+        with self._lock:
+            if len(self._waiting) >= MAX_WAITING:
+                raise ScorerBusyError(
+                    f"{MAX_WAITING} requests wait for the scorer already: send fewer at a time, "
+                    "or spread them over several processes"
+                )
+            self._waiting.append(request)
+        _shared.worker().submit(self._advance)
+        return request.ranking
 
     def _load(self) -> None:
         self._parts()
@@ -70,52 +104,94 @@ class ScoringEngine:
             self._loaded = llm, self._bundle.load_head()
         return self._loaded
 
-    def _rank(self, conversation: Conversation, texts: Sequence[str]) -> Ranking:
-        llm, head = self._parts()
-        # equal texts are encoded once, so that they get equal scores
-        distinct = list(dict.fromkeys(texts))
+    # ---- on the worker thread ----
+
+    def _advance(self) -> None:
+        """Make one forward pass for all requests at hand, and answer those that are done.
+
+        It is submitted once for each request, and once more as long as some are left. A
+        request that comes alone is in the next pass, those that come during a pass share the
+        one after it.
+        """
+        self._admit()
+        self._active = [r for r in self._active if not r.ranking.cancelled()]
+        if not self._active:
+            return
         try:
-            scores, judged = self._judge(llm, head, conversation, distinct)
-        except SRRGuardError:
-            raise
-        except Exception as error:
-            raise ScoringError(
-                f"the reference LLM {llm.name!r} failed on {len(distinct)} candidates: {error}"
-            ) from error
-        at = [distinct.index(text) for text in texts]
+            llm, head = self._parts()
+            under_way = [r.encoding for r in self._active if not r.encoding.finished]
+            if under_way:
+                llm.step(under_way, self._layout, batch_tokens=llm.pass_tokens)
+        except Exception as error:  # noqa: BLE001 (handed to all whose pass it was)
+            for request in self._active:
+                self._fail(request, error)
+            self._active = []
+            return
+        done = [r for r in self._active if r.encoding.finished]
+        self._active = [r for r in self._active if not r.encoding.finished]
+        for request in done:
+            self._answer(request, head)
+        if self._active:
+            _shared.worker().submit(self._advance)
+
+    def _admit(self) -> None:
+        """Begin the requests that wait."""
+        with self._lock:
+            arrived, self._waiting = self._waiting, []
+        for request in arrived:
+            try:
+                llm, _ = self._parts()
+                request.encoding = llm.begin(request.conversation, request.texts, self._layout)
+                self._active.append(request)
+            except Exception as error:  # noqa: BLE001 (handed to the one who asked)
+                self._fail(request, error)
+
+    def _answer(self, request: _Request, head: SRRHead) -> None:
+        try:
+            ranking = self._rank(request, head)
+        except Exception as error:  # noqa: BLE001 (handed to the one who asked)
+            self._fail(request, error)
+        else:
+            if request.ranking.set_running_or_notify_cancel():
+                request.ranking.set_result(ranking)
+
+    def _fail(self, request: _Request, error: Exception) -> None:
+        if not request.ranking.set_running_or_notify_cancel():
+            return
+        if not isinstance(error, SRRGuardError):
+            cause, error = (
+                error,
+                ScoringError(
+                    f"the scorer {self._bundle.info.name!r} failed on {len(request.texts)} "
+                    f"candidates: {error}"
+                ),
+            )
+            error.__cause__ = cause
+        request.ranking.set_exception(error)
+
+    def _rank(self, request: _Request, head: SRRHead) -> Ranking:
+        from srr_guard.scorer.inference import judge, list_scores
+
+        features = request.encoding.features()
+        n = len(request.texts)
+        judged = judge(
+            head,
+            windows={"mean": features.mean, "last": features.last},
+            prompt={
+                "instruction": features.instruction.expand(n, -1, -1),
+                "request": features.request.expand(n, -1, -1),
+            },
+            owner=features.owner,
+        )
+        at = [request.texts.index(text) for text in request.wanted]
         try:
             return Ranking.from_scores(
-                scores=scores[at].tolist(),
+                scores=list_scores(head, judged)[at].tolist(),
                 p_safe=judged.p_safe[at].tolist(),
                 p_help=judged.probes.p_help[at].tolist() if head.config.graded else None,
             )
         except ValueError as error:
             raise ScoringError(f"the scorer gave numbers that must not be used: {error}") from error
-
-    def _judge(
-        self, llm: ReferenceLLM, head: SRRHead, conversation: Conversation, texts: Sequence[str]
-    ) -> tuple[Tensor, Judged]:
-        from srr_guard.scorer.inference import judge, list_scores
-
-        info = self._bundle.info
-        features = llm.encode(
-            conversation,
-            texts,
-            depths=info.head.depths,
-            window=info.window,
-            overlap=info.overlap,
-            prompt_limit=info.prompt_limit,
-        )
-        judged = judge(
-            head,
-            windows={"mean": features.mean, "last": features.last},
-            prompt={
-                "instruction": features.instruction.expand(len(texts), -1, -1),
-                "request": features.request.expand(len(texts), -1, -1),
-            },
-            owner=features.owner,
-        )
-        return list_scores(head, judged), judged
 
 
 class _Shared:

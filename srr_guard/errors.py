@@ -13,6 +13,7 @@ SRRGuardError
 │   ├── CorruptBundleError                    a bundle that cannot be read
 │   ├── IncompatibleScorerError               a bundle made for another reference LLM
 │   └── ScoringError                          scoring failed or gave unusable numbers
+│       └── ScorerBusyError                   too many requests wait already
 └── SamplingError                             the wrapped model
     ├── AllCandidatesFailedError              no candidate came back
     ├── NotEnoughCandidatesError              fewer came back than `min_candidates`
@@ -92,6 +93,10 @@ class IncompatibleScorerError(ScorerError):
 
 class ScoringError(ScorerError):
     """Scoring failed, or gave numbers that must not be used (NaN, infinity)."""
+
+
+class ScorerBusyError(ScoringError):
+    """Too many requests wait for the scorer already."""
 
 
 class SamplingError(SRRGuardError):

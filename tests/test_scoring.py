@@ -7,8 +7,10 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,6 +24,7 @@ from srr_guard.errors import (
     IncompatibleScorerError,
     InvalidInputError,
     ReferenceNotFoundError,
+    ScorerBusyError,
     ScoringError,
 )
 from srr_guard.scorer import ScorerBundle
@@ -143,7 +146,7 @@ async def test_a_cancelled_score_does_not_let_two_forwards_overlap(
 ) -> None:
     llm, _ = scorer._engine()._parts()
     inside, overlaps, started = [0], [0], threading.Event()
-    real = llm._forward
+    real = llm._encode_packed
 
     def watched(*args: object, **kwargs: object) -> object:
         inside[0] += 1
@@ -154,7 +157,7 @@ async def test_a_cancelled_score_does_not_let_two_forwards_overlap(
         finally:
             inside[0] -= 1
 
-    monkeypatch.setattr(llm, "_forward", watched)
+    monkeypatch.setattr(llm, "_encode_packed", watched)
     task = asyncio.create_task(scorer.ascore("Hi", ["x" * 20_000]))
     await asyncio.to_thread(started.wait)
     task.cancel()
@@ -162,6 +165,68 @@ async def test_a_cancelled_score_does_not_let_two_forwards_overlap(
         await task
     assert len(await scorer.ascore("Hi", ANSWERS)) == 4
     assert overlaps[0] == 0
+
+
+class Slow:
+    """Passes of a reference LLM that last until they are let go, and who was in each."""
+
+    def __init__(self, scorer: SRRScorer, monkeypatch: pytest.MonkeyPatch) -> None:
+        llm, _ = scorer._engine()._parts()
+        self.passes: list[int] = []
+        self.begun, self.go = threading.Event(), threading.Event()
+        real = llm.step
+
+        def step(encodings: list[Any], *args: Any, **kwargs: Any) -> None:
+            self.passes.append(len(encodings))
+            self.begun.set()
+            assert self.go.wait(10)
+            real(encodings, *args, **kwargs)
+
+        monkeypatch.setattr(llm, "step", step)
+
+
+def test_requests_that_wait_together_share_a_pass(
+    scorer: SRRScorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = [scorer.score(f"Hi {i}", ANSWERS) for i in range(8)]
+    slow = Slow(scorer, monkeypatch)
+    with ThreadPoolExecutor(9) as pool:
+        first = pool.submit(scorer.score, "first", ["x"])
+        assert slow.begun.wait(10)
+        others = [pool.submit(scorer.score, f"Hi {i}", ANSWERS) for i in range(8)]
+        while len(scorer._engine()._waiting) < 8:
+            time.sleep(0.001)
+        slow.go.set()
+        first.result()
+        together = [call.result() for call in others]
+    assert slow.passes[:2] == [1, 8]
+    assert all(close(a, b) for a, b in zip(alone, together, strict=True))
+
+
+def test_what_nobody_waits_for_is_not_finished(
+    scorer: SRRScorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = Slow(scorer, monkeypatch)
+    given_up = scorer._submit("Hi", ["x" * 20_000])
+    assert slow.begun.wait(10)
+    assert given_up.cancel()
+    slow.go.set()
+    assert len(scorer.score("Hi", ANSWERS)) == 4
+    assert len(slow.passes) <= 3
+
+
+def test_too_many_waiting_requests_are_turned_away(
+    scorer: SRRScorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("srr_guard.engine.MAX_WAITING", 2)
+    slow = Slow(scorer, monkeypatch)
+    calls = [scorer._submit("first", ["x"])]
+    assert slow.begun.wait(10)
+    calls += [scorer._submit(f"Hi {i}", ["x"]) for i in range(2)]
+    with pytest.raises(ScorerBusyError, match="send fewer"):
+        scorer.score("one more", ["x"])
+    slow.go.set()
+    assert [len(call.result(10)) for call in calls] == [1, 1, 1]
 
 
 def test_numbers_that_must_not_be_used_raise(
@@ -182,8 +247,8 @@ def test_a_model_that_fails_is_a_scoring_error(
     scorer: SRRScorer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     llm, _ = scorer._engine()._parts()
-    monkeypatch.setattr(llm, "_forward", lambda *_a, **_k: 1 / 0)
-    with pytest.raises(ScoringError, match="llama"):
+    monkeypatch.setattr(llm, "_encode_packed", lambda *_a, **_k: 1 / 0)
+    with pytest.raises(ScoringError, match="failed on 4 candidates"):
         scorer.score("Hi", ANSWERS)
     monkeypatch.undo()
     assert len(scorer.score("Hi", ANSWERS)) == 4

@@ -14,8 +14,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-Family = Literal["llama", "gpt2", "qwen2", "gemma"]
-FAMILIES: tuple[Family, ...] = ("llama", "gpt2", "qwen2", "gemma")
+Family = Literal["llama", "gpt2", "qwen2", "gemma", "gemma2", "mistral", "bloom"]
+FAMILIES: tuple[Family, ...] = ("llama", "gpt2", "qwen2", "gemma", "gemma2", "mistral", "bloom")
 
 CONTROL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 
@@ -111,14 +111,24 @@ def _config(family: Family, *, layers: int, hidden: int, context: int, **tokens:
         return GPT2Config(
             n_layer=layers, n_embd=hidden, n_head=4, n_positions=context, n_inner=64, **tokens
         )
+    if family == "bloom":
+        from transformers import BloomConfig
+
+        return BloomConfig(n_layer=layers, hidden_size=hidden, n_head=4, **tokens)
     import transformers
 
     kinds: Any = {
         "llama": transformers.LlamaConfig,
         "qwen2": transformers.Qwen2Config,
         "gemma": transformers.GemmaConfig,
+        "gemma2": transformers.Gemma2Config,
+        "mistral": transformers.MistralConfig,
     }
-    heads = {"head_dim": hidden // 4} if family == "gemma" else {}
+    own: dict[Family, dict[str, Any]] = {
+        "gemma": {"head_dim": hidden // 4},
+        "gemma2": {"head_dim": hidden // 4, "sliding_window": 24, "query_pre_attn_scalar": 8},
+        "mistral": {"head_dim": hidden // 4, "sliding_window": 24},
+    }
     return kinds[family](
         num_hidden_layers=layers,
         hidden_size=hidden,
@@ -126,6 +136,6 @@ def _config(family: Family, *, layers: int, hidden: int, context: int, **tokens:
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=context,
-        **heads,
+        **own.get(family, {}),
         **tokens,
     )

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
-import copy
+import logging
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from srr_guard.conversation import Conversation
 from srr_guard.errors import InvalidInputError
+from srr_guard.reference.encoding import (
+    DEFAULT_OVERLAP,
+    DEFAULT_PROMPT_LIMIT,
+    DEFAULT_WINDOW,
+    Encoding,
+    Layout,
+    cut,
+    shares,
+)
 from srr_guard.reference.features import Features
+from srr_guard.reference.packing import ATTENTION, Packing, Part, Stem, register
+from srr_guard.reference.plain import encode_plainly
+from srr_guard.reference.prefix_cache import PrefixCache
 from srr_guard.reference.source import resolve_reference
-from srr_guard.reference.template import PromptTemplate
+from srr_guard.reference.template import PromptIds, PromptTemplate
 from srr_guard.reference.weights import (
     Device,
     DType,
@@ -30,16 +44,18 @@ if TYPE_CHECKING:
 
     from srr_guard.reference.source import ReferenceSource
 
-DEFAULT_WINDOW = 256
-DEFAULT_OVERLAP = 64
-DEFAULT_PROMPT_LIMIT = 2048
+DEFAULT_CACHE_BYTES = 256 * 2**20
+"""Keys and values of prompts that are kept at most."""
+
+_log = logging.getLogger("srr_guard")
 
 
 class ReferenceLLM:
     """A frozen causal LM whose hidden states describe candidates.
 
     The prompt is encoded once, its keys and values are shared by all windows of all
-    candidates. One request at a time uses the model; a lock guards it.
+    candidates (see `Packing`), and kept for requests to come within a budget of bytes. A
+    lock guards the model.
 
     Attributes:
         name: The model's name: a hub id, folder or file name.
@@ -49,6 +65,7 @@ class ReferenceLLM:
         width: Width d of the hidden states.
         depth: Blocks loaded.
         blocks: Blocks of the whole model.
+        packs: Whether candidates are packed; otherwise each window has a row of its own.
 
     Example:
         >>> llm = ReferenceLLM.load(depth=16)
@@ -57,7 +74,14 @@ class ReferenceLLM:
     """
 
     def __init__(
-        self, *, model: nn.Module, tokenizer: Any, name: str, digest: str, blocks: int
+        self,
+        *,
+        model: nn.Module,
+        tokenizer: Any,
+        name: str,
+        digest: str,
+        blocks: int,
+        cache_bytes: int = DEFAULT_CACHE_BYTES,
     ) -> None:
         config: Any = model.config
         text = config.get_text_config()
@@ -70,6 +94,9 @@ class ReferenceLLM:
         self._layers = decoder_blocks(model)
         self._context = int(getattr(text, "max_position_embeddings", None) or 2048)
         self._lock = threading.Lock()
+        self._cache_bytes = cache_bytes
+        self._caches: dict[tuple[int, ...], PrefixCache] = {}
+        self.packs = self._try_packing()
 
     @classmethod
     def load(
@@ -126,6 +153,11 @@ class ReferenceLLM:
         return str(self._model.dtype).removeprefix("torch.")
 
     @property
+    def pass_tokens(self) -> int:
+        """Tokens that suit one forward pass where requests wait for each other."""
+        return 1024 if self._model.device.type == "cpu" else 16_384
+
+    @property
     def template_digest(self) -> str:
         """Digest of all that turns text into token ids."""
         return self._template.digest
@@ -149,251 +181,156 @@ class ReferenceLLM:
             depths: Depths to read, each from 1 to `depth`, ascending.
             window: Tokens in one window of a candidate.
             overlap: Tokens that neighbouring windows share.
-            prompt_limit: Most tokens of the prompt (see `PromptTemplate.prompt_ids`).
-            batch_tokens: Most tokens, prompt included, in one forward pass.
+            prompt_limit: Most tokens of the prompt (see `PromptTemplate.prompt`).
+            batch_tokens: Most tokens in one forward pass.
 
         Raises:
             InvalidInputError: A depth is not loaded, or the windows make no sense.
         """
-        self._check(depths, window=window, overlap=overlap)
-        window = min(window, self._context // 2)
-        overlap = min(overlap, window - 1)
-        prompt = self._template.prompt(
-            Conversation.of(conversation), limit=min(prompt_limit, self._context - window)
-        )
-        windows, owner = _windows(
-            [self._template.candidate_ids(text) for text in candidates],
-            size=window,
-            overlap=overlap,
-        )
-        import torch
-
-        with self._lock, torch.inference_mode():
-            states, cache = self._forward([prompt.ids], depths=depths, use_cache=True)
-            instruction = states[:, 0, -1].float().cpu()
-            request = states[:, 0, list(prompt.request)].float().mean(1).cpu()
-            mean, last = self._encode(
-                windows, instruction, cache, depths=depths, batch_tokens=batch_tokens
-            )
-        return Features(
-            instruction=instruction,
-            request=request,
-            mean=mean,
-            last=last,
-            owner=torch.tensor(owner),
-            lengths=torch.tensor([len(w) for w in windows]),
-        )
+        layout = Layout(tuple(depths), window, overlap, prompt_limit)
+        return self.encode_many([(conversation, candidates)], layout, batch_tokens=batch_tokens)[0]
 
     def encode_many(
         self,
         requests: Sequence[tuple[Any, Sequence[str]]],
+        layout: Layout,
         *,
-        depths: Sequence[int],
-        window: int = DEFAULT_WINDOW,
-        overlap: int = DEFAULT_OVERLAP,
-        prompt_limit: int = DEFAULT_PROMPT_LIMIT,
-        batch_tokens: int = 6144,
+        batch_tokens: int = 4096,
     ) -> list[Features]:
-        """Encode many conversations in common batches, for data rather than for requests.
-
-        Every window is encoded with its own copy of the prompt, so that windows of different
-        conversations fill one forward pass. The features are those of `encode`.
+        """Encode several conversations in common forward passes.
 
         Args:
             requests: Conversations and the candidates of each.
-            depths: See `encode`, as for all that follow.
-            window: Tokens in one window of a candidate.
-            overlap: Tokens that neighbouring windows share.
-            prompt_limit: Most tokens of the prompt.
-            batch_tokens: Most tokens, prompts included, in one forward pass.
+            layout: What is read of them.
+            batch_tokens: Most tokens in one forward pass.
 
         Raises:
-            InvalidInputError: A depth is not loaded, or the windows make no sense.
+            InvalidInputError: A depth is not loaded.
+        """
+        encodings = [self.begin(talk, texts, layout) for talk, texts in requests]
+        waiting = [e for e in encodings if not e.finished]
+        while waiting:
+            self.step(waiting, layout, batch_tokens=batch_tokens)
+            waiting = [e for e in waiting if not e.finished]
+        return [encoding.features() for encoding in encodings]
+
+    def begin(self, conversation: Any, candidates: Sequence[str], layout: Layout) -> Encoding:
+        """Prepare a request; `step` does the work.
+
+        Raises:
+            InvalidInputError: A depth is not loaded.
+        """
+        if not layout.depths or not all(1 <= k <= self.depth for k in layout.depths):
+            raise InvalidInputError(
+                f"depths={layout.depths!r} are not all within the {self.depth} loaded blocks of "
+                f"{self.name!r}: load it with depth={max(layout.depths, default=1)!r} or more"
+            )
+        window = min(layout.window, self._context // 2)
+        prompt = self._template.prompt(
+            Conversation.of(conversation), limit=min(layout.prompt_limit, self._context - window)
+        )
+        windows, owner = cut(
+            [self._template.candidate_ids(text) for text in candidates],
+            size=window,
+            overlap=min(layout.overlap, window - 1),
+        )
+        with self._lock:
+            stem = self._prefixes(layout).stem(prompt)
+        return Encoding(stem, windows, owner)
+
+    def step(
+        self, encodings: Sequence[Encoding], layout: Layout, *, batch_tokens: int = 4096
+    ) -> None:
+        """Make one forward pass for requests that are not finished (see `shares`).
+
+        Args:
+            encodings: Requests of this layout, the one that has waited longest first.
+            layout: As they were begun with.
+            batch_tokens: Most tokens of the pass.
         """
         import torch
 
-        self._check(depths, window=window, overlap=overlap)
-        window = min(window, self._context // 2)
-        overlap = min(overlap, window - 1)
-        limit = min(prompt_limit, self._context - window)
-        prompts = [
-            self._template.prompt(Conversation.of(talk), limit=limit) for talk, _ in requests
-        ]
-        split = [
-            _windows([self._template.candidate_ids(t) for t in texts], size=window, overlap=overlap)
-            for _, texts in requests
-        ]
-        rows = [(k, w) for k, (windows, _) in enumerate(split) for w in windows]
-        made = {
-            name: torch.zeros(len(rows), len(depths), self.width)
-            for name in ("instruction", "request", "mean", "last")
-        }
-        ids = [prompts[k].ids + w for k, w in rows]
+        given = shares(encodings, batch_tokens)
+        parts = [Part(e.stem, [e.windows[i] for i in windows]) for e, windows in given]
         with self._lock, torch.inference_mode():
-            for batch in _batches(ids, prompt=0, budget=batch_tokens):
-                states, _ = self._forward([ids[i] for i in batch], depths=depths)
-                starts = [len(prompts[rows[i][0]].ids) for i in batch]
-                ends = [len(ids[i]) for i in batch]
-                asked = [prompts[rows[i][0]].request for i in batch]
-                made["instruction"][batch] = _points(states, [s - 1 for s in starts])
-                made["last"][batch] = _points(states, [e - 1 for e in ends])
-                made["request"][batch] = _span_means(
-                    states, [r.start for r in asked], [r.stop for r in asked]
-                )
-                # an empty window has the instruction's states
-                firsts = [min(s, e - 1) for s, e in zip(starts, ends, strict=True)]
-                made["mean"][batch] = _span_means(states, firsts, ends)
-        return [
-            Features(
-                instruction=made["instruction"][at.start],
-                request=made["request"][at.start],
-                mean=made["mean"][at.start : at.stop],
-                last=made["last"][at.start : at.stop],
-                owner=torch.tensor(owner),
-                lengths=torch.tensor([len(w) for w in windows]),
-            )
-            for (windows, owner), at in zip(split, _spans(split), strict=True)
-        ]
+            if self.packs:
+                mean, last = self._encode_packed(parts, layout.depths)
+                for part in parts:
+                    self._prefixes(layout).keep(part.stem)
+            else:
+                forward = partial(self._states, depths=layout.depths)
+                mean, last = encode_plainly(parts, forward, batch_tokens=batch_tokens)
+        at = count()
+        for encoding, windows in given:
+            for i in windows:
+                k = next(at)
+                encoding.store(i, mean[k], last[k])
 
-    def _check(self, depths: Sequence[int], *, window: int, overlap: int) -> None:
-        if not depths or not all(1 <= k <= self.depth for k in depths):
-            raise InvalidInputError(
-                f"depths={tuple(depths)!r} are not all within the {self.depth} loaded blocks of "
-                f"{self.name!r}: load it with depth={max(depths, default=1)!r} or more"
-            )
-        if window < 1 or not 0 <= overlap < window:
-            raise InvalidInputError(
-                f"window={window!r} and overlap={overlap!r} make no sense: the overlap must be "
-                "shorter than the window"
-            )
+    def _prefixes(self, layout: Layout) -> PrefixCache:
+        return self._caches.setdefault(layout.depths, PrefixCache(self._cache_bytes))
 
-    def _encode(
-        self,
-        windows: list[list[int]],
-        empty: Tensor,
-        cache: Any,
-        *,
-        depths: Sequence[int],
-        batch_tokens: int,
-    ) -> tuple[Tensor, Tensor]:
-        """Mean and last states of windows after the cached prompt; `empty` where there is none."""
+    def _encode_packed(self, parts: Sequence[Part], depths: Sequence[int]) -> tuple[Tensor, Tensor]:
+        row = Packing(parts, self._model.device)
+        with row.at_work(), _reading(self._layers, depths, row.pool):
+            self._model(input_ids=row.ids, position_ids=row.positions, use_cache=False)
+        return row.finish()
+
+    def _states(self, ids: Tensor, *, depths: Sequence[int]) -> Tensor:
+        """States (D, B, T, d) of rows of token ids, with the model's own attention."""
         import torch
 
-        mean = empty.expand(len(windows), -1, -1).clone()
-        last = mean.clone()
-        for batch in _batches(windows, prompt=cache.get_seq_length(), budget=batch_tokens):
-            ids = [windows[i] for i in batch]
-            # every batch continues a copy of the prompt's cache
-            states, _ = self._forward(ids, depths=depths, cache=copy.deepcopy(cache))
-            lengths = torch.tensor([len(w) for w in ids], device=states.device)
-            mask = torch.arange(states.shape[2], device=states.device) < lengths[:, None]
-            states = states.float()
-            sums = (states * mask[None, :, :, None]).sum(2)
-            mean[batch] = (sums / lengths[None, :, None]).transpose(0, 1).cpu()
-            rows = torch.arange(len(ids), device=states.device)
-            last[batch] = states[:, rows, lengths - 1].transpose(0, 1).cpu()
-        return mean, last
+        states: list[Tensor] = []
+        with _reading(self._layers, depths, states.append):
+            self._model(input_ids=ids.to(self._model.device), use_cache=False)
+        return torch.stack(states)
 
-    def _forward(
-        self,
-        rows: Sequence[Sequence[int]],
-        *,
-        depths: Sequence[int],
-        cache: Any = None,
-        use_cache: bool = False,
-    ) -> tuple[Tensor, Any]:
-        """Run right-padded rows, after the cached prompt if there is one.
-
-        Padding needs no mask: no token attends to what comes after it.
-
-        Returns:
-            States (depths, rows, tokens, width), and the cache of keys and values.
-        """
+    def _try_packing(self) -> bool:
+        """Switch to the packed attention where it gives what the model's own gives."""
         import torch
 
-        longest = max(map(len, rows))
-        ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows])
-        if cache is not None:
-            cache.batch_repeat_interleave(len(rows))
-        with _captured(self._layers, depths) as states:
-            output = self._model(
-                input_ids=ids.to(self._model.device),
-                past_key_values=cache,
-                use_cache=use_cache or cache is not None,
-            )
-        return torch.stack([states[k] for k in depths]), output.past_key_values
+        if not self._model._supports_attention_backend:
+            return False
+        limit = min(int(self._model.config.get_text_config().vocab_size), 100)
+        ids = [(7 * i) % limit for i in range(12)]
+        prompt, windows = PromptIds(ids=ids[:5], request=range(1, 3)), [ids[5:8], ids[7:12]]
+        depths = (len(self._layers),)
+        own = self._model.config._attn_implementation
+        with torch.inference_mode():
+            forward = partial(self._states, depths=depths)
+            expected = encode_plainly([Part(Stem(prompt), windows)], forward, batch_tokens=100)
+            register()
+            self._model.set_attn_implementation(ATTENTION)
+            try:
+                found = self._encode_packed([Part(Stem(prompt), windows)], depths)
+                error = max(_distance(a, b) for a, b in zip(found, expected, strict=True))
+            except Exception as failure:  # noqa: BLE001 (whatever an architecture makes of it)
+                error, reason = float("inf"), repr(failure)
+            else:
+                reason = f"relative error {error:.1e}"
+        if error < (1e-3 if self._model.dtype == torch.float32 else 0.05):
+            return True
+        _log.info("%s is encoded row by row: packed, it gives other states (%s)", self.name, reason)
+        self._model.set_attn_implementation(own)
+        return False
 
 
 @contextmanager
-def _captured(layers: nn.ModuleList, depths: Sequence[int]) -> Iterator[dict[int, Tensor]]:
-    """Collect the residual stream after the blocks named, by depth."""
-    states: dict[int, Tensor] = {}
+def _reading(
+    layers: nn.ModuleList, depths: Sequence[int], take: Callable[[Tensor], None]
+) -> Iterator[None]:
+    """Hand the residual stream after the blocks named to `take`, in their order."""
 
-    def keep(depth: int) -> Any:
-        def hook(_module: nn.Module, _args: Any, output: Any) -> None:
-            states[depth] = output[0] if isinstance(output, tuple) else output
+    def hook(_module: nn.Module, _args: Any, output: Any) -> None:
+        take(output[0] if isinstance(output, tuple) else output)
 
-        return hook
-
-    handles = [layers[k - 1].register_forward_hook(keep(k)) for k in depths]
+    handles = [layers[k - 1].register_forward_hook(hook) for k in depths]
     try:
-        yield states
+        yield
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _points(states: Tensor, at: Sequence[int]) -> Tensor:
-    """The states of one token of each row: (D, B, T, d) to (B, D, d), float32, on the CPU."""
-    import torch
-
-    rows = torch.arange(len(at), device=states.device)
-    places = torch.tensor(at, device=states.device)
-    return states[:, rows, places].float().transpose(0, 1).cpu()
-
-
-def _span_means(states: Tensor, first: Sequence[int], last: Sequence[int]) -> Tensor:
-    """Means over tokens first..last-1 of each row: (D, B, T, d) to (B, D, d), likewise."""
-    import torch
-
-    place = torch.arange(states.shape[2], device=states.device)
-    starts = torch.tensor(first, device=states.device)[:, None]
-    ends = torch.tensor(last, device=states.device)[:, None]
-    shares = ((place >= starts) & (place < ends)).float()
-    shares = (shares / shares.sum(1, keepdim=True))[:, None]
-    means = [torch.bmm(shares, of_depth.float())[:, 0] for of_depth in states]
-    return torch.stack(means, dim=1).cpu()
-
-
-def _spans(split: Sequence[tuple[list[list[int]], list[int]]]) -> Iterator[range]:
-    """Which of all windows, counted through, belong to each request."""
-    start = 0
-    for windows, _ in split:
-        yield range(start, start + len(windows))
-        start += len(windows)
-
-
-def _windows(
-    texts: Sequence[list[int]], *, size: int, overlap: int
-) -> tuple[list[list[int]], list[int]]:
-    """Split each text into overlapping windows; a short text is one window."""
-    windows: list[list[int]] = []
-    owner: list[int] = []
-    for i, ids in enumerate(texts):
-        starts = range(0, max(len(ids) - overlap, 1), size - overlap)
-        windows += [ids[s : s + size] for s in starts]
-        owner += [i] * len(starts)
-    return windows, owner
-
-
-def _batches(windows: Sequence[list[int]], *, prompt: int, budget: int) -> Iterator[list[int]]:
-    """Group the non-empty windows by length, each group within the budget of tokens."""
-    order = sorted((i for i, w in enumerate(windows) if w), key=lambda i: len(windows[i]))
-    batch: list[int] = []
-    for i in order:
-        if batch and (len(batch) + 1) * (prompt + len(windows[i])) > budget:
-            yield batch
-            batch = []
-        batch.append(i)
-    if batch:
-        yield batch
+def _distance(a: Tensor, b: Tensor) -> float:
+    """Norm of the difference, relative to that of `b`."""
+    return float((a - b).norm() / b.norm())

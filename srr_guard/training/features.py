@@ -17,7 +17,12 @@ from typing import TYPE_CHECKING
 
 from srr_guard.conversation import Conversation
 from srr_guard.errors import DataError
-from srr_guard.reference.model import DEFAULT_OVERLAP, DEFAULT_PROMPT_LIMIT, DEFAULT_WINDOW
+from srr_guard.reference.encoding import (
+    DEFAULT_OVERLAP,
+    DEFAULT_PROMPT_LIMIT,
+    DEFAULT_WINDOW,
+    Layout,
+)
 from srr_guard.reference.source import cache_dir
 from srr_guard.training.data import LabelledResponse, by_prompt
 
@@ -155,14 +160,13 @@ class FeatureStore:
             progress: Called after every shard.
         """
         missing = list({_key(row): row for row in self.missing(rows)}.values())
+        space = self.space
+        layout = Layout(self.depths, space.window, space.overlap, space.prompt_limit)
         done = 0
         for shard in _shards(missing):
             encoded = llm.encode_many(
                 [(group[0].conversation, [row.response for row in group]) for group in shard],
-                depths=self.depths,
-                window=self.space.window,
-                overlap=self.space.overlap,
-                prompt_limit=self.space.prompt_limit,
+                layout,
             )
             self._write(
                 [

@@ -11,6 +11,7 @@ from tiny import FAMILIES, Family, save_tiny_lm
 from srr_guard.conversation import Conversation
 from srr_guard.errors import InvalidInputError
 from srr_guard.reference import ReferenceLLM
+from srr_guard.reference.encoding import Layout, cut
 from srr_guard.reference.weights import pick_dtype
 
 PROMPT = [("system", "Be kind."), ("user", "How do tides work?")]
@@ -26,7 +27,7 @@ def naive(
     auto: Any = AutoModelForCausalLM
     model = auto.from_pretrained(folder, dtype=torch.float32).eval()
     prompt = llm._template.prompt_ids(Conversation.of(PROMPT), limit=400)
-    ids = torch.tensor([prompt + llm._template.text_ids(candidate)])
+    ids = torch.tensor([prompt + llm._template.candidate_ids(candidate)])
     states: dict[int, torch.Tensor] = {}
     blocks = next(
         m for m in model.modules() if isinstance(m, torch.nn.ModuleList) and len(m) == llm.blocks
@@ -48,6 +49,7 @@ def test_features_equal_the_naive_encoding(family: Family, tmp_path: Path) -> No
     folder = save_tiny_lm(tmp_path, family=family, layers=4)
     llm = ReferenceLLM.load(folder, depth=3)
     assert (llm.depth, llm.blocks) == (3, 4)
+    assert llm.packs == (family != "bloom")
     features = llm.encode(PROMPT, CANDIDATES, depths=(1, 3))
     assert features.owner.tolist() == [0, 1, 2, 3]
     for i, text in enumerate(CANDIDATES):
@@ -76,11 +78,9 @@ def test_long_candidates_become_overlapping_windows(tiny_llm: ReferenceLLM) -> N
 
 
 def test_every_character_of_a_long_candidate_is_in_a_window() -> None:
-    from srr_guard.reference.model import _windows
-
     for length in range(60):
         ids = list(range(length))
-        windows, owner = _windows([ids], size=10, overlap=3)
+        windows, owner = cut([ids], size=10, overlap=3)
         assert sorted({i for w in windows for i in w}) == ids
         assert len(owner) == len(windows) >= 1
         assert all(a[-3:] == b[:3] for a, b in pairwise(windows))
@@ -103,7 +103,7 @@ def test_many_conversations_at_once_give_the_same_features(tiny_llm: ReferenceLL
     ]
     shape = {"depths": (1, 4), "window": 40, "overlap": 10}
     for batch_tokens in (1, 10_000):
-        many = tiny_llm.encode_many(requests, **shape, batch_tokens=batch_tokens)
+        many = tiny_llm.encode_many(requests, Layout(**shape), batch_tokens=batch_tokens)
         for (talk, texts), features in zip(requests, many, strict=True):
             alone = tiny_llm.encode(talk, texts, **shape)
             assert features.owner.tolist() == alone.owner.tolist()

@@ -1,0 +1,158 @@
+"""One request on its way through the reference LLM, pass by pass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from srr_guard.errors import InvalidInputError
+from srr_guard.reference.features import Features
+from srr_guard.reference.packing import Stem
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+DEFAULT_WINDOW = 256
+DEFAULT_OVERLAP = 64
+DEFAULT_PROMPT_LIMIT = 2048
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What is read of a request, and how it is cut.
+
+    Attributes:
+        depths: Depths to read, ascending.
+        window: Tokens in one window of a candidate.
+        overlap: Tokens that neighbouring windows share.
+        prompt_limit: Most tokens of the prompt (see `PromptTemplate.prompt`).
+
+    Raises:
+        InvalidInputError: The windows make no sense.
+    """
+
+    depths: tuple[int, ...]
+    window: int = DEFAULT_WINDOW
+    overlap: int = DEFAULT_OVERLAP
+    prompt_limit: int = DEFAULT_PROMPT_LIMIT
+
+    def __post_init__(self) -> None:
+        if self.window < 1 or not 0 <= self.overlap < self.window:
+            raise InvalidInputError(
+                f"window={self.window!r} and overlap={self.overlap!r} make no sense: the overlap "
+                "must be shorter than the window"
+            )
+
+
+class Encoding:
+    """The windows of one request's candidates, and those that are encoded so far.
+
+    Attributes:
+        stem: The prompt.
+        pending: Indices of the windows that are left, the shortest first.
+    """
+
+    def __init__(self, stem: Stem, windows: list[list[int]], owner: list[int]) -> None:
+        self.stem = stem
+        self.windows = windows
+        self.pending = sorted(
+            (i for i, w in enumerate(windows) if w), key=lambda i: len(windows[i])
+        )
+        self._owner = owner
+        self._done: dict[int, tuple[Tensor, Tensor]] = {}
+
+    @property
+    def finished(self) -> bool:
+        """Whether the prompt and all windows are encoded."""
+        return not self.pending and self.stem.encoded
+
+    @property
+    def left(self) -> int:
+        """Tokens that are left to encode."""
+        return self.cost(self.pending)
+
+    @property
+    def _prompt_left(self) -> int:
+        return 0 if self.stem.encoded else len(self.stem.prompt.ids) - self.stem.known
+
+    def take(self, budget: int) -> list[int]:
+        """Take windows of at most `budget` tokens off the pending ones."""
+        taken: list[int] = []
+        while self.pending and len(self.windows[self.pending[0]]) <= budget:
+            taken.append(self.pending.pop(0))
+            budget -= len(self.windows[taken[-1]])
+        return taken
+
+    def take_one(self, budget: int) -> list[int]:
+        """Take one window; none where it is over the budget and the prompt alone is a start."""
+        if self.pending and (self.stem.encoded or self.cost([self.pending[0]]) <= budget):
+            return [self.pending.pop(0)]
+        return []
+
+    def cost(self, windows: Sequence[int]) -> int:
+        """Tokens of a pass with these windows, and with the prompt where it is new."""
+        return self._prompt_left + sum(len(self.windows[i]) for i in windows)
+
+    def store(self, window: int, mean: Tensor, last: Tensor) -> None:
+        """Take note of a window's states, (D, d) each."""
+        self._done[window] = (mean, last)
+
+    def features(self) -> Features:
+        """The features, once `finished`; an empty window has the instruction's states."""
+        import torch
+
+        stem = self.stem
+        assert stem.instruction is not None
+        assert stem.request is not None
+        empty = (stem.instruction, stem.instruction)
+        states = [self._done.get(i, empty) for i in range(len(self.windows))]
+        return Features(
+            instruction=stem.instruction,
+            request=stem.request,
+            mean=torch.stack([mean for mean, _ in states]),
+            last=torch.stack([last for _, last in states]),
+            owner=torch.tensor(self._owner),
+            lengths=torch.tensor([len(w) for w in self.windows]),
+        )
+
+
+def cut(
+    texts: Sequence[list[int]], *, size: int, overlap: int
+) -> tuple[list[list[int]], list[int]]:
+    """Split each text into overlapping windows; a short text is one window.
+
+    Returns:
+        The windows, and which text each of them belongs to.
+    """
+    windows: list[list[int]] = []
+    owner: list[int] = []
+    for i, ids in enumerate(texts):
+        starts = range(0, max(len(ids) - overlap, 1), size - overlap)
+        windows += [ids[s : s + size] for s in starts]
+        owner += [i] * len(starts)
+    return windows, owner
+
+
+def shares(encodings: Sequence[Encoding], budget: int) -> list[tuple[Encoding, list[int]]]:
+    """What each request gets of the next pass, in windows.
+
+    The request that has waited longest gets something in every pass; beyond that those with
+    the least left to do come first, so that a huge one holds up nobody.
+
+    Args:
+        encodings: Requests that are not finished, the one that has waited longest first.
+        budget: Most tokens of the pass; a prompt or window that is larger goes alone.
+    """
+    first, *others = encodings
+    windows = first.take_one(budget)
+    found = [(first, windows)]
+    room = budget - first.cost(windows)
+    for encoding in sorted(others, key=lambda e: e.left):
+        if room > 0 and encoding.cost([]) <= room:
+            windows = encoding.take(room - encoding.cost([]))
+            if windows or not encoding.stem.encoded:
+                found.append((encoding, windows))
+                room -= encoding.cost(windows)
+    found[0][1].extend(first.take(room))
+    return found

@@ -1,0 +1,271 @@
+"""Prompts and windows packed into one row of tokens, with an attention that knows the tree.
+
+Every window of every candidate continues its prompt and sees nothing else. In place of a batch
+with a copy of the prompt in every row, padded to the longest, all tokens stand in one row:
+linear layers see no padding and no prompt twice. The attention, registered with transformers,
+lets each window read its prompt's keys and values, computed in the same pass or in an earlier
+one (`Stem`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from srr_guard.reference.template import PromptIds
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ATTENTION = "srr_guard_packed"
+"""Name of the attention in transformers' `AttentionInterface`."""
+
+_plan: ContextVar[Packing | None] = ContextVar("srr_guard_packing", default=None)
+
+
+@dataclass(eq=False)
+class Stem:
+    """A prompt, and what is known of it once it was encoded.
+
+    Attributes:
+        prompt: Its token ids.
+        keys: (1, heads, tokens, width) of each attention layer; for the first `known` tokens
+            before it is encoded, for all of them after.
+        values: Likewise.
+        known: Tokens whose keys and values are there.
+        instruction: (D, d) states of the last token; None until encoded.
+        request: (D, d) mean over the latest turn; None until encoded.
+    """
+
+    prompt: PromptIds
+    keys: list[Tensor] = field(default_factory=list)
+    values: list[Tensor] = field(default_factory=list)
+    known: int = 0
+    instruction: Tensor | None = None
+    request: Tensor | None = None
+
+    @property
+    def encoded(self) -> bool:
+        """Whether nothing of it is left to encode."""
+        return self.instruction is not None
+
+    @property
+    def bytes(self) -> int:
+        """Memory of its keys and values."""
+        return sum(t.nbytes for t in (*self.keys, *self.values))
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """What one request has in a row: its prompt, if that is new, and some of its windows."""
+
+    stem: Stem
+    windows: Sequence[Sequence[int]]
+
+
+class Packing:
+    """The row of one forward pass.
+
+    Args:
+        parts: What it holds; windows are not empty, and a prompt that is not encoded yet is
+            part of the row.
+        device: Where the model is.
+    """
+
+    def __init__(self, parts: Sequence[Part], device: Any) -> None:
+        import torch
+
+        self._parts = [_Placed(part) for part in parts]
+        ids: list[int] = []
+        positions: list[int] = []
+        segment: list[int] = []  # which mean each token belongs to; the last of them is not used
+        lasts: list[int] = []
+        windows = sum(len(part.windows) for part in parts)
+        nowhere = windows + len(parts)
+        seen = 0
+        for number, placed in enumerate(self._parts):
+            stem = placed.part.stem
+            prompt = stem.prompt
+            if not stem.encoded:
+                placed.prompt = range(len(ids), len(ids) + len(prompt.ids) - stem.known)
+                ids += prompt.ids[stem.known :]
+                positions += range(stem.known, len(prompt.ids))
+                segment += [
+                    windows + number if k in prompt.request else nowhere
+                    for k in range(stem.known, len(prompt.ids))
+                ]
+            placed.spans = []
+            for window in placed.part.windows:
+                placed.spans.append(range(len(ids), len(ids) + len(window)))
+                lasts.append(len(ids) + len(window) - 1)
+                ids += window
+                positions += range(len(prompt.ids), len(prompt.ids) + len(window))
+                segment += [seen] * len(window)
+                seen += 1
+            placed.index(device)
+        self.ids = torch.tensor([ids], device=device)
+        self.positions = torch.tensor([positions], device=device)
+        self._segment = torch.tensor(segment, device=device)
+        self._counts = torch.bincount(self._segment, minlength=nowhere + 1).clamp(min=1)
+        self._lasts = torch.tensor(lasts, dtype=torch.int64, device=device)
+        self._layer = 0
+        self._means: list[Tensor] = []
+        self._ends: list[Tensor] = []
+        self._instructions: list[Tensor] = []
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Have the attention follow this row, within the block."""
+        token = _plan.set(self)
+        try:
+            yield
+        finally:
+            _plan.reset(token)
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, options: dict[str, Any]) -> Tensor:
+        """Attention of the next layer: (1, heads, tokens, width) as given."""
+        import torch
+
+        out = torch.empty_like(query)
+        for placed in self._parts:
+            placed.attend(self._layer, query, key, value, out, options)
+        self._layer += 1
+        return out
+
+    def pool(self, states: Tensor) -> None:
+        """Take from (1, tokens, d) states of the next depth what is needed of them."""
+        row = states[0].float()
+        sums = row.new_zeros(len(self._counts), row.shape[1]).index_add_(0, self._segment, row)
+        self._means.append((sums / self._counts[:, None]).cpu())
+        self._ends.append(row[self._lasts].cpu())
+        starts = [p.prompt.stop - 1 for p in self._parts if p.prompt]
+        self._instructions.append(row[starts].cpu())
+
+    def finish(self) -> tuple[Tensor, Tensor]:
+        """Complete the stems; `mean` and `last` of all windows, (windows, D, d) each."""
+        import torch
+
+        means, ends = torch.stack(self._means, 1), torch.stack(self._ends, 1)
+        instructions = iter(torch.stack(self._instructions, 1))
+        windows = len(ends)
+        for number, placed in enumerate(self._parts):
+            if placed.prompt:
+                stem = placed.part.stem
+                stem.instruction = next(instructions).clone()
+                stem.request = means[windows + number].clone()
+                stem.known = len(stem.prompt.ids)
+        return means[:windows], ends
+
+
+class _Placed:
+    """A part and where it stands in the row."""
+
+    def __init__(self, part: Part) -> None:
+        self.part = part
+        self.prompt = range(0)
+        self.spans: list[range] = []
+
+    def index(self, device: Any) -> None:
+        """Look up once what every layer needs."""
+        import torch
+
+        stem, longest = self.part.stem, max(map(len, self.spans), default=0)
+        rows = [[*span, *[span.start] * (longest - len(span))] for span in self.spans]
+        self._rows = torch.tensor(rows, dtype=torch.int64, device=device).view(len(rows), longest)
+        lengths = torch.tensor([len(span) for span in self.spans], device=device)
+        self._real = torch.arange(longest, device=device) < lengths[:, None]
+        self._tokens = self._rows[self._real]
+        whole = len(stem.prompt.ids)
+        self._window_mask = _causal(longest, whole + longest, device)
+        self._prompt_mask = _causal(len(self.prompt), whole, device) if stem.known else None
+
+    def attend(
+        self,
+        layer: int,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        out: Tensor,
+        options: dict[str, Any],
+    ) -> None:
+        """Fill this part's tokens of `out`, and keep the prompt's keys and values."""
+        import torch
+
+        stem, span = self.part.stem, slice(self.prompt.start, self.prompt.stop)
+        if self.prompt:
+            keys, values = key[:, :, span], value[:, :, span]
+            if stem.known:
+                keys = torch.cat([stem.keys[layer], keys], 2)
+                values = torch.cat([stem.values[layer], values], 2)
+                stem.keys[layer], stem.values[layer] = keys, values
+            else:
+                stem.keys.append(keys.clone())
+                stem.values.append(values.clone())
+            out[:, :, span] = _attention(
+                query[:, :, span], keys, values, self._prompt_mask, options
+            )
+        if self.spans:
+            n = len(self.spans)
+            own = [t[0][:, self._rows].transpose(0, 1) for t in (query, key, value)]
+            shared = [t[layer].expand(n, -1, -1, -1) for t in (stem.keys, stem.values)]
+            keys, values = (torch.cat(pair, 2) for pair in zip(shared, own[1:], strict=True))
+            answer = _attention(own[0], keys, values, self._window_mask, options)
+            out[0][:, self._tokens] = answer.transpose(0, 1)[:, self._real]
+
+
+def register() -> None:
+    """Make the attention known to transformers."""
+    from transformers import AttentionInterface
+
+    AttentionInterface.register(ATTENTION, _attend)
+
+
+def _attend(
+    _module: Any, query: Tensor, key: Tensor, value: Tensor, _mask: Any, **options: Any
+) -> tuple[Tensor, None]:
+    plan = _plan.get()
+    assert plan is not None, "the packed attention runs within a Packing only"
+    return plan.attend(query, key, value, options).transpose(1, 2), None
+
+
+def _attention(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, options: dict[str, Any]
+) -> Tensor:
+    """Softmax attention; without a mask it is causal."""
+    import torch
+    from torch.nn import functional
+
+    near, softcap = options.get("sliding_window"), options.get("softcap")
+    q, k = query.shape[2], key.shape[2]
+    if mask is None and (near is not None or softcap is not None):
+        mask = _causal(q, k, query.device)
+    if near is not None and mask is not None:
+        place = torch.arange(k, device=query.device)
+        mask = mask & (place > place[k - q :, None] - near)
+    groups = query.shape[1] // key.shape[1]
+    if softcap is not None and mask is not None:
+        key, value = (t.repeat_interleave(groups, 1) for t in (key, value))
+        scale = options.get("scaling") or query.shape[-1] ** -0.5
+        weights = (query @ key.transpose(2, 3)) * scale
+        weights = (weights / softcap).tanh() * softcap
+        softened: Tensor = weights.masked_fill(~mask, -torch.inf).softmax(-1) @ value
+        return softened
+    return functional.scaled_dot_product_attention(
+        query,
+        key,
+        value,
+        attn_mask=mask,
+        is_causal=mask is None,
+        scale=options.get("scaling"),
+        enable_gqa=groups > 1,
+    )
+
+
+def _causal(queries: int, keys: int, device: Any) -> Tensor:
+    """(queries, keys), True where the last `queries` of `keys` tokens may look."""
+    import torch
+
+    return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
