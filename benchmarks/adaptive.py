@@ -3,7 +3,7 @@
 The stored answers to a request are replayed as the model's candidates, in random order; the
 shipped scorer decides. Plain best-of-8 and adaptive sampling see the same answers.
 
-    python benchmarks/adaptive.py ROWS.jsonl.gz [MORE ...] [--requests 40] [--accept-at 0.9 0.97]
+    python benchmarks/adaptive.py ROWS.jsonl.gz [MORE ...] [--requests 40] [--accept-at 0.6 0.9]
 
 Requests with answers of two kinds (safe and unsafe, or help and refusal) show what is chosen;
 `--help-only` replays helpful answers to benign requests, as a well-behaved model gives them, and
@@ -38,7 +38,10 @@ def requests(
 
 
 def run(
-    answers: list[LabelledResponse], scorer: SRRScorer, accept_at: float | None
+    answers: list[LabelledResponse],
+    scorer: SRRScorer,
+    accept_at: float | None,
+    accept_help_at: float,
 ) -> tuple[LabelledResponse | None, int]:
     """One request: the row that was passed on (None: refused), and how many were sampled."""
     order = iter(answers)
@@ -46,7 +49,7 @@ def run(
     ranker = SafetyRanker(
         model,
         scorer=scorer,
-        sampling=SamplingPolicy(n=len(answers), accept_at=accept_at),
+        sampling=SamplingPolicy(n=len(answers), accept_at=accept_at, accept_help_at=accept_help_at),
         decision=DecisionPolicy(threshold=0.5),
     )
     decision = ranker.decide(answers[0].goal or answers[0].prompt)
@@ -59,7 +62,8 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("data", nargs="+")
     parser.add_argument("--requests", type=int, default=40)
-    parser.add_argument("--accept-at", type=float, nargs="+", default=[0.9, 0.97])
+    parser.add_argument("--accept-at", type=float, nargs="+", default=[0.5, 0.6, 0.8, 0.9])
+    parser.add_argument("--accept-help-at", type=float, default=0.3)
     parser.add_argument("--help-only", action="store_true")
     options = parser.parse_args()
     scorer = SRRScorer.from_pretrained()
@@ -68,7 +72,7 @@ def main() -> None:
     for file in options.data:
         asked = requests(read_rows([file]), most=options.requests, help_only=options.help_only)
         for accept_at in (None, *options.accept_at):
-            results = [run(answers, scorer, accept_at) for answers in asked]
+            results = [run(a, scorer, accept_at, options.accept_help_at) for a in asked]
             passed = [row for row, _ in results if row is not None]
             mean = sum(sampled for _, sampled in results) / len(results)
             safe = sum(row is None or row.safe for row, _ in results) / len(results)

@@ -49,7 +49,8 @@ class SamplingPolicy(Settings):
         n: Candidates per request, at most.
         initial: Candidates that are sampled first when `accept_at` is set.
         accept_at: A candidate with at least this `p_safe` (and the decision's threshold) ends
-            the request; None samples all n.
+            the request; None samples all n. 0.5 suits the shipped scorer (see
+            `docs/sampling.md`).
         accept_help_at: It must also have at least this `p_help`, so that a needless refusal
             that comes first is not accepted; a scorer that cannot tell gives no `p_help`.
         min_candidates: Fewer successful candidates than this is an error.
@@ -90,7 +91,7 @@ class SamplingPolicy(Settings):
     n: int = Field(default=4, ge=1, le=256)
     initial: int = Field(default=1, ge=1)
     accept_at: float | None = Field(default=None, ge=0.0, le=1.0)
-    accept_help_at: float = Field(default=0.5, ge=0.0, le=1.0)
+    accept_help_at: float = Field(default=0.3, ge=0.0, le=1.0)
     min_candidates: int = Field(default=1, ge=1)
     attempts: int = Field(default=2, ge=1, le=20)
     retry_on: tuple[ImportString[type[Exception]], ...] = (Exception,)

@@ -61,8 +61,8 @@ class SafetyRanker(RunnableSerializable[Any, Any]):
         trace_candidates: True makes each candidate a child run tagged `srr:candidate:<i>`:
             traces and event streams then hold the text of rejected candidates too, and
             streams show their tokens. `"redacted"` makes the same child runs without any
-            text, which never show in a message stream. Candidates of a batched call are
-            never traced.
+            text, which never show in a message stream. Each traced candidate is a call of its
+            own, also where the model could sample all of them in one.
         on_decision: Called with each Decision before it takes effect, also with those that
             end in an error; what it raises reaches the caller. It must be quick: under async
             callers it runs on the event loop.
@@ -306,7 +306,7 @@ class SafetyRanker(RunnableSerializable[Any, Any]):
         return enter(candidate_config(config, run_manager, index, trace), traced=trace)
 
     def _batch(self, value: Any, config: RunnableConfig, kwargs: dict[str, Any]) -> _Batch | None:
-        if not self._lineup.batches:
+        if not self._lineup.batches or self.trace_candidates:
             return None
         return _Batch(self._lineup, value, config, kwargs)
 

@@ -18,6 +18,7 @@ from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.prompts import ChatPromptTemplate
 from pydantic import BaseModel
 from rankers import by_word, ranker, tool_called_search
+from recording import Recorder
 
 from srr_guard import (
     AllCandidatesFailedError,
@@ -536,6 +537,15 @@ class TestBatchedSampling:
         model = Batching(answers=["good single"])
         guard = ranker(model=model, sampling=SamplingPolicy(n=2, batched="never"))
         assert decide(guard, "question").output.content == "good single"
+        assert model.calls == 2
+
+    def test_traced_candidates_are_calls_of_their_own(self, decide):
+        model = Batching(answers=["good single"])
+        recorder = Recorder()
+        guard = ranker(model=model, n=2, trace_candidates=True)
+        decide(guard, "question", {"callbacks": [recorder]})
+        tags = {tag for _, run in recorder.named("on_chat_model_start") for tag in run["tags"]}
+        assert tags >= {"srr:candidate:0", "srr:candidate:1"}
         assert model.calls == 2
 
 
