@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from srr_guard.conversation import Conversation
 from srr_guard.errors import ConfigurationError
+from srr_guard.reference.recorded import Model as RecordedModel
+from srr_guard.reference.recorded import Recorder
 from srr_guard.reference.source import ReferenceSource
 from srr_guard.reference.template import PromptTemplate
+from srr_guard.reference.weights import decoder_blocks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,8 +83,12 @@ class Request:
 class TextGenerator:
     """A causal LM with its tokenizer; not safe for several threads."""
 
-    def __init__(self, model: Any, tokenizer: Any, *, source: ReferenceSource) -> None:
+    def __init__(
+        self, model: Any, tokenizer: Any, *, source: ReferenceSource, place: RecordedModel
+    ) -> None:
         self.name = source.name
+        self._place = place
+        self._layers = decoder_blocks(model)
         self.template = PromptTemplate(tokenizer)
         self._model = model
         self._tokenizer = tokenizer
@@ -116,7 +123,9 @@ class TextGenerator:
                 f"max_new_tokens={options.max_new_tokens!r} leaves no room for the prompt in the "
                 f"{self._context} tokens of {self.name!r}: lower it"
             )
-        ids = self.template.prompt_ids(request.conversation, limit=room) + prefix
+        prompt = self.template.prompt(request.conversation, limit=room)
+        ids = prompt.ids + prefix
+        recorder = Recorder(self._place, self._layers, replace(prompt, ids=ids))
         stream = _TextStream(self._decode, options.stop, on_text) if on_text else None
         watch = _Watch(
             request.n,
@@ -124,16 +133,18 @@ class TextGenerator:
             stopped=_StopText(self._decode, options.stop),
             cancelled=cancelled,
             on_ids=stream.push if stream else None,
+            on_step=recorder.next_tokens,
         )
         seed = secrets.randbits(63) if options.seed is None else options.seed
         device = self._model.device
         own = [device] if device.type == "cuda" else []
-        with torch.random.fork_rng(devices=own), torch.inference_mode():
+        with torch.random.fork_rng(devices=own), torch.inference_mode(), recorder.at_work():
             torch.manual_seed(seed)
-            prompt = torch.tensor([ids], device=device)
-            self._model.generate(
-                prompt,
-                attention_mask=torch.ones_like(prompt),
+            row = torch.tensor([ids], device=device)
+            generated = self._model.generate(
+                row,
+                attention_mask=torch.ones_like(row),
+                return_dict_in_generate=True,
                 max_new_tokens=options.max_new_tokens,
                 num_return_sequences=request.n,
                 eos_token_id=sorted(self._ends) or None,
@@ -141,6 +152,11 @@ class TextGenerator:
                 stopping_criteria=[watch],
                 **_sampling_arguments(options),
             )
+            if recorder.records and not all(watch.done) and not cancelled():
+                # the last token of an answer that ends by its length was never read
+                last = torch.tensor([[r[-1]] for r in watch.rows], device=device)
+                self._model(last, past_key_values=generated.past_key_values)
+            recorder.keep()
         answers = tuple(self._answer(request.prefix, row, options.stop) for row in watch.rows)
         if stream is not None:
             stream.close(answers[0].text[len(request.prefix) :])
@@ -171,9 +187,11 @@ class _Watch:
         stopped: _StopText,
         cancelled: Callable[[], bool],
         on_ids: Callable[[list[int]], None] | None,
+        on_step: Callable[[list[list[int]], list[bool]], None],
     ) -> None:
         self.rows: list[list[int]] = [[] for _ in range(n)]
-        self._done = [False] * n
+        self.done = [False] * n
+        self._on_step = on_step
         self._ends = ends
         self._stopped = stopped
         self._cancelled = cancelled
@@ -181,12 +199,13 @@ class _Watch:
 
     def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:
         for i, token in enumerate(input_ids[:, -1].tolist()):
-            if not self._done[i]:
+            if not self.done[i]:
                 self.rows[i].append(token)
-                self._done[i] = token in self._ends or self._stopped(self.rows[i])
+                self.done[i] = token in self._ends or self._stopped(self.rows[i])
                 if i == 0 and self._on_ids is not None:
                     self._on_ids(self.rows[0])
-        done = [True] * len(self._done) if self._cancelled() else self._done
+        self._on_step(self.rows, self.done)
+        done = [True] * len(self.done) if self._cancelled() else self.done
         return input_ids.new_tensor(done).bool()
 
 

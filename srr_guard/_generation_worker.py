@@ -140,9 +140,9 @@ def _load(place: ModelPlace) -> TextGenerator:
     except RuntimeError as error:
         raise ReferenceLoadError(f"device={place.device!r} cannot be used: {error}") from error
     dtype = pick_dtype(place.dtype, device)
-    key = (str(source.path), str(device), str(dtype))
+    key = (str(source.path), str(device), str(dtype).removeprefix("torch."))
     if key not in _loaded:
         folder = model_folder(source)
         model = load_causal_lm(folder, device=device, dtype=dtype)
-        _loaded[key] = TextGenerator(model, load_tokenizer(folder), source=source)
+        _loaded[key] = TextGenerator(model, load_tokenizer(folder), source=source, place=key)
     return _loaded[key]

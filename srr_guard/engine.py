@@ -7,12 +7,14 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from srr_guard.conversation import Conversation
 from srr_guard.decision import Ranking
 from srr_guard.errors import ScorerBusyError, ScoringError, SRRGuardError
 from srr_guard.reference.encoding import Encoding, Layout
+from srr_guard.reference.recorded import recall, want
 from srr_guard.reference.source import ReferenceSource, resolve_reference
 from srr_guard.reference.weights import Device, DType
 from srr_guard.scorer.bundle import ScorerBundle
@@ -101,6 +103,8 @@ class ScoringEngine:
                 dtype=self._dtype,
             )
             self._bundle.check_fits(llm)
+            self._place = (str(source.path), llm.device, llm.dtype)
+            want(self._place, self._layout.depths)
             self._loaded = llm, self._bundle.load_head()
         return self._loaded
 
@@ -142,6 +146,7 @@ class ScoringEngine:
             try:
                 llm, _ = self._parts()
                 request.encoding = llm.begin(request.conversation, request.texts, self._layout)
+                request.encoding.recall(partial(recall, self._place, self._layout.depths))
                 self._active.append(request)
             except Exception as error:  # noqa: BLE001 (handed to the one who asked)
                 self._fail(request, error)

@@ -234,7 +234,7 @@ async def test_a_cancelled_request_ends_and_the_next_one_runs_alone(folder, monk
         overlaps.append(not running.acquire(blocking=False))
         try:
             result = original(*args, **kwargs)
-            steps.append(result.shape[1] - args[0].shape[1])
+            steps.append(result.sequences.shape[1] - args[0].shape[1])
             return result
         finally:
             running.release()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from srr_guard.errors import InvalidInputError
 from srr_guard.reference.features import Features
 from srr_guard.reference.packing import Stem
+from srr_guard.reference.recorded import RecordedAnswer
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -97,6 +98,21 @@ class Encoding:
     def store(self, window: int, mean: Tensor, last: Tensor) -> None:
         """Take note of a window's states, (D, d) each."""
         self._done[window] = (mean, last)
+
+    def recall(self, look_up: Callable[[list[int], list[int]], RecordedAnswer | None]) -> None:
+        """Take over what was recorded of whole answers while they were generated.
+
+        Args:
+            look_up: From the ids of prompt and answer to what is known.
+        """
+        single = [i for i in self.pending if self._owner.count(self._owner[i]) == 1]
+        found = {i: look_up(self.stem.prompt.ids, self.windows[i]) for i in single}
+        for i, answer in found.items():
+            if answer is not None:
+                self.store(i, answer.mean, answer.last)
+                self.pending.remove(i)
+                if not self.pending and not self.stem.encoded:
+                    self.stem.instruction, self.stem.request = answer.instruction, answer.request
 
     def features(self) -> Features:
         """The features, once `finished`; an empty window has the instruction's states."""

@@ -148,6 +148,11 @@ class ReferenceLLM:
         return len(self._layers)
 
     @property
+    def device(self) -> str:
+        """Where the weights are, such as `cpu`."""
+        return str(self._model.device)
+
+    @property
     def dtype(self) -> str:
         """Precision of the weights, such as `float32`."""
         return str(self._model.dtype).removeprefix("torch.")
