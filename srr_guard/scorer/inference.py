@@ -39,9 +39,7 @@ def judge(head: SRRHead, *, windows: States, prompt: States, owner: Tensor) -> J
     states = {**windows, **{name: t[owner] for name, t in prompt.items()}}
     with torch.inference_mode():
         each = head.probe({name: t[:, None] for name, t in states.items()})[:, 0]
-        worst = torch.tensor(
-            [int(torch.where(owner == i, each.harmless, torch.inf).argmin()) for i in range(n)]
-        )
+        worst = torch.tensor(_lowest(each.harmless.tolist(), owner.tolist(), n))
         answers = torch.zeros(n).index_add_(0, owner, each.answers)
         probes = Probes(
             harmless=each.harmless[worst],
@@ -53,6 +51,15 @@ def judge(head: SRRHead, *, windows: States, prompt: States, owner: Tensor) -> J
             p_safe=head.calibrated(probes.harmless),
             states={name: t[worst] for name, t in states.items()},
         )
+
+
+def _lowest(values: Sequence[float], owner: Sequence[int], n: int) -> list[int]:
+    """Index of each owner's lowest value; the first of equal ones."""
+    found: dict[int, int] = {}
+    for i, (value, one) in enumerate(zip(values, owner, strict=True)):
+        if one not in found or value < values[found[one]]:
+            found[one] = i
+    return [found[one] for one in range(n)]
 
 
 def list_scores(head: SRRHead, judged: Judged, indices: Sequence[int] | None = None) -> Tensor:
