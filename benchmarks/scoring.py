@@ -56,10 +56,8 @@ class Bench:
         blocks = config.num_hidden_layers
         head = HeadConfig.preset("default", width=config.hidden_size, blocks=blocks)
         self.layout = Layout(head.depths)
-        cut = type(config)(**{**config.to_dict(), "num_hidden_layers": head.depths[-1]})
-        if getattr(cut, "layer_types", None):
-            cut.layer_types = cut.layer_types[: head.depths[-1]]
-        model = AutoModel.from_config(cut, dtype=dtype).eval()
+        cut = config.to_dict() | {"num_hidden_layers": head.depths[-1], "layer_types": None}
+        model = AutoModel.from_config(type(config)(**cut), dtype=dtype).eval()
         model.load_state_dict(self.whole.model.state_dict(), strict=False)
         self.llm = ReferenceLLM(
             model=model, tokenizer=tokenizer, name=name, digest="", blocks=blocks

@@ -275,7 +275,7 @@ class ReferenceLLM:
         return self._caches.setdefault(layout.depths, PrefixCache(self._cache_bytes))
 
     def _encode_packed(self, parts: Sequence[Part], depths: Sequence[int]) -> tuple[Tensor, Tensor]:
-        row = Packing(parts, self._model.device)
+        row = Packing(parts, device=self._model.device, dtype=self._model.dtype)
         with row.at_work(), _reading(self._layers, depths, row.pool):
             self._model(input_ids=row.ids, position_ids=row.positions, use_cache=False)
         return row.finish()

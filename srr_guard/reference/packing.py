@@ -73,9 +73,10 @@ class Packing:
         parts: What it holds; windows are not empty, and a prompt that is not encoded yet is
             part of the row.
         device: Where the model is.
+        dtype: Its precision.
     """
 
-    def __init__(self, parts: Sequence[Part], device: Any) -> None:
+    def __init__(self, parts: Sequence[Part], *, device: Any, dtype: Any) -> None:
         import torch
 
         self._parts = [_Placed(part) for part in parts]
@@ -105,7 +106,7 @@ class Packing:
                 positions += range(len(prompt.ids), len(prompt.ids) + len(window))
                 segment += [seen] * len(window)
                 seen += 1
-            placed.index(device)
+            placed.look_up(device, dtype)
         self.ids = torch.tensor([ids], device=device)
         self.positions = torch.tensor([positions], device=device)
         self._segment = torch.tensor(segment, device=device)
@@ -168,19 +169,13 @@ class _Placed:
         self.prompt = range(0)
         self.spans: list[range] = []
 
-    def index(self, device: Any) -> None:
-        """Look up once what every layer needs."""
-        import torch
-
-        stem, longest = self.part.stem, max(map(len, self.spans), default=0)
-        rows = [[*span, *[span.start] * (longest - len(span))] for span in self.spans]
-        self._rows = torch.tensor(rows, dtype=torch.int64, device=device).view(len(rows), longest)
-        lengths = torch.tensor([len(span) for span in self.spans], device=device)
-        self._real = torch.arange(longest, device=device) < lengths[:, None]
-        self._tokens = self._rows[self._real]
-        whole = len(stem.prompt.ids)
-        self._window_mask = _causal(longest, whole + longest, device)
-        self._prompt_mask = _causal(len(self.prompt), whole, device) if stem.known else None
+    def look_up(self, device: Any, dtype: Any) -> None:
+        """Make the masks, once for all layers."""
+        whole = len(self.part.stem.prompt.ids)
+        self._longest = max(map(len, self.spans), default=0)
+        self._window_mask = _causal(self._longest, whole + self._longest, device, dtype)
+        continued = self.prompt and self.part.stem.known
+        self._prompt_mask = _causal(len(self.prompt), whole, device, dtype) if continued else None
 
     def attend(
         self,
@@ -208,12 +203,23 @@ class _Placed:
                 query[:, :, span], keys, values, self._prompt_mask, options
             )
         if self.spans:
-            n = len(self.spans)
-            own = [t[0][:, self._rows].transpose(0, 1) for t in (query, key, value)]
-            shared = [t[layer].expand(n, -1, -1, -1) for t in (stem.keys, stem.values)]
-            keys, values = (torch.cat(pair, 2) for pair in zip(shared, own[1:], strict=True))
-            answer = _attention(own[0], keys, values, self._window_mask, options)
-            out[0][:, self._tokens] = answer.transpose(0, 1)[:, self._real]
+            whole = len(stem.prompt.ids)
+            # the prompt is copied once; each window takes the place of the one before it
+            room = [_with_room(t[layer], self._longest) for t in (stem.keys, stem.values)]
+            for window in self.spans:
+                at, end = slice(window.start, window.stop), whole + len(window)
+                for buffer, new in zip(room, (key, value), strict=True):
+                    buffer[:, :, whole:end] = new[:, :, at]
+                keys, values = (buffer[:, :, :end] for buffer in room)
+                mask = self._window_mask[: len(window), :end]
+                out[:, :, at] = _attention(query[:, :, at], keys, values, mask, options)
+
+
+def _with_room(prompt: Tensor, tokens: int) -> Tensor:
+    """(1, heads, prompt + tokens, width): a copy of the prompt's, and room after it."""
+    buffer = prompt.new_empty(1, prompt.shape[1], prompt.shape[2] + tokens, prompt.shape[3])
+    buffer[:, :, : prompt.shape[2]] = prompt
+    return buffer
 
 
 def register() -> None:
@@ -241,17 +247,16 @@ def _attention(
     near, softcap = options.get("sliding_window"), options.get("softcap")
     q, k = query.shape[2], key.shape[2]
     if mask is None and (near is not None or softcap is not None):
-        mask = _causal(q, k, query.device)
+        mask = _causal(q, k, query.device, query.dtype)
     if near is not None and mask is not None:
         place = torch.arange(k, device=query.device)
-        mask = mask & (place > place[k - q :, None] - near)
+        mask = mask.masked_fill(place <= place[k - q :, None] - near, -torch.inf)
     groups = query.shape[1] // key.shape[1]
     if softcap is not None and mask is not None:
         key, value = (t.repeat_interleave(groups, 1) for t in (key, value))
         scale = options.get("scaling") or query.shape[-1] ** -0.5
         weights = (query @ key.transpose(2, 3)) * scale
-        weights = (weights / softcap).tanh() * softcap
-        softened: Tensor = weights.masked_fill(~mask, -torch.inf).softmax(-1) @ value
+        softened: Tensor = ((weights / softcap).tanh() * softcap + mask).softmax(-1) @ value
         return softened
     return functional.scaled_dot_product_attention(
         query,
@@ -264,8 +269,9 @@ def _attention(
     )
 
 
-def _causal(queries: int, keys: int, device: Any) -> Tensor:
-    """(queries, keys), True where the last `queries` of `keys` tokens may look."""
+def _causal(queries: int, keys: int, device: Any, dtype: Any) -> Tensor:
+    """(queries, keys) to add: 0 where the last `queries` of `keys` tokens may look, else -inf."""
     import torch
 
-    return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
+    seen = torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
+    return torch.zeros(queries, keys, dtype=dtype, device=device).masked_fill(~seen, -torch.inf)
