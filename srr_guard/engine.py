@@ -14,7 +14,7 @@ from srr_guard.conversation import Conversation
 from srr_guard.decision import Ranking
 from srr_guard.errors import ScorerBusyError, ScoringError, SRRGuardError
 from srr_guard.reference.encoding import Encoding, Layout
-from srr_guard.reference.recorded import recall, want
+from srr_guard.reference.recorded import Model, recall, want
 from srr_guard.reference.source import ReferenceSource, resolve_reference
 from srr_guard.reference.weights import Device, DType
 from srr_guard.scorer.bundle import ScorerBundle
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 MAX_WAITING = 1024
-"""Requests of one engine that may wait for the worker; further ones are turned away."""
+"""Requests that one engine may have, waiting or under way; further ones are turned away."""
 
 
 @dataclass(eq=False)
@@ -66,7 +66,8 @@ class ScoringEngine:
         self._layout = Layout(info.head.depths, info.window, info.overlap, info.prompt_limit)
         self._lock = threading.Lock()
         self._waiting: list[_Request] = []
-        self._active: list[_Request] = []  # of the worker thread
+        self._active: list[_Request] = []  # changed by the worker thread only
+        self._place: Model  # once loaded
 
     def load(self) -> Future[None]:
         """Load the weights, if that was not done before."""
@@ -81,9 +82,9 @@ class ScoringEngine:
         # equal texts are encoded once, so that they get equal scores
         request = _Request(conversation, list(dict.fromkeys(texts)), list(texts))
         with self._lock:
-            if len(self._waiting) >= MAX_WAITING:
+            if len(self._waiting) + len(self._active) >= MAX_WAITING:
                 raise ScorerBusyError(
-                    f"{MAX_WAITING} requests wait for the scorer already: send fewer at a time, "
+                    f"{MAX_WAITING} requests are with the scorer already: send fewer at a time, "
                     "or spread them over several processes"
                 )
             self._waiting.append(request)
@@ -163,16 +164,15 @@ class ScoringEngine:
     def _fail(self, request: _Request, error: Exception) -> None:
         if not request.ranking.set_running_or_notify_cancel():
             return
-        if not isinstance(error, SRRGuardError):
-            cause, error = (
-                error,
-                ScoringError(
-                    f"the scorer {self._bundle.info.name!r} failed on {len(request.texts)} "
-                    f"candidates: {error}"
-                ),
-            )
-            error.__cause__ = cause
-        request.ranking.set_exception(error)
+        if isinstance(error, SRRGuardError):
+            request.ranking.set_exception(error)
+            return
+        failure = ScoringError(
+            f"the scorer {self._bundle.info.name!r} failed on {len(request.texts)} candidates: "
+            f"{error}"
+        )
+        failure.__cause__ = error
+        request.ranking.set_exception(failure)
 
     def _rank(self, request: _Request, head: SRRHead) -> Ranking:
         from srr_guard.scorer.inference import judge, list_scores

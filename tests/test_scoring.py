@@ -218,7 +218,7 @@ def test_what_nobody_waits_for_is_not_finished(
 def test_too_many_waiting_requests_are_turned_away(
     scorer: SRRScorer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("srr_guard.engine.MAX_WAITING", 2)
+    monkeypatch.setattr("srr_guard.engine.MAX_WAITING", 3)
     slow = Slow(scorer, monkeypatch)
     calls = [scorer._submit("first", ["x"])]
     assert slow.begun.wait(10)
