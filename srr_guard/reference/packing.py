@@ -98,7 +98,6 @@ class Packing:
                     windows + number if k in prompt.request else nowhere
                     for k in range(stem.known, len(prompt.ids))
                 ]
-            placed.spans = []
             for window in placed.part.windows:
                 placed.spans.append(range(len(ids), len(ids) + len(window)))
                 lasts.append(len(ids) + len(window) - 1)

@@ -79,10 +79,6 @@ class PromptTemplate:
         """
         return self.text_ids(_BLANKS.sub(r"\1", text.strip()))
 
-    def prompt_ids(self, conversation: Conversation, *, limit: int) -> list[int]:
-        """Encode a conversation up to the point where the answer begins (see `prompt`)."""
-        return self.prompt(conversation, limit=limit).ids
-
     def prompt(self, conversation: Conversation, *, limit: int) -> PromptIds:
         """Encode a conversation up to the point where the answer begins.
 

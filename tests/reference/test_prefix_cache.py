@@ -45,7 +45,7 @@ def test_a_prompt_that_comes_back_is_not_encoded_again(llm: ReferenceLLM) -> Non
     passes = Passes(llm)
     llm.encode(FIRST, ["abc", "defgh"], depths=(2, 4))
     llm.encode(FIRST, ["xyz"], depths=(2, 4))
-    prompt_tokens = len(llm._template.prompt_ids(Conversation.of(FIRST), limit=500))
+    prompt_tokens = len(llm._template.prompt(Conversation.of(FIRST), limit=500).ids)
     assert passes.tokens == [prompt_tokens + 8, 3]
 
 

@@ -26,7 +26,7 @@ def naive(
 
     auto: Any = AutoModelForCausalLM
     model = auto.from_pretrained(folder, dtype=torch.float32).eval()
-    prompt = llm._template.prompt_ids(Conversation.of(PROMPT), limit=400)
+    prompt = llm._template.prompt(Conversation.of(PROMPT), limit=400).ids
     ids = torch.tensor([prompt + llm._template.candidate_ids(candidate)])
     states: dict[int, torch.Tensor] = {}
     blocks = next(
