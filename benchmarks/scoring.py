@@ -59,6 +59,7 @@ class Bench:
         cut = config.to_dict() | {"num_hidden_layers": head.depths[-1], "layer_types": None}
         model = AutoModel.from_config(type(config)(**cut), dtype=dtype).eval()
         model.load_state_dict(self.whole.model.state_dict(), strict=False)
+        self.cut_model = model
         self.llm = ReferenceLLM(
             model=model, tokenizer=tokenizer, name=name, digest="", blocks=blocks
         )
@@ -83,14 +84,14 @@ class Bench:
 
     def cut(self, prompt: PromptIds, windows: Sequence[list[int]]) -> None:
         """One batch, without LM head and later blocks."""
-        own = self.llm._model.config._attn_implementation
-        self.llm._model.set_attn_implementation("sdpa")
+        own = self.cut_model.config._attn_implementation
+        self.cut_model.set_attn_implementation("sdpa")
         encode_plainly(
             [Part(Stem(prompt), windows)],
-            lambda ids: self.llm._states(ids, depths=self.layout.depths),
+            lambda ids: self.llm._backbone.states(ids, depths=self.layout.depths),
             batch_tokens=10**9,
         )
-        self.llm._model.set_attn_implementation(own)
+        self.cut_model.set_attn_implementation(own)
 
     def packed(self, prompt: PromptIds, windows: Sequence[list[int]]) -> Stem:
         """Ours, with a prompt that was never seen."""
@@ -136,7 +137,7 @@ class Bench:
         )
         pairs = sum(n * prompt + n * (n + 1) / 2 for n in lengths)
         pairs += 0 if cached else prompt * (prompt + 1) / 2
-        heads = self.llm._model.config.num_attention_heads
+        heads = self.cut_model.config.num_attention_heads
         width = self.blocks[0].self_attn.head_dim
         return 2.0 * linear * tokens + 4.0 * heads * width * pairs * len(self.blocks)
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Sequence
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from srr_guard.conversation import Conversation
 from srr_guard.errors import InvalidInputError
+from srr_guard.reference.backbone import Backbone, Way
 from srr_guard.reference.encoding import (
     DEFAULT_OVERLAP,
     DEFAULT_PROMPT_LIMIT,
@@ -23,15 +21,13 @@ from srr_guard.reference.encoding import (
     shares,
 )
 from srr_guard.reference.features import Features
-from srr_guard.reference.packing import ATTENTION, Packing, Part, Stem, register
-from srr_guard.reference.plain import encode_plainly
+from srr_guard.reference.packing import Part
 from srr_guard.reference.prefix_cache import PrefixCache
 from srr_guard.reference.source import resolve_reference
-from srr_guard.reference.template import PromptIds, PromptTemplate
+from srr_guard.reference.template import PromptTemplate
 from srr_guard.reference.weights import (
     Device,
     DType,
-    decoder_blocks,
     load_blocks,
     load_tokenizer,
     model_folder,
@@ -40,14 +36,12 @@ from srr_guard.reference.weights import (
 )
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from srr_guard.reference.source import ReferenceSource
 
 DEFAULT_CACHE_BYTES = 256 * 2**20
 """Keys and values of prompts that are kept at most."""
-
-_log = logging.getLogger("srr_guard")
 
 
 class ReferenceLLM:
@@ -64,8 +58,8 @@ class ReferenceLLM:
         dtype: Precision of the weights.
         width: Width d of the hidden states.
         depth: Blocks loaded.
+        way: How it encodes, the fastest way that fits the architecture (see `Backbone`).
         blocks: Blocks of the whole model.
-        packs: Whether candidates are packed; otherwise each window has a row of its own.
 
     Example:
         >>> llm = ReferenceLLM.load(depth=16)
@@ -90,13 +84,11 @@ class ReferenceLLM:
         self.blocks = blocks
         self.width = int(text.hidden_size)
         self._template = PromptTemplate(tokenizer)
-        self._model: Any = model
-        self._layers = decoder_blocks(model)
+        self._backbone = Backbone(model, name=name)
         self._context = int(getattr(text, "max_position_embeddings", None) or 2048)
         self._lock = threading.Lock()
         self._cache_bytes = cache_bytes
         self._caches: dict[tuple[int, ...], PrefixCache] = {}
-        self.packs = self._try_packing()
 
     @classmethod
     def load(
@@ -145,22 +137,27 @@ class ReferenceLLM:
     @property
     def depth(self) -> int:
         """Blocks loaded: the deepest depth that `encode` can give."""
-        return len(self._layers)
+        return len(self._backbone.layers)
+
+    @property
+    def way(self) -> Way:
+        """How it encodes: `fused`, `packed` or `plain`."""
+        return self._backbone.way
 
     @property
     def device(self) -> str:
         """Where the weights are, such as `cpu`."""
-        return str(self._model.device)
+        return str(self._backbone.device)
 
     @property
     def dtype(self) -> str:
         """Precision of the weights, such as `float32`."""
-        return str(self._model.dtype).removeprefix("torch.")
+        return str(self._backbone.dtype).removeprefix("torch.")
 
     @property
     def pass_tokens(self) -> int:
         """Tokens that suit one forward pass where requests wait for each other."""
-        return 1024 if self._model.device.type == "cpu" else 16_384
+        return 1024 if self._backbone.device.type == "cpu" else 16_384
 
     @property
     def template_digest(self) -> str:
@@ -258,13 +255,10 @@ class ReferenceLLM:
         given = shares(encodings, batch_tokens)
         parts = [Part(e.stem, [e.windows[i] for i in windows]) for e, windows in given]
         with self._lock, torch.inference_mode():
-            if self.packs:
-                mean, last = self._encode_packed(parts, layout.depths)
+            mean, last = self._backbone.encode(parts, layout.depths, batch_tokens=batch_tokens)
+            if self.way != "plain":
                 for part in parts:
                     self._prefixes(layout).keep(part.stem)
-            else:
-                forward = partial(self._states, depths=layout.depths)
-                mean, last = encode_plainly(parts, forward, batch_tokens=batch_tokens)
         at = count()
         for encoding, windows in given:
             for i in windows:
@@ -273,69 +267,3 @@ class ReferenceLLM:
 
     def _prefixes(self, layout: Layout) -> PrefixCache:
         return self._caches.setdefault(layout.depths, PrefixCache(self._cache_bytes))
-
-    def _encode_packed(self, parts: Sequence[Part], depths: Sequence[int]) -> tuple[Tensor, Tensor]:
-        row = Packing(parts, device=self._model.device, dtype=self._model.dtype)
-        with row.at_work(), _reading(self._layers, depths, row.pool):
-            self._model(input_ids=row.ids, position_ids=row.positions, use_cache=False)
-        return row.finish()
-
-    def _states(self, ids: Tensor, *, depths: Sequence[int]) -> Tensor:
-        """States (D, B, T, d) of rows of token ids, with the model's own attention."""
-        import torch
-
-        states: list[Tensor] = []
-        with _reading(self._layers, depths, states.append):
-            self._model(input_ids=ids.to(self._model.device), use_cache=False)
-        return torch.stack(states)
-
-    def _try_packing(self) -> bool:
-        """Switch to the packed attention where it gives what the model's own gives."""
-        import torch
-
-        if not self._model._supports_attention_backend:
-            return False
-        limit = min(int(self._model.config.get_text_config().vocab_size), 100)
-        ids = [(7 * i) % limit for i in range(12)]
-        prompt, windows = PromptIds(ids=ids[:5], request=range(1, 3)), [ids[5:8], ids[7:12]]
-        depths = (len(self._layers),)
-        own = self._model.config._attn_implementation
-        with torch.inference_mode():
-            forward = partial(self._states, depths=depths)
-            expected = encode_plainly([Part(Stem(prompt), windows)], forward, batch_tokens=100)
-            register()
-            self._model.set_attn_implementation(ATTENTION)
-            try:
-                found = self._encode_packed([Part(Stem(prompt), windows)], depths)
-                error = max(_distance(a, b) for a, b in zip(found, expected, strict=True))
-            except Exception as failure:  # noqa: BLE001 (whatever an architecture makes of it)
-                error, reason = float("inf"), repr(failure)
-            else:
-                reason = f"relative error {error:.1e}"
-        if error < (1e-3 if self._model.dtype == torch.float32 else 0.05):
-            return True
-        _log.info("%s is encoded row by row: packed, it gives other states (%s)", self.name, reason)
-        self._model.set_attn_implementation(own)
-        return False
-
-
-@contextmanager
-def _reading(
-    layers: nn.ModuleList, depths: Sequence[int], take: Callable[[Tensor], None]
-) -> Iterator[None]:
-    """Hand the residual stream after the blocks named to `take`, in their order."""
-
-    def hook(_module: nn.Module, _args: Any, output: Any) -> None:
-        take(output[0] if isinstance(output, tuple) else output)
-
-    handles = [layers[k - 1].register_forward_hook(hook) for k in depths]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _distance(a: Tensor, b: Tensor) -> float:
-    """Norm of the difference, relative to that of `b`."""
-    return float((a - b).norm() / b.norm())

@@ -74,6 +74,9 @@ class Packing:
             part of the row.
         device: Where the model is.
         dtype: Its precision.
+
+    Attributes:
+        asked: What each layer asked of its attention so far.
     """
 
     def __init__(self, parts: Sequence[Part], *, device: Any, dtype: Any) -> None:
@@ -111,7 +114,7 @@ class Packing:
         self._segment = torch.tensor(segment, device=device)
         self._counts = torch.bincount(self._segment, minlength=nowhere + 1).clamp(min=1)
         self._lasts = torch.tensor(lasts, dtype=torch.int64, device=device)
-        self._layer = 0
+        self.asked: list[dict[str, Any]] = []
         self._means: list[Tensor] = []
         self._ends: list[Tensor] = []
         self._instructions: list[Tensor] = []
@@ -131,8 +134,8 @@ class Packing:
 
         out = torch.empty_like(query)
         for placed in self._parts:
-            placed.attend(self._layer, query, key, value, out, options)
-        self._layer += 1
+            placed.attend(len(self.asked), query, key, value, out, options)
+        self.asked.append(options)
         return out
 
     def pool(self, states: Tensor) -> None:
@@ -221,6 +224,11 @@ def _with_room(prompt: Tensor, tokens: int) -> Tensor:
     return buffer
 
 
+def current() -> Packing | None:
+    """The row that the forward pass under way is of; None: it is no packed one."""
+    return _plan.get()
+
+
 def register() -> None:
     """Make the attention known to transformers."""
     from transformers import AttentionInterface
@@ -231,7 +239,7 @@ def register() -> None:
 def _attend(
     _module: Any, query: Tensor, key: Tensor, value: Tensor, _mask: Any, **options: Any
 ) -> tuple[Tensor, None]:
-    plan = _plan.get()
+    plan = current()
     assert plan is not None, "the packed attention runs within a Packing only"
     return plan.attend(query, key, value, options).transpose(1, 2), None
 

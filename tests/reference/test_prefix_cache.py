@@ -31,7 +31,7 @@ class Passes:
 
     def __init__(self, llm: ReferenceLLM) -> None:
         self.tokens: list[int] = []
-        llm._layers[0].register_forward_hook(
+        llm._backbone.layers[0].register_forward_hook(
             lambda _m, _args, states: self.tokens.append(states.shape[1])
         )
 

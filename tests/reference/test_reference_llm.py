@@ -44,12 +44,23 @@ def naive(
     return stacked[:, len(prompt) - 1], stacked[:, len(prompt) :]
 
 
+WAYS = {
+    "llama": "fused",
+    "qwen2": "fused",
+    "mistral": "fused",
+    "gpt2": "packed",
+    "gemma": "packed",
+    "gemma2": "packed",
+    "bloom": "plain",
+}
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_features_equal_the_naive_encoding(family: Family, tmp_path: Path) -> None:
     folder = save_tiny_lm(tmp_path, family=family, layers=4)
     llm = ReferenceLLM.load(folder, depth=3)
     assert (llm.depth, llm.blocks) == (3, 4)
-    assert llm.packs == (family != "bloom")
+    assert llm.way == WAYS[family]
     features = llm.encode(PROMPT, CANDIDATES, depths=(1, 3))
     assert features.owner.tolist() == [0, 1, 2, 3]
     for i, text in enumerate(CANDIDATES):
@@ -64,7 +75,7 @@ def test_features_equal_the_naive_encoding(family: Family, tmp_path: Path) -> No
 
 def test_the_head_and_later_blocks_are_not_loaded(tiny_folder: Path) -> None:
     llm = ReferenceLLM.load(tiny_folder, depth=2)
-    names = [name for name, _ in llm._model.named_parameters()]
+    names = [name for name, _ in llm._backbone._model.named_parameters()]
     assert not any("lm_head" in name or "layers.2" in name for name in names)
 
 
