@@ -87,10 +87,13 @@ class _Fused:
         return hidden_states
 
     def _normed(self, which: int, x: Tensor) -> Tensor:
-        from torch.nn import functional
+        import torch
 
         norm: Any = self._norms[which]
-        return functional.rms_norm(x, x.shape[1:], norm.weight, norm.variance_epsilon)
+        length = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=torch.float32)
+        scale = (length.square_() / x.shape[1]).add_(norm.variance_epsilon).rsqrt_()
+        out = self._scratch.room("normed", x, x.shape[1])
+        return torch.mul(x, scale, out=out).mul_(norm.weight)
 
     def _attend(self, row: Packing, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         import torch

@@ -132,7 +132,9 @@ class Packing:
         """Attention of the next layer: (1, heads, tokens, width) as given."""
         import torch
 
-        out = torch.empty_like(query)
+        # laid out token by token, as the linear layer after it reads it
+        out = torch.empty_like(query.transpose(1, 2), memory_format=torch.contiguous_format)
+        out = out.transpose(1, 2)
         for placed in self._parts:
             placed.attend(len(self.asked), query, key, value, out, options)
         self.asked.append(options)
