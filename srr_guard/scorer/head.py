@@ -146,7 +146,7 @@ class SRRHead(nn.Module):
         """
         if not self.config.graded:
             return probes.harmless
-        config, log_sigmoid = self.config, functional.logsigmoid
+        config, log_sigmoid = self.config, _log_sigmoid
         answers = torch.sigmoid(probes.answers)
         worth = config.refusal_worth + (1 - config.refusal_worth) * answers
         harmful = log_sigmoid(probes.harmful_request) + log_sigmoid(
@@ -185,6 +185,11 @@ class SRRHead(nn.Module):
     def request_inputs(self, states: States) -> Tensor:
         """Numbers that describe each candidate's request: (..., request_inputs)."""
         return torch.cat([states[p].flatten(-2) for p in ("instruction", "request")], dim=-1)
+
+
+def _log_sigmoid(x: Tensor) -> Tensor:
+    """Like `functional.logsigmoid`, which takes 30 times as long for few numbers."""
+    return -functional.softplus(-x)
 
 
 class Probe(nn.Module):

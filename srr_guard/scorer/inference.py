@@ -36,20 +36,20 @@ def judge(head: SRRHead, *, windows: States, prompt: States, owner: Tensor) -> J
         owner: (W,) int64, ascending: the candidate each window belongs to.
     """
     n = len(prompt["instruction"])
-    states = {**windows, **{name: t[owner] for name, t in prompt.items()}}
+    states = {**windows, **{name: t.index_select(0, owner) for name, t in prompt.items()}}
     with torch.inference_mode():
         each = head.probe({name: t[:, None] for name, t in states.items()})[:, 0]
         worst = torch.tensor(_lowest(each.harmless.tolist(), owner.tolist(), n))
         answers = torch.zeros(n).index_add_(0, owner, each.answers)
         probes = Probes(
-            harmless=each.harmless[worst],
+            harmless=each.harmless.index_select(0, worst),
             answers=answers / torch.bincount(owner, minlength=n),
-            harmful_request=each.harmful_request[worst],
+            harmful_request=each.harmful_request.index_select(0, worst),
         )
         return Judged(
             probes=probes,
             p_safe=head.calibrated(probes.harmless),
-            states={name: t[worst] for name, t in states.items()},
+            states={name: t.index_select(0, worst) for name, t in states.items()},
         )
 
 
@@ -70,6 +70,6 @@ def list_scores(head: SRRHead, judged: Judged, indices: Sequence[int] | None = N
         if head.config.pointwise:
             scores = head.relevance(judged.probes[chosen])
         if head.config.listwise:
-            listed = {name: t[chosen][None] for name, t in judged.states.items()}
+            listed = {name: t.index_select(0, chosen)[None] for name, t in judged.states.items()}
             scores = scores + head.listwise_scores(listed)[0]
         return scores
