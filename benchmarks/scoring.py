@@ -22,6 +22,7 @@ import torch
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, Qwen2Config
 
 from srr_guard.reference import ReferenceLLM
+from srr_guard.reference.drafts import Window
 from srr_guard.reference.encoding import Encoding, Layout
 from srr_guard.reference.packing import Part, Stem
 from srr_guard.reference.plain import encode_plainly
@@ -87,7 +88,7 @@ class Bench:
         own = self.cut_model.config._attn_implementation
         self.cut_model.set_attn_implementation("sdpa")
         encode_plainly(
-            [Part(Stem(prompt), windows)],
+            [Part(Stem(prompt), [Window(ids) for ids in windows])],
             lambda ids: self.llm._backbone.states(ids, depths=self.layout.depths),
             batch_tokens=10**9,
         )
@@ -98,7 +99,7 @@ class Bench:
         return self._ours(Stem(prompt), windows)
 
     def _ours(self, stem: Stem, windows: Sequence[list[int]]) -> Stem:
-        encoding = Encoding(stem, list(windows), list(range(len(windows))))
+        encoding = Encoding(stem, [Window(ids) for ids in windows], list(range(len(windows))))
         while not encoding.finished:
             self.llm.step([encoding], self.layout, batch_tokens=self.llm.pass_tokens)
         return stem

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
+from srr_guard.reference.drafts import Window
 from srr_guard.reference.fused import fuse, undo
 from srr_guard.reference.packing import ATTENTION, Packing, Part, Stem, register
 from srr_guard.reference.plain import encode_plainly
@@ -127,10 +128,10 @@ class Backbone:
                 undo(self.layers)
 
 
-def _sample(vocabulary: int) -> tuple[PromptIds, list[list[int]]]:
+def _sample(vocabulary: int) -> tuple[PromptIds, list[Window]]:
     """A tiny prompt and two windows."""
     ids = [(7 * i) % min(vocabulary, 100) for i in range(12)]
-    return PromptIds(ids=ids[:5], request=range(1, 3)), [ids[5:8], ids[7:12]]
+    return PromptIds(ids=ids[:5], request=range(1, 3)), [Window(ids[5:8]), Window(ids[7:12])]
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from srr_guard.errors import InvalidInputError
+from srr_guard.reference.drafts import Window
 from srr_guard.reference.features import Features
 from srr_guard.reference.packing import Stem
 from srr_guard.reference.recorded import RecordedAnswer
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 DEFAULT_WINDOW = 256
 DEFAULT_OVERLAP = 64
 DEFAULT_PROMPT_LIMIT = 2048
+
+LookUp = Callable[[Sequence[int], Sequence[int]], RecordedAnswer | None]
+"""From the ids of prompt and answer to what was recorded."""
 
 
 @dataclass(frozen=True)
@@ -54,14 +58,13 @@ class Encoding:
         pending: Indices of the windows that are left, the shortest first.
     """
 
-    def __init__(self, stem: Stem, windows: list[list[int]], owner: list[int]) -> None:
+    def __init__(self, stem: Stem, windows: Sequence[Window], owner: list[int]) -> None:
         self.stem = stem
         self.windows = windows
-        self.pending = sorted(
-            (i for i, w in enumerate(windows) if w), key=lambda i: len(windows[i])
-        )
+        left = [i for i, window in enumerate(windows) if len(window)]
+        self.pending = sorted(left, key=lambda i: len(windows[i]))
         self._owner = owner
-        self._done: dict[int, tuple[Tensor, Tensor]] = {}
+        self._done = {i: w.pooled() for i, w in enumerate(windows) if w.known and not len(w)}
 
     @property
     def finished(self) -> bool:
@@ -99,14 +102,16 @@ class Encoding:
         """Take note of a window's states, (D, d) each."""
         self._done[window] = (mean, last)
 
-    def recall(self, look_up: Callable[[list[int], list[int]], RecordedAnswer | None]) -> None:
+    def recall(
+        self, look_up: Callable[[Sequence[int], Sequence[int]], RecordedAnswer | None]
+    ) -> None:
         """Take over what was recorded of whole answers while they were generated.
 
         Args:
-            look_up: From the ids of prompt and answer to what is known.
+            look_up: Finds it.
         """
         single = [i for i in self.pending if self._owner.count(self._owner[i]) == 1]
-        found = {i: look_up(self.stem.prompt.ids, self.windows[i]) for i in single}
+        found = {i: look_up(self.stem.prompt.ids, self.windows[i].ids) for i in single}
         for i, answer in found.items():
             if answer is not None:
                 self.store(i, answer.mean, answer.last)
@@ -129,7 +134,7 @@ class Encoding:
             mean=torch.stack([mean for mean, _ in states]),
             last=torch.stack([last for _, last in states]),
             owner=torch.tensor(self._owner),
-            lengths=torch.tensor([len(w) for w in self.windows]),
+            lengths=torch.tensor([len(window.ids) for window in self.windows]),
         )
 
 

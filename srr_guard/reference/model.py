@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from srr_guard.conversation import Conversation
 from srr_guard.errors import InvalidInputError
 from srr_guard.reference.backbone import Backbone, Way
+from srr_guard.reference.drafts import Draft, DraftStore
 from srr_guard.reference.encoding import (
     DEFAULT_OVERLAP,
     DEFAULT_PROMPT_LIMIT,
@@ -41,7 +42,10 @@ if TYPE_CHECKING:
     from srr_guard.reference.source import ReferenceSource
 
 DEFAULT_CACHE_BYTES = 256 * 2**20
-"""Keys and values of prompts that are kept at most."""
+"""Keys and values of prompts that are kept at most, and half as much for drafts."""
+
+_UNSETTLED = 2
+"""Tokens at the end of an unfinished text that its next characters may change."""
 
 
 class ReferenceLLM:
@@ -88,7 +92,7 @@ class ReferenceLLM:
         self._context = int(getattr(text, "max_position_embeddings", None) or 2048)
         self._lock = threading.Lock()
         self._cache_bytes = cache_bytes
-        self._caches: dict[tuple[int, ...], PrefixCache] = {}
+        self._caches: dict[tuple[int, ...], tuple[PrefixCache, DraftStore]] = {}
 
     @classmethod
     def load(
@@ -216,8 +220,17 @@ class ReferenceLLM:
             waiting = [e for e in waiting if not e.finished]
         return [encoding.features() for encoding in encodings]
 
-    def begin(self, conversation: Any, candidates: Sequence[str], layout: Layout) -> Encoding:
+    def begin(
+        self, conversation: Any, candidates: Sequence[str], layout: Layout, *, ahead: bool = False
+    ) -> Encoding:
         """Prepare a request; `step` does the work.
+
+        Args:
+            conversation: Anything that `Conversation.of` reads.
+            candidates: Texts.
+            layout: What is read of them.
+            ahead: They are not finished: what is read is kept, and their last tokens, which
+                may change, are left out.
 
         Raises:
             InvalidInputError: A depth is not loaded.
@@ -227,17 +240,21 @@ class ReferenceLLM:
                 f"depths={layout.depths!r} are not all within the {self.depth} loaded blocks of "
                 f"{self.name!r}: load it with depth={max(layout.depths, default=1)!r} or more"
             )
-        window = min(layout.window, self._context // 2)
+        size = min(layout.window, self._context // 2)
         prompt = self._template.prompt(
-            Conversation.of(conversation), limit=min(layout.prompt_limit, self._context - window)
+            Conversation.of(conversation), limit=min(layout.prompt_limit, self._context - size)
         )
-        windows, owner = cut(
-            [self._template.candidate_ids(text) for text in candidates],
-            size=window,
-            overlap=min(layout.overlap, window - 1),
-        )
+        texts = [self._template.candidate_ids(text) for text in candidates]
+        if ahead:
+            texts = [ids[:-_UNSETTLED] for ids in texts]
+        cuts, owner = cut(texts, size=size, overlap=min(layout.overlap, size - 1))
         with self._lock:
-            stem = self._prefixes(layout).stem(prompt)
+            prompts, drafts = self._cache(layout)
+            stem = prompts.stem(prompt)
+            windows = [drafts.window(prompt, ids) for ids in cuts]
+        if ahead and self.way != "plain":
+            for window in filter(len, windows):
+                window.grown = Draft(prompt, list(window.ids))
         return Encoding(stem, windows, owner)
 
     def step(
@@ -256,14 +273,17 @@ class ReferenceLLM:
         parts = [Part(e.stem, [e.windows[i] for i in windows]) for e, windows in given]
         with self._lock, torch.inference_mode():
             mean, last = self._backbone.encode(parts, layout.depths, batch_tokens=batch_tokens)
-            if self.way != "plain":
-                for part in parts:
-                    self._prefixes(layout).keep(part.stem)
+            prompts, drafts = self._cache(layout)
+            for part in parts if self.way != "plain" else ():
+                prompts.keep(part.stem)
+                for window in part.windows:
+                    drafts.keep(window)
         at = count()
         for encoding, windows in given:
             for i in windows:
                 k = next(at)
                 encoding.store(i, mean[k], last[k])
 
-    def _prefixes(self, layout: Layout) -> PrefixCache:
-        return self._caches.setdefault(layout.depths, PrefixCache(self._cache_bytes))
+    def _cache(self, layout: Layout) -> tuple[PrefixCache, DraftStore]:
+        size = self._cache_bytes
+        return self._caches.setdefault(layout.depths, (PrefixCache(size), DraftStore(size // 2)))

@@ -9,12 +9,14 @@ one (`Stem`).
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from srr_guard.reference.drafts import Window
 from srr_guard.reference.template import PromptIds
 
 if TYPE_CHECKING:
@@ -60,10 +62,13 @@ class Stem:
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """What one request has in a row: its prompt, if that is new, and some of its windows."""
+    """What one request has in a row: its prompt, if that is new, and some of its windows.
+
+    Of a window that has a draft, the tokens that are not known are in the row.
+    """
 
     stem: Stem
-    windows: Sequence[Sequence[int]]
+    windows: Sequence[Window]
 
 
 class Packing:
@@ -104,8 +109,9 @@ class Packing:
             for window in placed.part.windows:
                 placed.spans.append(range(len(ids), len(ids) + len(window)))
                 lasts.append(len(ids) + len(window) - 1)
-                ids += window
-                positions += range(len(prompt.ids), len(prompt.ids) + len(window))
+                ids += window.ids[window.known :]
+                whole = len(prompt.ids)
+                positions += range(whole + window.known, whole + len(window.ids))
                 segment += [seen] * len(window)
                 seen += 1
             placed.look_up(device, dtype)
@@ -118,6 +124,8 @@ class Packing:
         self._means: list[Tensor] = []
         self._ends: list[Tensor] = []
         self._instructions: list[Tensor] = []
+        # states of the new tokens, depth by depth, of windows that do not begin or end here
+        self._new: dict[Window, list[Tensor]] = defaultdict(list)
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
@@ -148,6 +156,10 @@ class Packing:
         self._ends.append(row[self._lasts].cpu())
         starts = [p.prompt.stop - 1 for p in self._parts if p.prompt]
         self._instructions.append(row[starts].cpu())
+        for placed in self._parts:
+            for window, span in zip(placed.part.windows, placed.spans, strict=True):
+                if window.draft or window.grown:
+                    self._new[window].append(row[span.start : span.stop].cpu().clone())
 
     def finish(self) -> tuple[Tensor, Tensor]:
         """Complete the stems; `mean` and `last` of all windows, (windows, D, d) each."""
@@ -162,6 +174,10 @@ class Packing:
                 stem.instruction = next(instructions).clone()
                 stem.request = means[windows + number].clone()
                 stem.known = len(stem.prompt.ids)
+        in_order = (window for placed in self._parts for window in placed.part.windows)
+        for i, window in enumerate(in_order):
+            if window in self._new:
+                means[i], ends[i] = window.pooled(self._new[window])
         return means[:windows], ends
 
 
@@ -176,7 +192,7 @@ class _Placed:
     def look_up(self, device: Any, dtype: Any) -> None:
         """Make the masks, once for all layers."""
         whole = len(self.part.stem.prompt.ids)
-        self._longest = max(map(len, self.spans), default=0)
+        self._longest = max((len(window.ids) for window in self.part.windows), default=0)
         self._window_mask = _causal(self._longest, whole + self._longest, device, dtype)
         continued = self.prompt and self.part.stem.known
         self._prompt_mask = _causal(len(self.prompt), whole, device, dtype) if continued else None
@@ -210,13 +226,22 @@ class _Placed:
             whole = len(stem.prompt.ids)
             # the prompt is copied once; each window takes the place of the one before it
             room = [_with_room(t[layer], self._longest) for t in (stem.keys, stem.values)]
-            for window in self.spans:
-                at, end = slice(window.start, window.stop), whole + len(window)
-                for buffer, new in zip(room, (key, value), strict=True):
-                    buffer[:, :, whole:end] = new[:, :, at]
+            for window, new in zip(self.part.windows, self.spans, strict=True):
+                at = slice(new.start, new.stop)
+                begin, end = whole + window.known, whole + len(window.ids)
+                if window.draft:
+                    for buffer, old in zip(
+                        room, (window.draft.keys, window.draft.values), strict=True
+                    ):
+                        buffer[:, :, whole:begin] = old[layer][:, :, : window.known]
+                for buffer, computed in zip(room, (key, value), strict=True):
+                    buffer[:, :, begin:end] = computed[:, :, at]
                 keys, values = (buffer[:, :, :end] for buffer in room)
-                mask = self._window_mask[: len(window), :end]
+                mask = self._window_mask[window.known : len(window.ids), :end]
                 out[:, :, at] = _attention(query[:, :, at], keys, values, mask, options)
+                if window.grown:
+                    window.grown.keys.append(keys[:, :, whole:].clone())
+                    window.grown.values.append(values[:, :, whole:].clone())
 
 
 def _with_room(prompt: Tensor, tokens: int) -> Tensor:

@@ -39,7 +39,7 @@ def encode_plainly(
     lasts: list[Tensor] = []
     for part in parts:
         prompt, stem = part.stem.prompt, part.stem
-        windows = list(part.windows) or [[]]
+        windows = [list(window.ids) for window in part.windows] or [[]]
         longest = len(prompt.ids) + max(map(len, windows))
         size = max(1, batch_tokens // longest)
         for batch in (windows[i : i + size] for i in range(0, len(windows), size)):

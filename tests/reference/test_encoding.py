@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from srr_guard.errors import InvalidInputError
+from srr_guard.reference.drafts import Window
 from srr_guard.reference.encoding import Encoding, Layout, shares
 from srr_guard.reference.packing import Stem
 from srr_guard.reference.template import PromptIds
@@ -13,7 +14,7 @@ def request(prompt: int, *windows: int, encoded: bool = False) -> Encoding:
     state = torch.zeros(1, 1) if encoded else None
     ids = PromptIds(ids=[0] * prompt, request=range(prompt - 1, prompt))
     stem = Stem(ids, instruction=state, request=state)
-    return Encoding(stem, [[0] * w for w in windows], list(range(len(windows))))
+    return Encoding(stem, [Window([0] * w) for w in windows], list(range(len(windows))))
 
 
 def tokens(given: list[tuple[Encoding, list[int]]]) -> int:

@@ -10,6 +10,7 @@ from tiny import Family, save_tiny_lm
 
 from srr_guard import LocalChatModel, SRRScorer
 from srr_guard.reference import ReferenceLLM, recorded
+from srr_guard.reference.drafts import Window
 from srr_guard.reference.encoding import Encoding, Layout
 from srr_guard.reference.packing import Stem
 from srr_guard.reference.template import PromptIds
@@ -42,7 +43,7 @@ def test_states_are_those_of_an_encoding(family: Family, length: int, tmp_path: 
         latest = llm._template.text_ids("Hi there")
         start = next(i for i in range(len(prompt)) if list(prompt[i:][: len(latest)]) == latest)
         stem = Stem(PromptIds(ids=list(prompt), request=range(start, start + len(latest))))
-        encoding = Encoding(stem, [list(answer)], [0])
+        encoding = Encoding(stem, [Window(answer)], [0])
         llm.step([encoding], Layout(depths))
         expected = encoding.features()
         for name in ("instruction", "request"):
