@@ -27,6 +27,7 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/scoring.py --json benchmarks/results/scoring.json --plots benchmarks/results
 	$(BIN)/python benchmarks/serving.py --json benchmarks/results/serving.json
 	$(BIN)/python benchmarks/serving.py --memory
+	$(BIN)/python benchmarks/read_ahead.py --json benchmarks/results/read_ahead.json
 
 wheel: $(STAMP)
 	$(BIN)/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -24,8 +25,13 @@ if TYPE_CHECKING:
     from srr_guard.scorer.head import SRRHead
 
 
+_log = logging.getLogger("srr_guard")
+
 MAX_WAITING = 1024
 """Requests that one engine may have, waiting or under way; further ones are turned away."""
+
+READ_AHEAD_CHARACTERS = 32
+"""Of an answer that is being written, no less than this is read at a time."""
 
 
 @dataclass(eq=False)
@@ -37,6 +43,23 @@ class _Request:
     wanted: list[str]
     ranking: Future[Ranking] = field(default_factory=Future)
     encoding: Encoding = field(init=False)
+
+
+class _Draft:
+    """An answer that is being written, as far as it is to be read; called with the text so far."""
+
+    def __init__(self, conversation: Conversation, wake: Callable[[_Draft], None]) -> None:
+        self.conversation = conversation
+        self.text = ""
+        self.done = False
+        self._wake = wake
+        self._wake(self)  # the prompt can be read already
+
+    def __call__(self, text: str, *, done: bool = False) -> None:
+        """Read on, once enough has come; returns at once."""
+        if done or len(text) >= len(self.text) + READ_AHEAD_CHARACTERS:
+            self.text, self.done = text, done
+            self._wake(self)
 
 
 class ScoringEngine:
@@ -67,6 +90,8 @@ class ScoringEngine:
         self._lock = threading.Lock()
         self._waiting: list[_Request] = []
         self._active: list[_Request] = []  # changed by the worker thread only
+        self._drafts: list[_Draft] = []  # that have something to read
+        self._ahead: list[tuple[Conversation, Encoding]] = []  # by the worker thread only
         self._place: Model  # once loaded
 
     def load(self) -> Future[None]:
@@ -90,6 +115,17 @@ class ScoringEngine:
             self._waiting.append(request)
         _shared.worker().submit(self._advance)
         return request.ranking
+
+    def read_ahead(self, conversation: Conversation) -> Callable[..., None]:
+        """Read an answer while it is written (see `SupportsReadAhead`)."""
+        return _Draft(conversation, self._wake)
+
+    def _wake(self, draft: _Draft) -> None:
+        with self._lock:
+            if draft in self._drafts or len(self._drafts) >= MAX_WAITING:
+                return  # it will be read up to where it is then; or there is no time for it
+            self._drafts.append(draft)
+        _shared.worker().submit(self._advance)
 
     def _load(self) -> None:
         self._parts()
@@ -120,29 +156,31 @@ class ScoringEngine:
         """
         self._admit()
         self._active = [r for r in self._active if not r.ranking.cancelled()]
-        if not self._active:
+        if not (self._active or self._ahead):
             return
         try:
             llm, head = self._parts()
-            under_way = [r.encoding for r in self._active if not r.encoding.finished]
-            if under_way:
-                llm.step(under_way, self._layout, batch_tokens=llm.pass_tokens)
+            under_way = [r.encoding for r in self._active] + [e for _, e in self._ahead]
+            if left := [encoding for encoding in under_way if not encoding.finished]:
+                llm.step(left, self._layout, batch_tokens=llm.pass_tokens)
         except Exception as error:  # noqa: BLE001 (handed to all whose pass it was)
             for request in self._active:
                 self._fail(request, error)
-            self._active = []
+            self._active, self._ahead = [], []
             return
         done = [r for r in self._active if r.encoding.finished]
         self._active = [r for r in self._active if not r.encoding.finished]
+        self._ahead = [(talk, e) for talk, e in self._ahead if not e.finished]
         for request in done:
             self._answer(request, head)
-        if self._active:
+        if self._active or self._ahead:
             _shared.worker().submit(self._advance)
 
     def _admit(self) -> None:
-        """Begin the requests that wait."""
+        """Begin the requests and drafts that wait."""
         with self._lock:
             arrived, self._waiting = self._waiting, []
+            drafts, self._drafts = self._drafts, []
         for request in arrived:
             try:
                 llm, _ = self._parts()
@@ -151,6 +189,26 @@ class ScoringEngine:
                 self._active.append(request)
             except Exception as error:  # noqa: BLE001 (handed to the one who asked)
                 self._fail(request, error)
+        # what is scored now need not be read ahead
+        scored = [request.conversation for request in arrived]
+        self._ahead = [(talk, e) for talk, e in self._ahead if not _among(talk, scored)]
+        for draft in drafts:
+            if not _among(draft.conversation, scored):
+                self._begin_ahead(draft)
+
+    def _begin_ahead(self, draft: _Draft) -> None:
+        try:
+            llm, _ = self._parts()
+            encoding = llm.begin(
+                draft.conversation,
+                [draft.text] if draft.text else [],
+                self._layout,
+                ahead="done" if draft.done else "unfinished",
+            )
+        except Exception:  # noqa: BLE001 (it fails again where somebody waits for it)
+            _log.debug("an answer could not be read ahead", exc_info=True)
+        else:
+            self._ahead.append((draft.conversation, encoding))
 
     def _answer(self, request: _Request, head: SRRHead) -> None:
         try:
@@ -197,6 +255,10 @@ class ScoringEngine:
             )
         except ValueError as error:
             raise ScoringError(f"the scorer gave numbers that must not be used: {error}") from error
+
+
+def _among(one: Conversation, conversations: Sequence[Conversation]) -> bool:
+    return any(one is other for other in conversations)
 
 
 class _Shared:

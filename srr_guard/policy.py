@@ -65,6 +65,9 @@ class SamplingPolicy(Settings):
             those at hand (`reason="fallback"`).
         batched: `auto` samples all candidates in one call when the model offers it
             (`sample_candidates`); `never` always makes n calls side by side.
+        read_ahead: Stream each candidate in a call of its own, and have the scorer read it while
+            it is written, so that little is left to score after the last token. The scores are
+            the same. It suits models behind an API; the machine that scores has more to do.
         temperatures: Temperatures that the candidates take in turn, in place of the model's
             own; each is a call of its own then. The model must have such a field.
         system_prompts: System prompts that the candidates take in turn, each in a call of its
@@ -100,6 +103,7 @@ class SamplingPolicy(Settings):
     timeout: float | None = Field(default=60.0, gt=0.0)
     deadline: float | None = Field(default=120.0, gt=0.0)
     batched: Literal["auto", "never"] = "auto"
+    read_ahead: bool = False
     temperatures: tuple[Annotated[float, Field(ge=0.0)], ...] | None = Field(
         default=None, min_length=1
     )

@@ -18,8 +18,9 @@ from typing_extensions import override
 
 from srr_guard._lineup import Lineup, as_runnable, describe
 from srr_guard._runnables import as_chunk, find_prompt, is_sync_only, unbind
+from srr_guard._streamed import acollect, collect
 from srr_guard._tracing import RunManager, TraceCandidates, candidate_config, enter, isolated
-from srr_guard.conversation import Conversation
+from srr_guard.conversation import Conversation, candidate_text
 from srr_guard.decision import Decision, Totals
 from srr_guard.errors import ConfigurationError
 from srr_guard.policy import DecisionPolicy, SamplingPolicy
@@ -264,16 +265,19 @@ class SafetyRanker(RunnableSerializable[Any, Any]):
         config: RunnableConfig,
         kwargs: dict[str, Any],
     ) -> Decision:
+        conversation = self._conversation(value)
 
         def call(index: int) -> Any:
             model = self._lineup[index]
             child = self._enter(index, run_manager, config)
-            return model.invoke(self._lineup.ask(index, value), child, **kwargs)
+            asked = self._lineup.ask(index, value)
+            if self.sampling.read_ahead:
+                read = self._selector.reader(conversation)
+                return collect(model.stream(asked, child, **kwargs), read, candidate_text)
+            return model.invoke(asked, child, **kwargs)
 
         batch = self._batch(value, config, kwargs)
-        return self._selector.decide(
-            self._conversation(value), call, batched=batch.call if batch else None
-        )
+        return self._selector.decide(conversation, call, batched=batch.call if batch else None)
 
     async def _adecide(
         self,
@@ -282,18 +286,28 @@ class SafetyRanker(RunnableSerializable[Any, Any]):
         config: RunnableConfig,
         kwargs: dict[str, Any],
     ) -> Decision:
+        conversation = self._conversation(value)
+
+        async def streamed(model: Runnable[Any, Any], asked: Any, child: RunnableConfig) -> Any:
+            read = await self._selector.areader(conversation)
+            if not self.trace_candidates and is_sync_only(model):
+                chunks = model.stream(asked, child, **kwargs)
+                return await blocking_calls.run(collect, chunks, read, candidate_text)
+            return await acollect(model.astream(asked, child, **kwargs), read, candidate_text)
 
         def call(index: int) -> Awaitable[Any]:
             model = self._lineup[index]
             child = self._enter(index, run_manager, config)
             asked = self._lineup.ask(index, value)
+            if self.sampling.read_ahead:
+                return streamed(model, asked, child)
             if not self.trace_candidates and is_sync_only(model):
                 return blocking_calls.run(model.invoke, asked, child, **kwargs)
             return model.ainvoke(asked, child, **kwargs)
 
         batch = self._batch(value, config, kwargs)
         return await self._selector.adecide(
-            self._conversation(value), call, batched=batch.acall if batch else None
+            conversation, call, batched=batch.acall if batch else None
         )
 
     def _conversation(self, value: Any) -> Conversation:
@@ -306,7 +320,7 @@ class SafetyRanker(RunnableSerializable[Any, Any]):
         return enter(candidate_config(config, run_manager, index, trace), traced=trace)
 
     def _batch(self, value: Any, config: RunnableConfig, kwargs: dict[str, Any]) -> _Batch | None:
-        if not self._lineup.batches or self.trace_candidates:
+        if not self._lineup.batches or self.trace_candidates or self.sampling.read_ahead:
             return None
         return _Batch(self._lineup, value, config, kwargs)
 

@@ -44,6 +44,26 @@ class ResponseScorer(Protocol):
         ...
 
 
+class ReadAhead(Protocol):
+    """Is called with an answer's text so far, again and again; it returns at once."""
+
+    def __call__(self, text: str, *, done: bool = False) -> None:
+        """Take note of the text so far; `done` says that it is whole."""
+        ...
+
+
+@runtime_checkable
+class SupportsReadAhead(Protocol):
+    """A scorer that can read answers while they are written (`SamplingPolicy.read_ahead`).
+
+    It only saves time: what is scored, and how, is up to `score` and `ascore` alone.
+    """
+
+    def read_ahead(self, conversation: Conversation) -> ReadAhead:
+        """Begin to read one answer, whose words will come; returns at once."""
+        ...
+
+
 class SRRScorer:
     """Ranks candidates with a reference LLM's hidden states and a trained head.
 
@@ -130,6 +150,14 @@ class SRRScorer:
         A cancelled call stops waiting; what the worker thread has begun, it finishes.
         """
         return await asyncio.wrap_future(self._submit(conversation, candidates))
+
+    def read_ahead(self, conversation: Conversation) -> ReadAhead:
+        """Read an answer while it is written (see `SupportsReadAhead`).
+
+        What was read is kept for the next `score` of the same conversation. The scores are the
+        same as without.
+        """
+        return self._engine().read_ahead(conversation)
 
     def warm_up(self) -> None:
         """Load the weights now instead of on the first score.

@@ -29,7 +29,7 @@ from srr_guard.errors import (
 )
 from srr_guard.policy import DecisionPolicy, SamplingPolicy
 from srr_guard.sampling import AsyncRound, Round, abandon, workers
-from srr_guard.scoring import ResponseScorer
+from srr_guard.scoring import ReadAhead, ResponseScorer, SupportsReadAhead
 
 logger = logging.getLogger("srr_guard")
 
@@ -59,7 +59,7 @@ class Selector:
             end in an error. What it raises reaches the caller. Under async callers it runs
             on the event loop, so it must be quick.
         tunable: Whether the calls given to `decide` take the policy's `temperatures`,
-            `system_prompts` and `seed`.
+            `system_prompts` and `seed`, and stream where it says `read_ahead`.
         text: Renders an output to the text that is scored.
         refuse: Gives the policy's refusal the form of an output; None: it has no such form.
 
@@ -82,12 +82,14 @@ class Selector:
         _require(isinstance(sampling, SamplingPolicy), "sampling", sampling)
         _require(isinstance(decision, DecisionPolicy), "decision", decision)
         _require(on_decision is None or callable(on_decision), "on_decision", on_decision)
-        for name in ("temperatures", "system_prompts", "seed"):
-            if tunable == "nothing" and (value := getattr(sampling, name)) is not None:
+        for name in ("temperatures", "system_prompts", "seed", "read_ahead"):
+            if tunable == "nothing" and (value := getattr(sampling, name)) not in (None, False):
                 raise ConfigurationError(
                     f"{name}={value!r} reaches no model here: a function makes its own calls; "
                     "wrap the model in a SafetyRanker, or leave it out"
                 )
+        if sampling.read_ahead:
+            _require(scorer is None or isinstance(scorer, SupportsReadAhead), "read_ahead", scorer)
         self._scorer = scorer
         self._sampling = sampling
         self._policy = decision
@@ -162,6 +164,18 @@ class Selector:
                         with trial.scoring():
                             trial.take(await self._ascore(conversation, trial.texts))
         return self._conclude(trial)
+
+    def reader(self, conversation: Conversation) -> ReadAhead:
+        """What reads a candidate while it is written, where the policy says `read_ahead`."""
+        scorer = self._load_scorer()
+        assert isinstance(scorer, SupportsReadAhead)  # checked when this was made
+        return scorer.read_ahead(conversation)
+
+    async def areader(self, conversation: Conversation) -> ReadAhead:
+        """Like `reader`, without blocking the event loop."""
+        if self._scorer is None:
+            await blocking_calls.run(self._load_scorer)
+        return self.reader(conversation)
 
     def _score(self, conversation: Conversation, texts: list[str]) -> Ranking:
         """Have texts scored, on a thread that can be given up on.
@@ -304,6 +318,7 @@ def _require(holds: bool, name: str, value: object) -> None:
             "sampling": "a SamplingPolicy",
             "decision": "a DecisionPolicy",
             "on_decision": "a function that takes a Decision, or None",
+            "read_ahead": "a scorer that has `read_ahead` (SRRScorer), or leave read_ahead out",
         }[name]
         raise ConfigurationError(f"{name}={value!r} cannot be used: give {wanted}")
 

@@ -29,6 +29,7 @@ from pydantic import Field, PrivateAttr
 from srr_guard.conversation import Conversation
 from srr_guard.decision import Ranking
 from srr_guard.errors import ConfigurationError, InvalidInputError
+from srr_guard.scoring import ReadAhead
 
 __all__ = ["FakeScorer", "ScriptedChatModel"]
 
@@ -44,6 +45,7 @@ class FakeScorer:
 
     Attributes:
         calls: The lists of candidates that were scored, one per call.
+        ahead: The texts of answers that were read while they were written.
 
     Example:
         >>> scorer = FakeScorer(lambda prompt, answer: 0.9 if prompt in answer else 0.2)
@@ -64,6 +66,7 @@ class FakeScorer:
         self._delay = delay
         self._error = error
         self.calls: list[tuple[str, ...]] = []
+        self.ahead: list[str] = []
 
     def score(self, conversation: Any, candidates: Sequence[str]) -> Ranking:
         """Rank candidates.
@@ -80,6 +83,14 @@ class FakeScorer:
         if self._delay:
             await asyncio.sleep(self._delay)
         return self._rank(conversation, candidates)
+
+    def read_ahead(self, conversation: Any) -> ReadAhead:
+        """Take note of an answer while it is written."""
+
+        def read(text: str, *, done: bool = False) -> None:
+            self.ahead.append(text)
+
+        return read
 
     def _rank(self, conversation: Any, candidates: Sequence[str]) -> Ranking:
         self.calls.append(tuple(candidates))

@@ -146,7 +146,7 @@ async def test_a_cancelled_score_does_not_let_two_forwards_overlap(
 ) -> None:
     llm, _ = scorer._engine()._parts()
     inside, overlaps, started = [0], [0], threading.Event()
-    real = llm._encode_packed
+    real = llm._backbone.encode
 
     def watched(*args: object, **kwargs: object) -> object:
         inside[0] += 1
@@ -157,7 +157,7 @@ async def test_a_cancelled_score_does_not_let_two_forwards_overlap(
         finally:
             inside[0] -= 1
 
-    monkeypatch.setattr(llm, "_encode_packed", watched)
+    monkeypatch.setattr(llm._backbone, "encode", watched)
     task = asyncio.create_task(scorer.ascore("Hi", ["x" * 20_000]))
     await asyncio.to_thread(started.wait)
     task.cancel()
@@ -247,7 +247,7 @@ def test_a_model_that_fails_is_a_scoring_error(
     scorer: SRRScorer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     llm, _ = scorer._engine()._parts()
-    monkeypatch.setattr(llm, "_encode_packed", lambda *_a, **_k: 1 / 0)
+    monkeypatch.setattr(llm._backbone, "encode", lambda *_a, **_k: 1 / 0)
     with pytest.raises(ScoringError, match="failed on 4 candidates"):
         scorer.score("Hi", ANSWERS)
     monkeypatch.undo()

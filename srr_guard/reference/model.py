@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Sequence
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from srr_guard.conversation import Conversation
 from srr_guard.errors import InvalidInputError
@@ -46,6 +46,10 @@ DEFAULT_CACHE_BYTES = 256 * 2**20
 
 _UNSETTLED = 2
 """Tokens at the end of an unfinished text that its next characters may change."""
+
+
+Ahead = Literal["unfinished", "done"]
+"""Whether a text that is read ahead of its request will go on."""
 
 
 class ReferenceLLM:
@@ -221,7 +225,12 @@ class ReferenceLLM:
         return [encoding.features() for encoding in encodings]
 
     def begin(
-        self, conversation: Any, candidates: Sequence[str], layout: Layout, *, ahead: bool = False
+        self,
+        conversation: Any,
+        candidates: Sequence[str],
+        layout: Layout,
+        *,
+        ahead: Ahead | None = None,
     ) -> Encoding:
         """Prepare a request; `step` does the work.
 
@@ -229,8 +238,8 @@ class ReferenceLLM:
             conversation: Anything that `Conversation.of` reads.
             candidates: Texts.
             layout: What is read of them.
-            ahead: They are not finished: what is read is kept, and their last tokens, which
-                may change, are left out.
+            ahead: What is read of them is kept, for a later request; of those that are
+                `unfinished` the last tokens, which may change, are left out.
 
         Raises:
             InvalidInputError: A depth is not loaded.
@@ -245,7 +254,7 @@ class ReferenceLLM:
             Conversation.of(conversation), limit=min(layout.prompt_limit, self._context - size)
         )
         texts = [self._template.candidate_ids(text) for text in candidates]
-        if ahead:
+        if ahead == "unfinished":
             texts = [ids[:-_UNSETTLED] for ids in texts]
         cuts, owner = cut(texts, size=size, overlap=min(layout.overlap, size - 1))
         with self._lock:

@@ -18,7 +18,7 @@ LAYOUT = Layout((1, 3), window=64, overlap=16)
 
 def read_ahead(llm: ReferenceLLM, *texts: str) -> int:
     """Read unfinished texts; the number of tokens that this took."""
-    encoding = llm.begin(PROMPT, texts, LAYOUT, ahead=True)
+    encoding = llm.begin(PROMPT, texts, LAYOUT, ahead="unfinished")
     tokens = encoding.left
     while not encoding.finished:
         llm.step([encoding], LAYOUT)

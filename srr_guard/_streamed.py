@@ -1,0 +1,61 @@
+"""Candidates that are streamed, so that the scorer can read them while they are written."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
+from typing import Any
+
+from langchain_core.messages import AIMessageChunk, message_chunk_to_message
+
+from srr_guard.errors import InvalidInputError
+from srr_guard.scoring import ReadAhead
+
+Text = Callable[[Any], str]
+"""Renders an output to the text that is scored."""
+
+
+def collect(chunks: Iterator[Any], read: ReadAhead, text: Text) -> Any:
+    """Run a stream to its end; what `invoke` would have returned."""
+    growing = _Growing(read, text)
+    for chunk in chunks:
+        growing.add(chunk)
+    return growing.whole()
+
+
+async def acollect(chunks: AsyncIterator[Any], read: ReadAhead, text: Text) -> Any:
+    """Like `collect`, without blocking the event loop."""
+    growing = _Growing(read, text)
+    async for chunk in chunks:
+        growing.add(chunk)
+    return growing.whole()
+
+
+class _Growing:
+    """The sum of the chunks so far."""
+
+    def __init__(self, read: ReadAhead, text: Text) -> None:
+        self._read = read
+        self._text = text
+        self._output: Any = None
+
+    def add(self, chunk: Any) -> None:
+        if self._output is None:
+            self._output = chunk
+        else:
+            try:
+                self._output = self._output + chunk
+            except TypeError:  # a chain whose chunks are its output so far
+                self._output = chunk
+        self._tell(done=False)
+
+    def whole(self) -> Any:
+        self._tell(done=True)
+        if isinstance(self._output, AIMessageChunk):
+            return message_chunk_to_message(self._output)
+        return self._output
+
+    def _tell(self, *, done: bool) -> None:
+        with suppress(InvalidInputError):  # it has no text yet; or never, which sampling reports
+            if self._output is not None:
+                self._read(self._text(self._output), done=done)
