@@ -28,6 +28,7 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/serving.py --json benchmarks/results/serving.json
 	$(BIN)/python benchmarks/serving.py --memory
 	$(BIN)/python benchmarks/read_ahead.py --json benchmarks/results/read_ahead.json
+	$(BIN)/python benchmarks/request.py --json benchmarks/results/request.json --plots benchmarks/results
 
 wheel: $(STAMP)
 	$(BIN)/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
