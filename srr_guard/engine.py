@@ -91,7 +91,7 @@ class ScoringEngine:
         self._waiting: list[_Request] = []
         self._active: list[_Request] = []  # changed by the worker thread only
         self._drafts: list[_Draft] = []  # that have something to read
-        self._ahead: list[tuple[Conversation, Encoding]] = []  # by the worker thread only
+        self._ahead: dict[_Draft, Encoding] = {}  # changed by the worker thread only
         self._place: Model  # once loaded
 
     def load(self) -> Future[None]:
@@ -160,17 +160,17 @@ class ScoringEngine:
             return
         try:
             llm, head = self._parts()
-            under_way = [r.encoding for r in self._active] + [e for _, e in self._ahead]
+            under_way = [r.encoding for r in self._active] + [*self._ahead.values()]
             if left := [encoding for encoding in under_way if not encoding.finished]:
                 llm.step(left, self._layout, batch_tokens=llm.pass_tokens)
         except Exception as error:  # noqa: BLE001 (handed to all whose pass it was)
             for request in self._active:
                 self._fail(request, error)
-            self._active, self._ahead = [], []
+            self._active, self._ahead = [], {}
             return
         done = [r for r in self._active if r.encoding.finished]
         self._active = [r for r in self._active if not r.encoding.finished]
-        self._ahead = [(talk, e) for talk, e in self._ahead if not e.finished]
+        self._ahead = {draft: e for draft, e in self._ahead.items() if not e.finished}
         for request in done:
             self._answer(request, head)
         if self._active or self._ahead:
@@ -189,12 +189,12 @@ class ScoringEngine:
                 self._active.append(request)
             except Exception as error:  # noqa: BLE001 (handed to the one who asked)
                 self._fail(request, error)
-        # what is scored now need not be read ahead
-        scored = [request.conversation for request in arrived]
-        self._ahead = [(talk, e) for talk, e in self._ahead if not _among(talk, scored)]
         for draft in drafts:
-            if not _among(draft.conversation, scored):
-                self._begin_ahead(draft)
+            self._begin_ahead(draft)
+        # what is scored now need not be read ahead
+        for draft in list(self._ahead):
+            if any(draft.conversation is request.conversation for request in arrived):
+                del self._ahead[draft]
 
     def _begin_ahead(self, draft: _Draft) -> None:
         try:
@@ -208,7 +208,7 @@ class ScoringEngine:
         except Exception:  # noqa: BLE001 (it fails again where somebody waits for it)
             _log.debug("an answer could not be read ahead", exc_info=True)
         else:
-            self._ahead.append((draft.conversation, encoding))
+            self._ahead[draft] = encoding
 
     def _answer(self, request: _Request, head: SRRHead) -> None:
         try:
@@ -255,10 +255,6 @@ class ScoringEngine:
             )
         except ValueError as error:
             raise ScoringError(f"the scorer gave numbers that must not be used: {error}") from error
-
-
-def _among(one: Conversation, conversations: Sequence[Conversation]) -> bool:
-    return any(one is other for other in conversations)
 
 
 class _Shared:

@@ -117,7 +117,10 @@ class Encoding:
                 self.store(i, answer.mean, answer.last)
                 self.pending.remove(i)
                 if not self.pending and not self.stem.encoded:
-                    self.stem.instruction, self.stem.request = answer.instruction, answer.request
+                    # one of its own: it has no keys and values that others could use
+                    self.stem = Stem(
+                        self.stem.prompt, instruction=answer.instruction, request=answer.request
+                    )
 
     def features(self) -> Features:
         """The features, once `finished`; an empty window has the instruction's states."""

@@ -280,9 +280,14 @@ class ReferenceLLM:
 
         given = shares(encodings, batch_tokens)
         parts = [Part(e.stem, [e.windows[i] for i in windows]) for e, windows in given]
+        prompts, drafts = self._cache(layout)
         with self._lock, torch.inference_mode():
-            mean, last = self._backbone.encode(parts, layout.depths, batch_tokens=batch_tokens)
-            prompts, drafts = self._cache(layout)
+            try:
+                mean, last = self._backbone.encode(parts, layout.depths, batch_tokens=batch_tokens)
+            except BaseException:
+                for part in parts:
+                    prompts.forget(part.stem)
+                raise
             for part in parts if self.way != "plain" else ():
                 prompts.keep(part.stem)
                 for window in part.windows:

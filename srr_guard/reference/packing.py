@@ -95,10 +95,12 @@ class Packing:
         windows = sum(len(part.windows) for part in parts)
         nowhere = windows + len(parts)
         seen = 0
+        begun: set[Stem] = set()  # parts may share a prompt: the first of them brings it
         for number, placed in enumerate(self._parts):
             stem = placed.part.stem
             prompt = stem.prompt
-            if not stem.encoded:
+            if not stem.encoded and stem not in begun:
+                begun.add(stem)
                 placed.prompt = range(len(ids), len(ids) + len(prompt.ids) - stem.known)
                 ids += prompt.ids[stem.known :]
                 positions += range(stem.known, len(prompt.ids))
@@ -124,7 +126,7 @@ class Packing:
         self._means: list[Tensor] = []
         self._ends: list[Tensor] = []
         self._instructions: list[Tensor] = []
-        # states of the new tokens, depth by depth, of windows that do not begin or end here
+        # states of the new tokens, depth by depth, of windows that were begun or will go on
         self._new: dict[Window, list[Tensor]] = defaultdict(list)
 
     @contextmanager
@@ -229,10 +231,8 @@ class _Placed:
             for window, new in zip(self.part.windows, self.spans, strict=True):
                 at = slice(new.start, new.stop)
                 begin, end = whole + window.known, whole + len(window.ids)
-                if window.draft:
-                    for buffer, old in zip(
-                        room, (window.draft.keys, window.draft.values), strict=True
-                    ):
+                if draft := window.draft:
+                    for buffer, old in zip(room, (draft.keys, draft.values), strict=True):
                         buffer[:, :, whole:begin] = old[layer][:, :, : window.known]
                 for buffer, computed in zip(room, (key, value), strict=True):
                     buffer[:, :, begin:end] = computed[:, :, at]

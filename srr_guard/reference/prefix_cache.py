@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from weakref import WeakValueDictionary
 
 from srr_guard.reference.packing import Stem
 from srr_guard.reference.template import PromptIds
+
+_Key = tuple[tuple[int, ...], range]
 
 _SHORTEST = 16
 """A shared beginning of fewer tokens than this is not worth looking up."""
@@ -25,7 +28,9 @@ class PrefixCache:
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
         self.bytes = 0
-        self._stems: OrderedDict[tuple[tuple[int, ...], range], Stem] = OrderedDict()
+        self._stems: OrderedDict[_Key, Stem] = OrderedDict()
+        # those that are being encoded: requests for one prompt encode it once
+        self._begun: WeakValueDictionary[_Key, Stem] = WeakValueDictionary()
 
     def stem(self, prompt: PromptIds) -> Stem:
         """The stem of a prompt: the one that is kept, or a new one with what is known of it."""
@@ -33,7 +38,9 @@ class PrefixCache:
         if key in self._stems:
             self._stems.move_to_end(key)
             return self._stems[key]
-        stem = Stem(prompt)
+        if (begun := self._begun.get(key)) is not None:
+            return begun
+        self._begun[key] = stem = Stem(prompt)
         # the states of the latest turn are needed, so at most what comes before it is taken
         usable = min(prompt.request.start, len(prompt.ids) - 1)
         nearest, common = None, _SHORTEST - 1
@@ -58,11 +65,15 @@ class PrefixCache:
             _, oldest = self._stems.popitem(last=False)
             self.bytes -= oldest.bytes
 
+    def forget(self, stem: Stem) -> None:
+        """Never hand out a stem again whose encoding failed half-way."""
+        self._begun.pop(_key(stem.prompt), None)
+
     def __len__(self) -> int:
         return len(self._stems)
 
 
-def _key(prompt: PromptIds) -> tuple[tuple[int, ...], range]:
+def _key(prompt: PromptIds) -> _Key:
     return tuple(prompt.ids), prompt.request
 
 

@@ -61,6 +61,31 @@ def test_what_was_read_as_unfinished_may_be_the_end(tiny_folder: Path) -> None:
     torch.testing.assert_close(encoding.features().last, alone.last, atol=1e-4, rtol=1e-4)
 
 
+def test_answers_that_are_begun_together_read_their_prompt_once(tiny_folder: Path) -> None:
+    llm = ReferenceLLM.load(tiny_folder)
+    begun = [llm.begin(PROMPT, [text], LAYOUT, ahead="unfinished") for text in ("x" * 9, "y" * 9)]
+    assert begun[0].stem is begun[1].stem
+    llm.step(begun, LAYOUT)
+    assert all(encoding.finished for encoding in begun)
+    alone = ReferenceLLM.load(tiny_folder).encode_many([(PROMPT, ["x" * 9, "y" * 9])], LAYOUT)[0]
+    found = llm.encode_many([(PROMPT, ["x" * 9, "y" * 9])], LAYOUT)[0]
+    for name in ("instruction", "request", "mean", "last"):
+        torch.testing.assert_close(getattr(found, name), getattr(alone, name), atol=1e-4, rtol=1e-4)
+
+
+def test_a_prompt_whose_encoding_failed_is_begun_anew(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    llm = ReferenceLLM.load(tiny_folder)
+    handle = llm._backbone.layers[1].register_forward_pre_hook(lambda *_: 1 / 0)
+    failed = llm.begin(PROMPT, ["x"], LAYOUT)
+    with pytest.raises(ZeroDivisionError):
+        llm.step([failed], LAYOUT)
+    handle.remove()
+    assert llm.begin(PROMPT, ["x"], LAYOUT).stem is not failed.stem
+    assert torch.isfinite(llm.encode(PROMPT, ["x"], depths=LAYOUT.depths).mean).all()
+
+
 PROMPT_IDS = PromptIds(ids=[1, 2, 3], request=range(1, 2))
 
 

@@ -91,3 +91,18 @@ def test_ranking_what_the_reference_llm_wrote_needs_no_pass(
     assert passes
     assert free.order == paid.order
     assert free.p_safe == pytest.approx(paid.p_safe, abs=1e-3)
+
+
+def test_what_is_recalled_of_a_prompt_is_not_taken_for_its_encoding(tiny_folder: Path) -> None:
+    recorded.want(place(tiny_folder), DEPTHS)
+    model = LocalChatModel(model=tiny_folder, max_new_tokens=4, temperature=2.0, seed=3)
+    model.invoke("Hi there")
+    ((_, _, _, answer), found) = next(iter(recorded._answers.items()))
+    llm = ReferenceLLM.load(tiny_folder)
+    layout = Layout(DEPTHS)
+    both = [llm.begin("Hi there", ["x"], layout) for _ in range(2)]
+    both[0].windows = [Window(answer)]
+    both[0].recall(lambda *_: found)
+    assert both[0].finished
+    llm.step([both[1]], layout)
+    assert both[1].finished
