@@ -21,8 +21,8 @@ _LINEARS = ("q", "k", "v", "o", "gate", "up", "down")
 def fuse(blocks: Iterable[nn.Module], options: Sequence[dict[str, Any]]) -> bool:
     """Give blocks a faster forward pass, which they use for packed rows only.
 
-    The weights are laid out anew, and the blocks' own parameters become views of them: nothing is
-    in memory twice, and any other forward pass is as before.
+    The weights are laid out anew, which takes them out of the file they were mapped from, and the
+    blocks' own parameters become views of them, so that any other forward pass is as before.
 
     Args:
         blocks: All blocks of a model on a CPU.
@@ -141,12 +141,12 @@ def _joined(*linears: nn.Linear) -> tuple[Tensor, Tensor | None]:
     import torch
     from torch import nn
 
-    whole = torch.cat([linear.weight.data for linear in linears]).t().contiguous()
-    at = 0
-    for linear in linears:
-        view = whole[:, at : at + linear.out_features].t()
-        linear.weight = nn.Parameter(view, requires_grad=False)
-        at += linear.out_features
+    first = linears[0].weight.data
+    outputs = [linear.out_features for linear in linears]
+    whole = first.new_empty(first.shape[1], sum(outputs))
+    for linear, columns in zip(linears, torch.split(whole, outputs, 1), strict=True):
+        columns.copy_(linear.weight.data.t())
+        linear.weight = nn.Parameter(columns.t(), requires_grad=False)
     if linears[0].bias is None:
         return whole, None
     return whole, torch.cat([linear.bias.data for linear in linears])

@@ -66,7 +66,7 @@ def test_bfloat16_is_close(folder: Path) -> None:
         assert (a - b).norm() < 0.03 * b.norm()
 
 
-def test_weights_are_in_memory_once(folder: Path) -> None:
+def test_weights_of_a_block_are_views_of_the_fused_ones(folder: Path) -> None:
     block = backbone(folder).layers[0]
     attention, mlp = block.self_attn, block.mlp
     for linears in (
