@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from typing import Any
 
 from langchain_core.messages import AIMessageChunk, message_chunk_to_message
 
+from srr_guard.conversation import candidate_text
 from srr_guard.errors import InvalidInputError
 from srr_guard.scoring import ReadAhead
 
-Text = Callable[[Any], str]
-"""Renders an output to the text that is scored."""
 
-
-def collect(chunks: Iterator[Any], read: ReadAhead, text: Text) -> Any:
+def collect(chunks: Iterator[Any], read: ReadAhead) -> Any:
     """Run a stream to its end; what `invoke` would have returned."""
-    growing = _Growing(read, text)
+    growing = _Growing(read)
     for chunk in chunks:
         growing.add(chunk)
     return growing.whole()
 
 
-async def acollect(chunks: AsyncIterator[Any], read: ReadAhead, text: Text) -> Any:
+async def acollect(chunks: AsyncIterator[Any], read: ReadAhead) -> Any:
     """Like `collect`, without blocking the event loop."""
-    growing = _Growing(read, text)
+    growing = _Growing(read)
     async for chunk in chunks:
         growing.add(chunk)
     return growing.whole()
@@ -34,9 +32,8 @@ async def acollect(chunks: AsyncIterator[Any], read: ReadAhead, text: Text) -> A
 class _Growing:
     """The sum of the chunks so far."""
 
-    def __init__(self, read: ReadAhead, text: Text) -> None:
+    def __init__(self, read: ReadAhead) -> None:
         self._read = read
-        self._text = text
         self._output: Any = None
 
     def add(self, chunk: Any) -> None:
@@ -58,4 +55,4 @@ class _Growing:
     def _tell(self, *, done: bool) -> None:
         with suppress(InvalidInputError):  # it has no text yet; or never, which sampling reports
             if self._output is not None:
-                self._read(self._text(self._output), done=done)
+                self._read(candidate_text(self._output), done=done)

@@ -20,7 +20,7 @@ from srr_guard._lineup import Lineup, as_runnable, describe
 from srr_guard._runnables import as_chunk, find_prompt, is_sync_only, unbind
 from srr_guard._streamed import acollect, collect
 from srr_guard._tracing import RunManager, TraceCandidates, candidate_config, enter, isolated
-from srr_guard.conversation import Conversation, candidate_text
+from srr_guard.conversation import Conversation
 from srr_guard.decision import Decision, Totals
 from srr_guard.errors import ConfigurationError
 from srr_guard.policy import DecisionPolicy, SamplingPolicy
@@ -273,7 +273,7 @@ class SafetyRanker(RunnableSerializable[Any, Any]):
             asked = self._lineup.ask(index, value)
             if self.sampling.read_ahead:
                 read = self._selector.reader(conversation)
-                return collect(model.stream(asked, child, **kwargs), read, candidate_text)
+                return collect(model.stream(asked, child, **kwargs), read)
             return model.invoke(asked, child, **kwargs)
 
         batch = self._batch(value, config, kwargs)
@@ -292,8 +292,8 @@ class SafetyRanker(RunnableSerializable[Any, Any]):
             read = await self._selector.areader(conversation)
             if not self.trace_candidates and is_sync_only(model):
                 chunks = model.stream(asked, child, **kwargs)
-                return await blocking_calls.run(collect, chunks, read, candidate_text)
-            return await acollect(model.astream(asked, child, **kwargs), read, candidate_text)
+                return await blocking_calls.run(collect, chunks, read)
+            return await acollect(model.astream(asked, child, **kwargs), read)
 
         def call(index: int) -> Awaitable[Any]:
             model = self._lineup[index]

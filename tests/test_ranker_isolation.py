@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+import rankers
 from langchain.agents import create_agent
 from langchain_core.messages import AIMessage
 from langchain_core.output_parsers import StrOutputParser
@@ -20,6 +21,13 @@ def texts_in(value) -> str:
     return repr(value)
 
 
+@pytest.fixture(params=[False, True], ids=["whole", "read_ahead"])
+def each_way(request, monkeypatch):
+    """Candidates come whole, or are streamed to be read ahead."""
+    monkeypatch.setitem(rankers.QUICK, "read_ahead", request.param)
+
+
+@pytest.mark.usefixtures("each_way")
 class TestIsolation:
     """No token and no text of a rejected candidate reaches the caller's streams."""
 

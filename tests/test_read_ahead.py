@@ -96,6 +96,17 @@ def test_a_ranked_chat_model_reads_ahead_too() -> None:
     assert scorer.ahead
 
 
+def test_adaptive_sampling_reads_ahead_too(decide: Callable[..., Any]) -> None:
+    scorer = FakeScorer(by_word)
+    sampling = SamplingPolicy(n=4, accept_at=0.8, read_ahead=True)
+    guard = SafetyRanker(
+        ScriptedChatModel(answers=[ANSWERS[1], *ANSWERS]), scorer=scorer, sampling=sampling
+    )
+    decision = decide(guard, "a question")
+    assert (decision.reason, decision.sampled) == ("accepted", 1)
+    assert scorer.ahead
+
+
 def test_nothing_is_read_ahead_unless_it_is_asked_for() -> None:
     scorer = FakeScorer(by_word)
     SafetyRanker(ScriptedChatModel(answers=ANSWERS), scorer=scorer).invoke("a question")
