@@ -19,7 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, Qwen2Config
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    DynamicCache,
+    Qwen2Config,
+)
 
 from srr_guard.reference import ReferenceLLM
 from srr_guard.reference.drafts import Window
@@ -94,6 +101,16 @@ class Bench:
         )
         self.cut_model.set_attn_implementation(own)
 
+    def expanded(self, prompt: PromptIds, windows: Sequence[list[int]]) -> None:
+        """The prompt once, its keys and values copied for each row of a batch (without pooling)."""
+        own = self.cut_model.config._attn_implementation
+        self.cut_model.set_attn_implementation("sdpa")
+        cache = DynamicCache(config=self.cut_model.config)
+        self.cut_model(torch.tensor([prompt.ids]), past_key_values=cache, use_cache=True)
+        cache.batch_repeat_interleave(len(windows))
+        self.cut_model(torch.tensor(windows), past_key_values=cache, use_cache=True)
+        self.cut_model.set_attn_implementation(own)
+
     def packed(self, prompt: PromptIds, windows: Sequence[list[int]]) -> Stem:
         """Ours, with a prompt that was never seen."""
         return self._ours(Stem(prompt), windows)
@@ -164,7 +181,7 @@ def compare(bench: Bench, dtype: torch.dtype, rounds: int) -> dict[str, Any]:
     """The ways against each other, and ours against the GEMM peak."""
     lengths = [ANSWER] * CANDIDATES
     peak = gemm_peak(dtype)
-    ways = ("naive", "batched", "cut", "packed", "cached")
+    ways = ("naive", "batched", "cut", "expanded", "packed", "cached")
     times = bench.seconds(PROMPT, lengths, ways, rounds)
     peak = max(peak, gemm_peak(dtype))
     naive = statistics.median(times["naive"])

@@ -60,9 +60,10 @@ class Scores(FakeScorer):
 
 def observe(sampling, decision, *, delay=0.0, failures=0, scorer_delay=0.0, error=None):
     model = Probe(delay=delay, failures=failures, calls=[])
+    scorer = Scores(lambda prompt, text: 0.0, delay=scorer_delay, error=error)
     guard = SafetyRanker(
         model,
-        scorer=Scores(lambda prompt, text: 0.0, delay=scorer_delay, error=error),
+        scorer=scorer,
         sampling=SamplingPolicy(**{"backoff": 0.0, "batched": "never", **sampling}),
         decision=DecisionPolicy(**decision),
     )
@@ -74,7 +75,7 @@ def observe(sampling, decision, *, delay=0.0, failures=0, scorer_delay=0.0, erro
     except SRRGuardError as raised:
         end = (type(raised).__name__,)
     slow = time.perf_counter() - started >= 0.55
-    return (*end, sorted(model.calls), slow)
+    return (*end, sorted(model.calls), slow, bool(scorer.ahead))
 
 
 def test_equal_values_give_equal_outcomes():
@@ -96,6 +97,7 @@ SAMPLING = {
     "timeout": (0.1, 5.0, {"n": 1, "delay": 0.4}),
     "deadline": (0.1, 5.0, {"n": 1, "delay": 0.4}),
     "batched": ("auto", "never", {}),
+    "read_ahead": (False, True, {}),
     "temperatures": (None, (0.1, 0.2), {"n": 2}),
     "system_prompts": (None, (None, "Be careful."), {"n": 2}),
     "seed": (None, 3, {"n": 2}),
