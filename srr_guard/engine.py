@@ -23,6 +23,7 @@ from srr_guard.scorer.bundle import ScorerBundle
 if TYPE_CHECKING:
     from srr_guard.reference import ReferenceLLM
     from srr_guard.scorer.head import SRRHead
+    from srr_guard.scoring import ReadAhead
 
 
 _log = logging.getLogger("srr_guard")
@@ -116,7 +117,7 @@ class ScoringEngine:
         _shared.worker().submit(self._advance)
         return request.ranking
 
-    def read_ahead(self, conversation: Conversation) -> Callable[..., None]:
+    def read_ahead(self, conversation: Conversation) -> ReadAhead:
         """Read an answer while it is written (see `SupportsReadAhead`)."""
         return _Draft(conversation, self._wake)
 
