@@ -14,7 +14,11 @@ from srr_guard.scoring import ReadAhead
 
 
 def collect(chunks: Iterator[Any], read: ReadAhead) -> Any:
-    """Run a stream to its end; what `invoke` would have returned."""
+    """Run a stream to its end; what `invoke` would have returned.
+
+    Raises:
+        InvalidInputError: It streams a list.
+    """
     growing = _Growing(read)
     for chunk in chunks:
         growing.add(chunk)
@@ -39,6 +43,11 @@ class _Growing:
     def add(self, chunk: Any) -> None:
         if self._output is None:
             self._output = chunk
+        elif isinstance(chunk, list):
+            raise InvalidInputError(
+                "a list came in several chunks, and whether these are its items or the list so "
+                "far is not to be known: leave read_ahead out for this chain"
+            )
         else:
             try:
                 self._output = self._output + chunk

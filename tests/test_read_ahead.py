@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 from langchain_core.messages import AIMessage
-from langchain_core.output_parsers import StrOutputParser
+from langchain_core.output_parsers import JsonOutputParser, StrOutputParser
 from langchain_core.runnables import RunnableLambda
 
 from srr_guard import (
+    AllCandidatesFailedError,
     DecisionPolicy,
     SafetyRankedChatModel,
     SafetyRanker,
@@ -85,6 +86,18 @@ def test_chains_and_functions_keep_their_kind_of_output(decide: Callable[..., An
     words = iter(("bad", "good"))
     function = SafetyRanker(lambda _: next(words), scorer=scorer, sampling=AHEAD)
     assert decide(function, "a").output == "good"
+
+
+def test_json_is_taken_whole_and_a_list_in_chunks_is_refused(decide: Callable[..., Any]) -> None:
+    def answered(text: str) -> Any:
+        chain = ScriptedChatModel(answers=[text]) | JsonOutputParser()
+        sampling = SamplingPolicy(n=1, read_ahead=True)
+        return decide(SafetyRanker(chain, scorer=FakeScorer(by_word), sampling=sampling), "a")
+
+    assert answered('{"good": [1, 2], "b": 3}').output == {"good": [1, 2], "b": 3}
+    with pytest.raises(AllCandidatesFailedError) as caught:
+        answered('["good", "and", "more"]')
+    assert "leave read_ahead out" in str(caught.value.__cause__)
 
 
 def test_a_ranked_chat_model_reads_ahead_too() -> None:

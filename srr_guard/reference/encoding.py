@@ -102,9 +102,7 @@ class Encoding:
         """Take note of a window's states, (D, d) each."""
         self._done[window] = (mean, last)
 
-    def recall(
-        self, look_up: Callable[[Sequence[int], Sequence[int]], RecordedAnswer | None]
-    ) -> None:
+    def recall(self, look_up: LookUp) -> None:
         """Take over what was recorded of whole answers while they were generated.
 
         Args:

@@ -286,7 +286,7 @@ class ReferenceLLM:
                 mean, last = self._backbone.encode(parts, layout.depths, batch_tokens=batch_tokens)
             except BaseException:
                 for part in parts:
-                    prompts.forget(part.stem)
+                    part.stem.reset()
                 raise
             for part in parts if self.way != "plain" else ():
                 prompts.keep(part.stem)

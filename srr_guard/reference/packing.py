@@ -54,6 +54,12 @@ class Stem:
         """Whether nothing of it is left to encode."""
         return self.instruction is not None
 
+    def reset(self) -> None:
+        """Take back what a pass that failed half-way left in it."""
+        if not self.encoded:
+            self.keys = [t[:, :, : self.known] for t in self.keys if self.known]
+            self.values = [t[:, :, : self.known] for t in self.values if self.known]
+
     @property
     def bytes(self) -> int:
         """Memory of its keys and values."""

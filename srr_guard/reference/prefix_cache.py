@@ -65,10 +65,6 @@ class PrefixCache:
             _, oldest = self._stems.popitem(last=False)
             self.bytes -= oldest.bytes
 
-    def forget(self, stem: Stem) -> None:
-        """Never hand out a stem again whose encoding failed half-way."""
-        self._begun.pop(_key(stem.prompt), None)
-
     def __len__(self) -> int:
         return len(self._stems)
 

@@ -73,17 +73,24 @@ def test_answers_that_are_begun_together_read_their_prompt_once(tiny_folder: Pat
         torch.testing.assert_close(getattr(found, name), getattr(alone, name), atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("before", [None, [("system", "Be kind."), ("user", "And tides?")]])
 def test_a_prompt_whose_encoding_failed_is_begun_anew(
-    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_folder: Path, before: list[tuple[str, str]] | None
 ) -> None:
     llm = ReferenceLLM.load(tiny_folder)
+    prompt = [*before, ("user", PROMPT)] if before else PROMPT
+    if before:  # a part of the prompt is known then
+        llm.encode(before, ["x"], depths=LAYOUT.depths)
     handle = llm._backbone.layers[1].register_forward_pre_hook(lambda *_: 1 / 0)
-    failed = llm.begin(PROMPT, ["x"], LAYOUT)
+    failed = llm.begin(prompt, ["x"], LAYOUT)
+    assert bool(failed.stem.known) == bool(before)
     with pytest.raises(ZeroDivisionError):
         llm.step([failed], LAYOUT)
     handle.remove()
-    assert llm.begin(PROMPT, ["x"], LAYOUT).stem is not failed.stem
-    assert torch.isfinite(llm.encode(PROMPT, ["x"], depths=LAYOUT.depths).mean).all()
+    again = llm.encode(prompt, ["x"], depths=LAYOUT.depths)  # while `failed` is still there
+    alone = ReferenceLLM.load(tiny_folder).encode(prompt, ["x"], depths=LAYOUT.depths)
+    for name in ("instruction", "request", "mean", "last"):
+        torch.testing.assert_close(getattr(again, name), getattr(alone, name), atol=1e-4, rtol=1e-4)
 
 
 PROMPT_IDS = PromptIds(ids=[1, 2, 3], request=range(1, 2))
