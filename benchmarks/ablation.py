@@ -22,12 +22,12 @@ from typing import Any
 from srr_guard.reference import ReferenceLLM
 from srr_guard.scorer.config import HeadConfig
 from srr_guard.scorer.inference import list_scores
-from srr_guard.training.baselines import baseline_scores
 from srr_guard.training.data import LabelledResponse, read_rows, sample_rows, split_by_goal
-from srr_guard.training.features import Examples, FeatureStore, feature_space, judge_examples
-from srr_guard.training.fit import fit_head
-from srr_guard.training.metrics import Figure, ListScores, Metric, ranking_figures
-from srr_guard.training.probabilities import probability_figures
+from srr_guard.training.evaluation.baselines import baseline_scores
+from srr_guard.training.evaluation.metrics import Figure, ListScores, Metric, ranking_figures
+from srr_guard.training.evaluation.probabilities import probability_figures
+from srr_guard.training.feature_store import Examples, FeatureStore, feature_space, judge_examples
+from srr_guard.training.fit.pointwise import fit_head
 from srr_guard.training.train import TrainingOptions, prepare
 
 LIMITS = {"diasafety": 2500, "gptfuzz": 2600, "benign_gpteacher": 1100}

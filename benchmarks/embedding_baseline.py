@@ -25,7 +25,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from srr_guard.scorer.config import HeadConfig
 from srr_guard.training.data import LabelledResponse
-from srr_guard.training.features import Examples
+from srr_guard.training.feature_store import Examples
 
 WINDOW = 256  # tokens that the model was trained for
 PROMPT_CHARACTERS = 2000

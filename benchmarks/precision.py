@@ -21,7 +21,7 @@ from torch import nn
 from torch.ao.quantization import quantize_dynamic
 
 from srr_guard import DecisionPolicy, Ranking, SRRScorer
-from srr_guard.reference.fused import undo
+from srr_guard.reference.encoding.fused import undo
 from srr_guard.training.data import read_rows
 
 
@@ -46,7 +46,7 @@ def rankings(scorer: SRRScorer, lists: list[tuple[str, list[str]]]) -> tuple[lis
 
 def quantise(scorer: SRRScorer) -> None:
     """Turn the linear layers of its loaded reference LLM into int8 ones, in place."""
-    backbone = scorer._engine()._parts()[0]._backbone
+    backbone = scorer.engine.encoder().backbone
     undo(backbone.layers)
     quantize_dynamic(backbone._model, {nn.Linear}, dtype=torch.qint8, inplace=True)
 
@@ -79,7 +79,7 @@ def main() -> None:
     compare("bfloat16", exact, rough, slow / fast)
     quantise(scorer)
     # prompts that are kept would be read for nothing
-    scorer._engine()._parts()[0]._caches.clear()
+    scorer.engine.encoder().clear_caches()
     rough, fast = rankings(scorer, lists)
     compare("int8", exact, rough, slow / fast)
 

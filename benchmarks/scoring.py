@@ -29,10 +29,12 @@ from transformers import (
 )
 
 from srr_guard.reference import ReferenceLLM
-from srr_guard.reference.drafts import Window
-from srr_guard.reference.encoding import Encoding, Layout
-from srr_guard.reference.packing import Part, Stem
-from srr_guard.reference.plain import encode_plainly
+from srr_guard.reference.cache.partial import Window
+from srr_guard.reference.cache.prefixes import Prefix
+from srr_guard.reference.encoding.packed import Part
+from srr_guard.reference.encoding.plain import encode_plainly
+from srr_guard.reference.encoding.request import EncodingRequest
+from srr_guard.reference.features import FeatureSpec
 from srr_guard.reference.source import resolve_reference
 from srr_guard.reference.template import PromptIds
 from srr_guard.reference.weights import model_folder
@@ -63,7 +65,7 @@ class Bench:
             self.whole = AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
         blocks = config.num_hidden_layers
         head = HeadConfig.preset("default", width=config.hidden_size, blocks=blocks)
-        self.layout = Layout(head.depths)
+        self.spec = FeatureSpec(head.depths)
         cut = config.to_dict() | {"num_hidden_layers": head.depths[-1], "layer_types": None}
         model = AutoModel.from_config(type(config)(**cut), dtype=dtype).eval()
         model.load_state_dict(self.whole.model.state_dict(), strict=False)
@@ -95,8 +97,8 @@ class Bench:
         own = self.cut_model.config._attn_implementation
         self.cut_model.set_attn_implementation("sdpa")
         encode_plainly(
-            [Part(Stem(prompt), [Window(ids) for ids in windows])],
-            lambda ids: self.llm._backbone.states(ids, depths=self.layout.depths),
+            [Part(Prefix(prompt), [Window(ids) for ids in windows])],
+            lambda ids: self.llm.backbone.states(ids, depths=self.spec.depths),
             batch_tokens=10**9,
         )
         self.cut_model.set_attn_implementation(own)
@@ -111,15 +113,17 @@ class Bench:
         self.cut_model(torch.tensor(windows), past_key_values=cache, use_cache=True)
         self.cut_model.set_attn_implementation(own)
 
-    def packed(self, prompt: PromptIds, windows: Sequence[list[int]]) -> Stem:
+    def packed(self, prompt: PromptIds, windows: Sequence[list[int]]) -> Prefix:
         """Ours, with a prompt that was never seen."""
-        return self._ours(Stem(prompt), windows)
+        return self._ours(Prefix(prompt), windows)
 
-    def _ours(self, stem: Stem, windows: Sequence[list[int]]) -> Stem:
-        encoding = Encoding(stem, [Window(ids) for ids in windows], list(range(len(windows))))
+    def _ours(self, prefix: Prefix, windows: Sequence[list[int]]) -> Prefix:
+        encoding = EncodingRequest(
+            prefix, [Window(ids) for ids in windows], list(range(len(windows)))
+        )
         while not encoding.finished:
-            self.llm.step([encoding], self.layout, batch_tokens=self.llm.pass_tokens)
-        return stem
+            self.llm.step([encoding], self.spec, batch_tokens=self.llm.pass_tokens)
+        return prefix
 
     # ---- what is measured ----
 
@@ -133,8 +137,8 @@ class Bench:
                 request, windows = self.request(prompt, lengths)
                 call: Callable[[], object]
                 if way == "cached":
-                    stem = self.packed(request, windows[:1])
-                    call = lambda s=stem, w=windows: self._ours(s, w)  # noqa: E731
+                    prefix = self.packed(request, windows[:1])
+                    call = lambda s=prefix, w=windows: self._ours(s, w)  # noqa: E731
                 else:
                     call = lambda w=way, r=request, c=windows: getattr(self, w)(r, c)  # noqa: E731
                 started = time.perf_counter()

@@ -103,7 +103,7 @@ def own_answers(scorer: SRRScorer) -> dict[str, Any]:
 
 def head_seconds(scorer: SRRScorer) -> float:
     """Milliseconds of head and calibration on a list of 8."""
-    llm, head = scorer._engine()._parts()
+    llm, head = scorer.engine.encoder(), scorer.bundle.load_head()
     features = llm.encode(text(20), [text(30) for _ in range(8)], depths=head.config.depths)
     prompt = {
         "instruction": features.instruction.expand(8, -1, -1),

@@ -11,8 +11,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from srr_guard.chat_model import SafetyRankedChatModel
     from srr_guard.conversation import Conversation, Turn
+    from srr_guard.core import Guard
     from srr_guard.decision import (
         Candidate,
         Decision,
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
         Timings,
         Totals,
     )
-    from srr_guard.decorator import srr_guard
     from srr_guard.errors import (
         AllCandidatesFailedError,
         BelowThresholdError,
@@ -29,10 +28,13 @@ if TYPE_CHECKING:
         InvalidInputError,
         SRRGuardError,
     )
-    from srr_guard.local_chat import LocalChatModel
+    from srr_guard.local.chat_model import LocalChatModel
     from srr_guard.policy import DecisionPolicy, SamplingPolicy
-    from srr_guard.ranker import SafetyRanker
-    from srr_guard.scoring import ResponseScorer, SRRScorer
+    from srr_guard.protocols import ResponseScorer
+    from srr_guard.scorer import SRRScorer
+    from srr_guard.wrappers.chat_model import SafetyRankedChatModel
+    from srr_guard.wrappers.decorator import srr_guard
+    from srr_guard.wrappers.ranker import SafetyRanker
 
 __version__ = "0.1.0"
 
@@ -43,21 +45,22 @@ _MODULE_OF = {
     "Conversation": "conversation",
     "Decision": "decision",
     "DecisionPolicy": "policy",
+    "Guard": "core",
     "IncompatibleScorerError": "errors",
     "InvalidInputError": "errors",
-    "LocalChatModel": "local_chat",
+    "LocalChatModel": "local.chat_model",
     "Ranking": "decision",
-    "ResponseScorer": "scoring",
+    "ResponseScorer": "protocols",
     "SRRGuardError": "errors",
-    "SRRScorer": "scoring",
-    "SafetyRankedChatModel": "chat_model",
-    "SafetyRanker": "ranker",
+    "SRRScorer": "scorer",
+    "SafetyRankedChatModel": "wrappers.chat_model",
+    "SafetyRanker": "wrappers.ranker",
     "SamplingPolicy": "policy",
     "ScoredCandidate": "decision",
     "Timings": "decision",
     "Totals": "decision",
     "Turn": "conversation",
-    "srr_guard": "decorator",
+    "srr_guard": "wrappers.decorator",
 }
 
 __all__ = [
@@ -67,6 +70,7 @@ __all__ = [
     "Conversation",
     "Decision",
     "DecisionPolicy",
+    "Guard",
     "IncompatibleScorerError",
     "InvalidInputError",
     "LocalChatModel",

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Generic, Literal
 
+from langchain_core.messages.ai import UsageMetadata
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from typing_extensions import TypeVar
+
+T = TypeVar("T", default=Any)
 
 Reason = Literal["accepted", "best_of_n", "fallback", "refused", "passed_through", "failed"]
 """Why a request ended as it did.
 
-- `accepted`: a candidate was good enough before all of them were sampled and scored.
+- `accepted`: a candidate was good enough before all were sampled and scored.
 - `best_of_n`: chosen among all candidates, and above the threshold.
-- `fallback`: some candidates failed, or the deadline came before they were sampled; chosen
-  among those at hand, and above the threshold.
-- `refused`: nothing may be passed on; the refusal text took its place.
+- `fallback`: chosen among fewer, and above the threshold: some candidates failed or were late.
+- `refused`: no candidate may be passed on; the refusal text took its place.
 - `passed_through`: an explicit bypass let an unscored or below-threshold answer through.
 - `failed`: too few candidates came back; the request ended in an error.
 """
@@ -91,7 +94,7 @@ class Ranking(_Frozen):
         return len(self.scores)
 
 
-class Candidate(_Frozen):
+class Candidate(_Frozen, Generic[T]):
     """One answer of the wrapped model.
 
     Attributes:
@@ -102,10 +105,10 @@ class Candidate(_Frozen):
 
     index: int = Field(ge=0)
     text: str
-    output: Any = Field(default=None, exclude=True, repr=False)
+    output: T | None = Field(default=None, exclude=True, repr=False)
 
 
-class ScoredCandidate(Candidate):
+class ScoredCandidate(Candidate[T], Generic[T]):
     """A candidate with its scores.
 
     Attributes:
@@ -156,21 +159,22 @@ class Totals(_Frozen):
         return self.candidates / self.requests if self.requests else 0.0
 
 
-class Decision(_Frozen):
-    """What was decided for one request, and why.
+class Decision(_Frozen, Generic[T]):
+    """What was decided for one request, and why. `T` is the type of its output.
 
     Attributes:
         reason: Why the request ended as it did.
         chosen: The candidate that was passed on; None when a refusal took its place.
         candidates: The candidates that came back, by index; scored unless the scorer failed.
         ranking: Ranking of `candidates`; None when they were not scored.
-        sampled: How many candidates were asked for; fewer than the policy's n when one was
-            accepted early, and those that were still on their way then are among them.
+        sampled: How many candidates were asked for. With adaptive sampling this includes those
+            still on their way when one was accepted.
         failed: How many of them failed.
         distinct: How many different texts came back.
-        failures: One line for each failed candidate: the type of its error, never its text.
+        failures: The error type of each failed candidate, never its text.
+        usage: Tokens of all candidates together; None where their outputs do not say.
         timings: Seconds spent on generation, scoring and overhead.
-        totals: What the guard's requests came to, up to and including this one.
+        totals: The guard's totals, this request included.
         output: What the caller gets; not part of the JSON form.
 
     Example:
@@ -188,19 +192,25 @@ class Decision(_Frozen):
     """
 
     reason: Reason
-    chosen: ScoredCandidate | Candidate | None
-    candidates: tuple[ScoredCandidate | Candidate, ...]
+    chosen: ScoredCandidate[T] | Candidate[T] | None
+    candidates: tuple[ScoredCandidate[T] | Candidate[T], ...]
     ranking: Ranking | None
     sampled: int = Field(ge=1)
     failed: int = Field(ge=0)
     distinct: int = Field(ge=0)
     failures: tuple[str, ...] = ()
+    usage: UsageMetadata | None = None
     timings: Timings
     totals: Totals
-    output: Any = Field(default=None, exclude=True, repr=False)
+    output: T | None = Field(default=None, exclude=True, repr=False)
+
+    @property
+    def passed(self) -> bool:
+        """Whether a candidate was passed on, rather than a refusal or nothing."""
+        return self.chosen is not None
 
     def summary(self) -> dict[str, Any]:
-        """A small JSON-safe dict without any text; it rides on the output message."""
+        """A small JSON-safe dict without any text; attached to output messages."""
         scored = self.chosen if isinstance(self.chosen, ScoredCandidate) else None
         return {
             "reason": self.reason,

@@ -8,12 +8,11 @@ is seen too, as a decision with the reason `failed`.
 
 from __future__ import annotations
 
+import inspect
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
-
-from langchain_core.messages import AIMessage
 
 from srr_guard.decision import Decision
 from srr_guard.errors import ConfigurationError, MissingExtraError
@@ -23,10 +22,13 @@ logger = logging.getLogger("srr_guard.decisions")
 _NAME = "srr_guard"
 
 
-def each_of(*hooks: Callable[[Decision], object]) -> Callable[[Decision], None]:
-    """One `on_decision` out of several, called in this order.
+def each_of(
+    *hooks: Callable[[Decision], object],
+) -> Callable[[Decision], Awaitable[None] | None]:
+    """Join several `on_decision` hooks into one, called in this order.
 
-    What one of them raises reaches the caller, and those after it are not called.
+    Async hooks are awaited before the next one is called. What a hook raises reaches the
+    caller, and those after it are not called.
 
     Raises:
         ConfigurationError: One of them cannot be called.
@@ -39,9 +41,22 @@ def each_of(*hooks: Callable[[Decision], object]) -> Callable[[Decision], None]:
         if not callable(hook):
             raise ConfigurationError(f"{hook!r} cannot be called with a Decision")
 
-    def call_each(decision: Decision) -> None:
-        for hook in hooks:
-            hook(decision)
+    async def finish(
+        told: Awaitable[object], rest: Iterator[Callable[[Decision], object]], decision: Decision
+    ) -> None:
+        await told
+        for hook in rest:
+            told_next = hook(decision)
+            if inspect.isawaitable(told_next):
+                await told_next
+
+    def call_each(decision: Decision) -> Awaitable[None] | None:
+        rest = iter(hooks)
+        for hook in rest:
+            told = hook(decision)
+            if inspect.isawaitable(told):
+                return finish(told, rest, decision)
+        return None
 
     return call_each
 
@@ -148,10 +163,9 @@ class Telemetry:
         p_safe = decision.summary()["p_safe"]
         if p_safe is not None:
             self._p_safe.record(p_safe)
-        usage = decision.output.usage_metadata if _is_message(decision.output) else None
-        if usage is not None:
-            self._tokens.add(usage["input_tokens"], {"type": "input"})
-            self._tokens.add(usage["output_tokens"], {"type": "output"})
+        if decision.usage is not None:
+            self._tokens.add(decision.usage["input_tokens"], {"type": "input"})
+            self._tokens.add(decision.usage["output_tokens"], {"type": "output"})
 
     def _trace(self, decision: Decision) -> None:
         end = time.time_ns()
@@ -181,7 +195,3 @@ def _attributes(decision: Decision) -> dict[str, Any]:
 
 def _nanoseconds(seconds: float) -> int:
     return int(seconds * 1e9)
-
-
-def _is_message(output: Any) -> bool:
-    return isinstance(output, AIMessage)

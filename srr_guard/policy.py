@@ -13,9 +13,9 @@ from pydantic import (
 )
 from pydantic.json_schema import SkipJsonSchema
 
-from srr_guard._settings import Settings
 from srr_guard.decision import ScoredCandidate
 from srr_guard.errors import ConfigurationError
+from srr_guard.settings import Settings
 
 Prefer = Literal["best", "safest", "first"]
 """Which of the candidates that may be passed on is passed on.

@@ -29,7 +29,7 @@ from pydantic import Field, PrivateAttr
 from srr_guard.conversation import Conversation
 from srr_guard.decision import Ranking
 from srr_guard.errors import ConfigurationError, InvalidInputError
-from srr_guard.scoring import ReadAhead
+from srr_guard.protocols import ReadAhead
 
 __all__ = ["FakeScorer", "ScriptedChatModel"]
 

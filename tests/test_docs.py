@@ -13,11 +13,11 @@ README = Path(__file__).parent.parent / "README.md"
 MODULES = [
     "srr_guard.reference.model",
     "srr_guard.scorer.bundle",
-    "srr_guard.scorer.calibration",
+    "srr_guard.training.calibration",
     "srr_guard.scorer.config",
     "srr_guard.scorer.head",
-    "srr_guard.scorer.loss",
-    "srr_guard.scoring",
+    "srr_guard.training.fit.loss",
+    "srr_guard.scorer.srr_scorer",
     "srr_guard.training.train",
 ]
 

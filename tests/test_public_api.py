@@ -18,6 +18,7 @@ EXPORTED = [
     "Conversation",
     "Decision",
     "DecisionPolicy",
+    "Guard",
     "IncompatibleScorerError",
     "InvalidInputError",
     "LocalChatModel",
@@ -38,17 +39,16 @@ EXPORTED = [
 # Modules whose docstring examples need neither torch nor a model.
 LIGHT = [
     "audit",
-    "chat_model",
     "conversation",
+    "core.guard",
     "decision",
-    "decorator",
     "errors",
     "observability",
     "policy",
-    "ranker",
-    "sampling",
-    "selection",
     "testing",
+    "wrappers.chat_model",
+    "wrappers.decorator",
+    "wrappers.ranker",
 ]
 
 

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from srr_guard._threads import Workers
+from srr_guard.threads import Workers
 
 
 def test_results_and_errors_come_back():
@@ -104,7 +104,7 @@ async def test_stop_iteration_is_translated():
 def test_hung_thread_does_not_hold_up_the_exit():
     code = (
         "import time\n"
-        "from srr_guard._threads import Workers\n"
+        "from srr_guard.threads import Workers\n"
         "Workers(max_threads=1).submit(time.sleep, 60)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=20)
@@ -114,7 +114,7 @@ def test_hung_thread_does_not_hold_up_the_exit():
 def test_works_after_a_fork():
     code = (
         "import os, sys\n"
-        "from srr_guard._threads import Workers\n"
+        "from srr_guard.threads import Workers\n"
         "workers = Workers(max_threads=1)\n"
         "workers.submit(int).result(2)\n"
         "pid = os.fork()\n"

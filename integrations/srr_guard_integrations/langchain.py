@@ -9,15 +9,20 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from langchain_core.messages import AIMessage
-from langchain_core.runnables import RunnablePassthrough
 
-from srr_guard._tracing import TraceCandidates
-from srr_guard.chat_model import SafetyRankedChatModel
-from srr_guard.decision import Decision, Totals
+from srr_guard import (
+    Decision,
+    DecisionPolicy,
+    Guard,
+    ResponseScorer,
+    SafetyRankedChatModel,
+    SafetyRanker,
+    SamplingPolicy,
+    Totals,
+)
 from srr_guard.errors import ConfigurationError, MissingExtraError
-from srr_guard.policy import DecisionPolicy, SamplingPolicy
-from srr_guard.ranker import SafetyRanker
-from srr_guard.scoring import ResponseScorer
+from srr_guard.runnables.tracing import TraceCandidates
+from srr_guard.wrappers.settings import guard_of
 
 try:
     from langchain.agents.middleware import AgentMiddleware
@@ -29,23 +34,25 @@ except ImportError as error:
 
 
 class SafetyRankerMiddleware(AgentMiddleware[Any, Any, Any]):
-    """Each model call of an agent gives the best safe answer of several.
+    """Makes each model call of an agent give the best safe answer of several.
 
-    The model is called n times inside one call of the agent's model node: other middleware
-    runs once, whatever it returns, and so do tools. Tokens of candidates reach no stream. A
-    refusal ends the agent's loop like any answer without tool calls.
+    The model is called n times inside one call of the agent's model node. Other middleware and
+    tools run once. Tokens of candidates reach no stream. A refusal ends the agent's loop like
+    any answer without tool calls.
 
     Put it last in the list of middleware, which is innermost. Middleware inside it could swap
-    the model or the answer; where an answer comes back that was not scored here, the call
-    raises ConfigurationError and the answer is not passed on.
+    the model or the answer: an answer that was not scored here raises ConfigurationError and
+    is not passed on.
 
     Args:
-        scorer: What ranks the candidates; None: the scorer shipped with srr_guard, loaded on
-            first use.
+        scorer: Ranks the candidates; None: the shipped scorer, loaded on first use.
         sampling: How candidates are sampled.
         decision: What may be passed on.
-        trace_candidates: What traces see of candidates, see `SafetyRanker`.
-        on_decision: Called with each Decision, see `SafetyRanker`.
+        trace_candidates: What traces see of candidates (see `SafetyRanker`).
+        on_decision: Called with each Decision (see `Guard`).
+        n: Short for `sampling=SamplingPolicy(n=...)`.
+        threshold: Short for `decision=DecisionPolicy(threshold=...)`.
+        guard: A guard to share, in place of `scorer`, both policies and `on_decision`.
 
     Raises:
         ConfigurationError: An argument is of the wrong kind.
@@ -70,27 +77,31 @@ class SafetyRankerMiddleware(AgentMiddleware[Any, Any, Any]):
         decision: DecisionPolicy | None = None,
         trace_candidates: TraceCandidates = False,
         on_decision: Callable[[Decision], object] | None = None,
+        n: int | None = None,
+        threshold: float | None = None,
+        guard: Guard | None = None,
     ) -> None:
         super().__init__()
-        # The model comes with each request.
-        self._guard = SafetyRankedChatModel(
-            RunnablePassthrough(),
+        self.trace_candidates: TraceCandidates = trace_candidates
+        self.guard = guard_of(
+            guard,
             scorer=scorer,
-            sampling=sampling or SamplingPolicy(),
-            decision=decision or DecisionPolicy(),
-            trace_candidates=trace_candidates,
+            sampling=sampling,
+            decision=decision,
             on_decision=on_decision,
+            n=n,
+            threshold=threshold,
         )
 
     @property
     def bypasses(self) -> int:
-        """How many answers were passed on unscored or below the threshold so far."""
+        """Answers passed on unscored or below the threshold so far."""
         return self.totals.bypasses
 
     @property
     def totals(self) -> Totals:
         """Requests, candidates and bypasses so far; a request is one call of the agent's model."""
-        return self._guard.totals
+        return self.guard.totals
 
     def wrap_model_call(
         self,
@@ -120,7 +131,10 @@ class SafetyRankerMiddleware(AgentMiddleware[Any, Any, Any]):
                 f"the agent's model is {request.model!r}, which is guarded already: leave out "
                 "SafetyRankerMiddleware, or give the agent the model inside"
             )
-        return request.override(model=self._guard.around(request.model))
+        model = SafetyRankedChatModel(
+            request.model, guard=self.guard, trace_candidates=self.trace_candidates
+        )
+        return request.override(model=model)
 
 
 def _checked(response: ModelResponse[Any]) -> ModelResponse[Any]:

@@ -6,23 +6,15 @@ import inspect
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, ClassVar, TypeVar, cast
 
-from langchain_core.messages import AIMessage
-
-from srr_guard.decision import Decision
+from srr_guard import Decision, DecisionPolicy, Guard, ResponseScorer, SamplingPolicy
+from srr_guard.core.calls import require_plain
 from srr_guard.errors import ConfigurationError
-from srr_guard.policy import DecisionPolicy, SamplingPolicy
-from srr_guard.scoring import ResponseScorer
-from srr_guard.selection import Selector
-from srr_guard_integrations._openai_format import (
-    as_candidate,
-    as_chunks,
-    as_conversation,
-    original_completion,
-    refused_completion,
-    with_decision,
-)
+from srr_guard.formats.openai import CompletionDelivery, as_chunks, as_conversation
+from srr_guard.wrappers.settings import guard_of
 
 C = TypeVar("C")
+
+_COMPLETIONS = CompletionDelivery()
 
 
 def guard_chat_completions(
@@ -32,33 +24,38 @@ def guard_chat_completions(
     sampling: SamplingPolicy | None = None,
     decision: DecisionPolicy | None = None,
     on_decision: Callable[[Decision], object] | None = None,
+    n: int | None = None,
+    threshold: float | None = None,
+    guard: Guard | None = None,
 ) -> C:
     """Wrap a client so that each chat completion is the best safe one of several.
 
-    `client.chat.completions.create` and `parse` are called n times side by side, with the
-    caller's own arguments. The completion chosen is returned with two changes: its `usage` is
-    the sum over all candidates, and `completion.srr_guard` is a dict that says what was
-    decided (see `Decision.summary`; `chosen_usage` is the chosen candidate's own usage). A
-    refusal is a completion too: its text is both `content` and `refusal`, its finish reason
+    `client.chat.completions.create` and `parse` are called n times side by side, with your own
+    arguments. The chosen completion is returned with two changes: its `usage` is the sum over
+    all candidates, and `completion.srr_guard` is the decision as a dict (see
+    `Decision.summary`; `chosen_usage` is the chosen candidate's own usage). A refusal is a
+    completion too: its text is both `content` and `refusal`, its finish reason
     `content_filter`.
 
     With `stream=True` the candidates are not streamed: one is selected, then emitted as
     chunks, the first of which holds the whole message. The last chunk carries `srr_guard`.
 
     `stream()`, `with_raw_response` and `with_streaming_response` raise, because nothing could
-    be scored there. All else passes through to the client unguarded, `client.responses` and
-    `client.beta` included. What is scored is the message's text, refusal, audio transcript and
-    tool calls; a provider's own fields, such as `reasoning_content`, are not.
+    be scored there. Everything else passes through unguarded, `client.responses` and
+    `client.beta` included. The message's text, refusal, audio transcript and tool calls are
+    scored; a provider's own fields, such as `reasoning_content`, are not.
 
     Args:
         client: An `OpenAI` or `AsyncOpenAI` client, or an object with
             `chat.completions.create(**kwargs)`, sync or async, that returns OpenAI-shaped
             completions. It is not changed.
-        scorer: What ranks the candidates; None: the scorer shipped with srr_guard, loaded on
-            first use.
+        scorer: Ranks the candidates; None: the shipped scorer, loaded on first use.
         sampling: How candidates are sampled.
         decision: What may be passed on.
-        on_decision: Called with each Decision; the outputs in it are messages.
+        on_decision: Called with each Decision (see `Guard`); its outputs are completions.
+        n: Short for `sampling=SamplingPolicy(n=...)`.
+        threshold: Short for `decision=DecisionPolicy(threshold=...)`.
+        guard: A guard to share, in place of `scorer`, both policies and `on_decision`.
 
     Returns:
         An object that is used like the client.
@@ -89,23 +86,27 @@ def guard_chat_completions(
             f"a client of type {type(client).__name__!r} has no `chat.completions.create`: give "
             "an OpenAI client or an object of its shape"
         )
-    selector = Selector(
+    shared = guard_of(
+        guard,
         scorer=scorer,
-        sampling=sampling or SamplingPolicy(),
-        decision=decision or DecisionPolicy(),
+        sampling=sampling,
+        decision=decision,
         on_decision=on_decision,
+        n=n,
+        threshold=threshold,
     )
-    return cast("C", _Client(client, selector))
+    require_plain(shared.sampling)
+    return cast("C", _Client(client, shared))
 
 
 class _Proxy:
-    """Passes on every attribute, except those that would lead around the guard."""
+    """Passes on every attribute, except those that bypass the guard."""
 
     _closed: ClassVar[frozenset[str]] = frozenset({"with_raw_response", "with_streaming_response"})
 
-    def __init__(self, wrapped: Any, selector: Selector) -> None:
+    def __init__(self, wrapped: Any, guard: Guard) -> None:
         self._wrapped = wrapped
-        self._selector = selector
+        self._guard = guard
 
     def __getattr__(self, name: str) -> Any:
         if name in self._closed:
@@ -125,13 +126,13 @@ class _Proxy:
 class _Client(_Proxy):
     @property
     def chat(self) -> _Chat:
-        return _Chat(self._wrapped.chat, self._selector)
+        return _Chat(self._wrapped.chat, self._guard)
 
     def with_options(self, **options: Any) -> _Client:
-        return _Client(self._wrapped.with_options(**options), self._selector)
+        return _Client(self._wrapped.with_options(**options), self._guard)
 
     def copy(self, **options: Any) -> _Client:
-        return _Client(self._wrapped.copy(**options), self._selector)
+        return _Client(self._wrapped.copy(**options), self._guard)
 
     def __enter__(self) -> _Client:
         self._wrapped.__enter__()
@@ -151,7 +152,7 @@ class _Client(_Proxy):
 class _Chat(_Proxy):
     @property
     def completions(self) -> _Completions:
-        return _Completions(self._wrapped.completions, self._selector)
+        return _Completions(self._wrapped.completions, self._guard)
 
 
 class _Completions(_Proxy):
@@ -164,7 +165,7 @@ class _Completions(_Proxy):
         return self._answer(self._wrapped.parse, kwargs)
 
     def _answer(self, method: Callable[..., Any], kwargs: dict[str, Any]) -> Any:
-        """The answer of a sync client, or an awaitable of an async one's."""
+        """Answer for a sync client; return an awaitable for an async one."""
         n = kwargs.get("n")
         if isinstance(n, int) and n != 1:
             raise ConfigurationError(
@@ -177,12 +178,11 @@ class _Completions(_Proxy):
 
     def _complete(self, method: Callable[..., Any], kwargs: dict[str, Any]) -> Any:
         arguments = _without_stream(kwargs)
-
-        def call(_: int) -> AIMessage:
-            return as_candidate(method(**arguments))
-
-        decision = self._selector.decide(as_conversation(kwargs.get("messages")), call)
-        completion = _completion(decision)
+        completion = self._guard.decide(
+            as_conversation(kwargs.get("messages")),
+            lambda _: method(**arguments),
+            delivery=_COMPLETIONS,
+        ).output
         if kwargs.get("stream"):
             return ChunkStream(as_chunks(completion, usage=_wants_usage(kwargs)))
         return completion
@@ -190,18 +190,18 @@ class _Completions(_Proxy):
     async def _acomplete(self, method: Callable[..., Any], kwargs: dict[str, Any]) -> Any:
         arguments = _without_stream(kwargs)
 
-        async def call(_: int) -> AIMessage:
-            return as_candidate(await method(**arguments))
+        async def call(_: int) -> Any:
+            return await method(**arguments)
 
-        decision = await self._selector.adecide(as_conversation(kwargs.get("messages")), call)
-        completion = _completion(decision)
+        asked = as_conversation(kwargs.get("messages"))
+        completion = (await self._guard.adecide(asked, call, delivery=_COMPLETIONS)).output
         if kwargs.get("stream"):
             return AsyncChunkStream(as_chunks(completion, usage=_wants_usage(kwargs)))
         return completion
 
 
 class ChunkStream:
-    """The chunks of a completion that was selected; used like `openai.Stream`.
+    """The chunks of the chosen completion; used like `openai.Stream`.
 
     Example:
         >>> with ChunkStream(["a chunk", "another"]) as stream:
@@ -225,12 +225,12 @@ class ChunkStream:
         self.close()
 
     def close(self) -> None:
-        """Drop the chunks that are left."""
+        """Drop the remaining chunks."""
         self._chunks = iter(())
 
 
 class AsyncChunkStream:
-    """The chunks of a completion that was selected; used like `openai.AsyncStream`.
+    """The chunks of the chosen completion; used like `openai.AsyncStream`.
 
     Example:
         >>> import asyncio
@@ -258,19 +258,8 @@ class AsyncChunkStream:
         await self.close()
 
     async def close(self) -> None:
-        """Drop the chunks that are left."""
+        """Drop the remaining chunks."""
         self._chunks = iter(())
-
-
-def _completion(decision: Decision) -> Any:
-    """The chosen completion, or one with the refusal, with what was decided on it."""
-    message: AIMessage = decision.output
-    if decision.chosen is None:
-        completion = refused_completion(decision.candidates[0].output, message.text)
-    else:
-        completion = original_completion(message)
-    candidates = [original_completion(candidate.output) for candidate in decision.candidates]
-    return with_decision(completion, message.response_metadata["srr_guard"], candidates)
 
 
 def _is_async(method: Callable[..., Any]) -> bool:

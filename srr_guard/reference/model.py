@@ -10,25 +10,24 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from srr_guard.conversation import Conversation
 from srr_guard.errors import InvalidInputError
-from srr_guard.reference.backbone import Backbone, Way
-from srr_guard.reference.drafts import Draft, DraftStore
-from srr_guard.reference.encoding import (
+from srr_guard.reference.cache.partial import PartialWindow, PartialWindowCache
+from srr_guard.reference.cache.prefixes import PrefixCache
+from srr_guard.reference.encoding.backbone import Backbone, Backend
+from srr_guard.reference.encoding.packed import Part
+from srr_guard.reference.encoding.request import EncodingRequest, cut, shares
+from srr_guard.reference.features import (
     DEFAULT_OVERLAP,
     DEFAULT_PROMPT_LIMIT,
     DEFAULT_WINDOW,
-    Encoding,
-    Layout,
-    cut,
-    shares,
+    Features,
+    FeatureSpec,
 )
-from srr_guard.reference.features import Features
-from srr_guard.reference.packing import Part
-from srr_guard.reference.prefix_cache import PrefixCache
 from srr_guard.reference.source import resolve_reference
+from srr_guard.reference.spec import Device, DType
 from srr_guard.reference.template import PromptTemplate
 from srr_guard.reference.weights import (
-    Device,
-    DType,
+    check_depth,
+    decoder_blocks,
     load_blocks,
     load_tokenizer,
     model_folder,
@@ -42,7 +41,7 @@ if TYPE_CHECKING:
     from srr_guard.reference.source import ReferenceSource
 
 DEFAULT_CACHE_BYTES = 256 * 2**20
-"""Keys and values of prompts that are kept at most, and half as much for drafts."""
+"""Keys and values of prompts that are kept at most, and half as much for partials."""
 
 _UNSETTLED = 2
 """Tokens at the end of an unfinished text that its next characters may change."""
@@ -56,7 +55,7 @@ class ReferenceLLM:
     """A frozen causal LM whose hidden states describe candidates.
 
     The prompt is encoded once, its keys and values are shared by all windows of all
-    candidates (see `Packing`), and kept for requests to come within a budget of bytes. A
+    candidates (see `PackedRow`), and kept for requests to come within a budget of bytes. A
     lock guards the model.
 
     Attributes:
@@ -66,8 +65,10 @@ class ReferenceLLM:
         dtype: Precision of the weights.
         width: Width d of the hidden states.
         depth: Blocks loaded.
-        way: How it encodes, the fastest way that fits the architecture (see `Backbone`).
+        backend: How it encodes, the fastest way that fits the architecture (see `Backbone`).
         blocks: Blocks of the whole model.
+        template: Its tokenizer and chat template.
+        backbone: The blocks that encode.
 
     Example:
         >>> llm = ReferenceLLM.load(depth=16)
@@ -83,6 +84,7 @@ class ReferenceLLM:
         name: str,
         digest: str,
         blocks: int,
+        depth: int | None = None,
         cache_bytes: int = DEFAULT_CACHE_BYTES,
     ) -> None:
         config: Any = model.config
@@ -91,12 +93,12 @@ class ReferenceLLM:
         self.digest = digest
         self.blocks = blocks
         self.width = int(text.hidden_size)
-        self._template = PromptTemplate(tokenizer)
-        self._backbone = Backbone(model, name=name)
+        self.template = PromptTemplate(tokenizer)
+        self.backbone = Backbone(model, name=name, depth=depth)
         self._context = int(getattr(text, "max_position_embeddings", None) or 2048)
         self._lock = threading.Lock()
         self._cache_bytes = cache_bytes
-        self._caches: dict[tuple[int, ...], tuple[PrefixCache, DraftStore]] = {}
+        self._caches: dict[tuple[int, ...], tuple[PrefixCache, PartialWindowCache]] = {}
 
     @classmethod
     def load(
@@ -142,35 +144,64 @@ class ReferenceLLM:
             blocks=blocks,
         )
 
+    @classmethod
+    def of(cls, model: Any, tokenizer: Any, *, source: ReferenceSource, depth: int) -> ReferenceLLM:
+        """Encode with the blocks of a whole causal LM, which may generate in between.
+
+        Args:
+            model: The causal LM.
+            tokenizer: Its tokenizer.
+            source: Where they came from.
+            depth: The deepest block needed.
+
+        Raises:
+            InvalidInputError: `depth` is outside the model.
+        """
+        blocks = len(decoder_blocks(model))
+        check_depth(depth, blocks)
+        return cls(
+            model=model.base_model,
+            tokenizer=tokenizer,
+            name=source.name,
+            digest=source.digest(),
+            blocks=blocks,
+            depth=depth,
+        )
+
     @property
     def depth(self) -> int:
         """Blocks loaded: the deepest depth that `encode` can give."""
-        return len(self._backbone.layers)
+        return len(self.backbone.layers)
 
     @property
-    def way(self) -> Way:
+    def backend(self) -> Backend:
         """How it encodes: `fused`, `packed` or `plain`."""
-        return self._backbone.way
+        return self.backbone.backend
+
+    def clear_caches(self) -> None:
+        """Forget the prompts and partial answers encoded so far."""
+        with self._lock:
+            self._caches.clear()
 
     @property
     def device(self) -> str:
         """Where the weights are, such as `cpu`."""
-        return str(self._backbone.device)
+        return str(self.backbone.device)
 
     @property
     def dtype(self) -> str:
         """Precision of the weights, such as `float32`."""
-        return str(self._backbone.dtype).removeprefix("torch.")
+        return str(self.backbone.dtype).removeprefix("torch.")
 
     @property
     def pass_tokens(self) -> int:
         """Tokens that suit one forward pass where requests wait for each other."""
-        return 1024 if self._backbone.device.type == "cpu" else 16_384
+        return 1024 if self.backbone.device.type == "cpu" else 16_384
 
     @property
     def template_digest(self) -> str:
         """Digest of all that turns text into token ids."""
-        return self._template.digest
+        return self.template.digest
 
     def encode(
         self,
@@ -197,13 +228,13 @@ class ReferenceLLM:
         Raises:
             InvalidInputError: A depth is not loaded, or the windows make no sense.
         """
-        layout = Layout(tuple(depths), window, overlap, prompt_limit)
-        return self.encode_many([(conversation, candidates)], layout, batch_tokens=batch_tokens)[0]
+        spec = FeatureSpec(tuple(depths), window, overlap, prompt_limit)
+        return self.encode_many([(conversation, candidates)], spec, batch_tokens=batch_tokens)[0]
 
     def encode_many(
         self,
         requests: Sequence[tuple[Any, Sequence[str]]],
-        layout: Layout,
+        spec: FeatureSpec,
         *,
         batch_tokens: int = 4096,
     ) -> list[Features]:
@@ -211,16 +242,16 @@ class ReferenceLLM:
 
         Args:
             requests: Conversations and the candidates of each.
-            layout: What is read of them.
+            spec: What is read of them.
             batch_tokens: Most tokens in one forward pass.
 
         Raises:
             InvalidInputError: A depth is not loaded.
         """
-        encodings = [self.begin(talk, texts, layout) for talk, texts in requests]
+        encodings = [self.begin(talk, texts, spec) for talk, texts in requests]
         waiting = [e for e in encodings if not e.finished]
         while waiting:
-            self.step(waiting, layout, batch_tokens=batch_tokens)
+            self.step(waiting, spec, batch_tokens=batch_tokens)
             waiting = [e for e in waiting if not e.finished]
         return [encoding.features() for encoding in encodings]
 
@@ -228,76 +259,78 @@ class ReferenceLLM:
         self,
         conversation: Any,
         candidates: Sequence[str],
-        layout: Layout,
+        spec: FeatureSpec,
         *,
         ahead: Ahead | None = None,
-    ) -> Encoding:
+    ) -> EncodingRequest:
         """Prepare a request; `step` does the work.
 
         Args:
             conversation: Anything that `Conversation.of` reads.
             candidates: Texts.
-            layout: What is read of them.
+            spec: What is read of them.
             ahead: What is read of them is kept, for a later request; of those that are
                 `unfinished` the last tokens, which may change, are left out.
 
         Raises:
             InvalidInputError: A depth is not loaded.
         """
-        if not layout.depths or not all(1 <= k <= self.depth for k in layout.depths):
+        if not spec.depths or not all(1 <= k <= self.depth for k in spec.depths):
             raise InvalidInputError(
-                f"depths={layout.depths!r} are not all within the {self.depth} loaded blocks of "
-                f"{self.name!r}: load it with depth={max(layout.depths, default=1)!r} or more"
+                f"depths={spec.depths!r} are not all within the {self.depth} loaded blocks of "
+                f"{self.name!r}: load it with depth={max(spec.depths, default=1)!r} or more"
             )
-        size = min(layout.window, self._context // 2)
-        prompt = self._template.prompt(
-            Conversation.of(conversation), limit=min(layout.prompt_limit, self._context - size)
+        size = min(spec.window, self._context // 2)
+        prompt = self.template.prompt(
+            Conversation.of(conversation), limit=min(spec.prompt_limit, self._context - size)
         )
-        texts = [self._template.candidate_ids(text) for text in candidates]
+        texts = [self.template.candidate_ids(text) for text in candidates]
         if ahead == "unfinished":
             texts = [ids[:-_UNSETTLED] for ids in texts]
-        cuts, owner = cut(texts, size=size, overlap=min(layout.overlap, size - 1))
+        cuts, owner = cut(texts, size=size, overlap=min(spec.overlap, size - 1))
         with self._lock:
-            prompts, drafts = self._cache(layout)
-            stem = prompts.stem(prompt)
-            windows = [drafts.window(prompt, ids) for ids in cuts]
-        if ahead and self.way != "plain":
+            prompts, partials = self._cache(spec)
+            prefix = prompts.prefix(prompt)
+            windows = [partials.window(prompt, ids) for ids in cuts]
+        if ahead and self.backend != "plain":
             for window in filter(len, windows):
-                window.grown = Draft(prompt, list(window.ids))
-        return Encoding(stem, windows, owner)
+                window.partial = PartialWindow(prompt, list(window.ids))
+        return EncodingRequest(prefix, windows, owner)
 
     def step(
-        self, encodings: Sequence[Encoding], layout: Layout, *, batch_tokens: int = 4096
+        self, encodings: Sequence[EncodingRequest], spec: FeatureSpec, *, batch_tokens: int = 4096
     ) -> None:
         """Make one forward pass for requests that are not finished (see `shares`).
 
         Args:
-            encodings: Requests of this layout, the one that has waited longest first.
-            layout: As they were begun with.
+            encodings: Requests of this spec, the one that has waited longest first.
+            spec: As they were begun with.
             batch_tokens: Most tokens of the pass.
         """
         import torch
 
         given = shares(encodings, batch_tokens)
-        parts = [Part(e.stem, [e.windows[i] for i in windows]) for e, windows in given]
-        prompts, drafts = self._cache(layout)
+        parts = [Part(e.prefix, [e.windows[i] for i in windows]) for e, windows in given]
+        prompts, partials = self._cache(spec)
         with self._lock, torch.inference_mode():
             try:
-                mean, last = self._backbone.encode(parts, layout.depths, batch_tokens=batch_tokens)
+                mean, last = self.backbone.encode(parts, spec.depths, batch_tokens=batch_tokens)
             except BaseException:
                 for part in parts:
-                    part.stem.reset()
+                    part.prefix.reset()
                 raise
-            for part in parts if self.way != "plain" else ():
-                prompts.keep(part.stem)
+            for part in parts if self.backend != "plain" else ():
+                prompts.keep(part.prefix)
                 for window in part.windows:
-                    drafts.keep(window)
+                    partials.keep(window)
         at = count()
         for encoding, windows in given:
             for i in windows:
                 k = next(at)
                 encoding.store(i, mean[k], last[k])
 
-    def _cache(self, layout: Layout) -> tuple[PrefixCache, DraftStore]:
+    def _cache(self, spec: FeatureSpec) -> tuple[PrefixCache, PartialWindowCache]:
         size = self._cache_bytes
-        return self._caches.setdefault(layout.depths, (PrefixCache(size), DraftStore(size // 2)))
+        return self._caches.setdefault(
+            spec.depths, (PrefixCache(size), PartialWindowCache(size // 2))
+        )

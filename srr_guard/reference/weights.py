@@ -10,20 +10,15 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from srr_guard.errors import InvalidInputError, ReferenceLoadError, SRRGuardError
 from srr_guard.reference.source import ReferenceSource, cache_dir
+from srr_guard.reference.spec import Device, DType, ModelSpec
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
-
-Device = str
-"""`auto`, or what `torch.device` reads."""
-
-DType = Literal["auto", "float32", "bfloat16", "float16"]
-"""`auto` takes float32 on a CPU and bfloat16 (or float16) on an accelerator."""
 
 _CONVERSION = 1
 _log = logging.getLogger("srr_guard")
@@ -52,6 +47,12 @@ def pick_dtype(dtype: DType, device: torch.device) -> torch.dtype:
         return torch.float32
     bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
     return torch.bfloat16 if bf16 else torch.float16
+
+
+def placement(spec: ModelSpec) -> tuple[torch.device, torch.dtype]:
+    """Device and precision of a model."""
+    device = pick_device(spec.device)
+    return device, pick_dtype(spec.dtype, device)
 
 
 def model_folder(source: ReferenceSource) -> Path:
@@ -118,10 +119,7 @@ def load_blocks(
         text = config.get_text_config()
         total = int(text.num_hidden_layers)
         if depth is not None:
-            if not 1 <= depth <= total:
-                raise InvalidInputError(
-                    f"depth={depth!r} is outside this reference LLM's blocks, 1 to {total}"
-                )
+            check_depth(depth, total)
             _cut(text, depth)
         model = AutoModel.from_pretrained(
             str(folder), config=config, dtype=dtype, local_files_only=True
@@ -146,6 +144,18 @@ def load_causal_lm(folder: Path, *, device: torch.device, dtype: torch.dtype) ->
     with _loading(folder):
         model = auto.from_pretrained(str(folder), dtype=dtype, local_files_only=True)
         return model.to(device).eval().requires_grad_(False)
+
+
+def check_depth(depth: int, blocks: int) -> None:
+    """Refuse a depth outside a model.
+
+    Raises:
+        InvalidInputError: It is below 1 or above the number of blocks.
+    """
+    if not 1 <= depth <= blocks:
+        raise InvalidInputError(
+            f"depth={depth!r} is outside this reference LLM's blocks, 1 to {blocks}"
+        )
 
 
 def decoder_blocks(model: nn.Module) -> nn.ModuleList:

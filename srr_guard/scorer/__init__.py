@@ -1,6 +1,7 @@
-"""The trained scorer: head, loss, calibration and bundles."""
+"""The trained scorer: engine, head and bundles."""
 
 from srr_guard.scorer.bundle import BundleInfo, ScorerBundle
 from srr_guard.scorer.config import HeadConfig
+from srr_guard.scorer.srr_scorer import SRRScorer
 
-__all__ = ["BundleInfo", "HeadConfig", "ScorerBundle"]
+__all__ = ["BundleInfo", "HeadConfig", "SRRScorer", "ScorerBundle"]

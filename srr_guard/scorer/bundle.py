@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from srr_guard.errors import BundleNotFoundError, CorruptBundleError, IncompatibleScorerError
+from srr_guard.reference.features import FeatureSpec
 from srr_guard.scorer.config import HeadConfig
 
 if TYPE_CHECKING:
@@ -76,6 +77,11 @@ class BundleInfo(BaseModel):
     options: Mapping[str, JsonValue] = {}
     seed: int
     made_by: str
+
+    @property
+    def features(self) -> FeatureSpec:
+        """Which states are read of a request."""
+        return FeatureSpec(self.head.depths, self.window, self.overlap, self.prompt_limit)
 
 
 @dataclass(frozen=True, eq=False)

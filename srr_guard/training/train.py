@@ -10,13 +10,12 @@ from pathlib import Path
 from pydantic import Field
 
 from srr_guard import __version__
-from srr_guard._settings import Settings
 from srr_guard.reference import ReferenceLLM, resolve_reference
-from srr_guard.reference.weights import Device, DType, model_folder, model_shape
+from srr_guard.reference.spec import Device, DType
+from srr_guard.reference.weights import model_folder, model_shape
 from srr_guard.scorer.bundle import BundleInfo, ScorerBundle
 from srr_guard.scorer.config import HeadConfig, Preset
-from srr_guard.training.augment import augment, cut
-from srr_guard.training.card import model_card, summarise
+from srr_guard.settings import Settings
 from srr_guard.training.data import (
     LabelledResponse,
     data_digests,
@@ -24,8 +23,10 @@ from srr_guard.training.data import (
     sample_rows,
     split_by_goal,
 )
-from srr_guard.training.features import FeatureStore, feature_space
-from srr_guard.training.fit import fit_head
+from srr_guard.training.data.augment import augment, cut
+from srr_guard.training.evaluation.card import model_card, summarise
+from srr_guard.training.feature_store import FeatureStore, feature_space
+from srr_guard.training.fit.pointwise import fit_head
 from srr_guard.training.progress import Reporter
 
 PROBE: Preset = "probe"

@@ -11,7 +11,8 @@ from tiny import FAMILIES, Family, save_tiny_lm
 from srr_guard.conversation import Conversation
 from srr_guard.errors import InvalidInputError
 from srr_guard.reference import ReferenceLLM
-from srr_guard.reference.encoding import Layout, cut
+from srr_guard.reference.encoding.request import cut
+from srr_guard.reference.features import FeatureSpec
 from srr_guard.reference.weights import pick_dtype
 
 PROMPT = [("system", "Be kind."), ("user", "How do tides work?")]
@@ -26,8 +27,8 @@ def naive(
 
     auto: Any = AutoModelForCausalLM
     model = auto.from_pretrained(folder, dtype=torch.float32).eval()
-    prompt = llm._template.prompt(Conversation.of(PROMPT), limit=400).ids
-    ids = torch.tensor([prompt + llm._template.candidate_ids(candidate)])
+    prompt = llm.template.prompt(Conversation.of(PROMPT), limit=400).ids
+    ids = torch.tensor([prompt + llm.template.candidate_ids(candidate)])
     states: dict[int, torch.Tensor] = {}
     blocks = next(
         m for m in model.modules() if isinstance(m, torch.nn.ModuleList) and len(m) == llm.blocks
@@ -60,7 +61,7 @@ def test_features_equal_the_naive_encoding(family: Family, tmp_path: Path) -> No
     folder = save_tiny_lm(tmp_path, family=family, layers=4)
     llm = ReferenceLLM.load(folder, depth=3)
     assert (llm.depth, llm.blocks) == (3, 4)
-    assert llm.way == WAYS[family]
+    assert llm.backend == WAYS[family]
     features = llm.encode(PROMPT, CANDIDATES, depths=(1, 3))
     assert features.owner.tolist() == [0, 1, 2, 3]
     for i, text in enumerate(CANDIDATES):
@@ -75,7 +76,7 @@ def test_features_equal_the_naive_encoding(family: Family, tmp_path: Path) -> No
 
 def test_the_head_and_later_blocks_are_not_loaded(tiny_folder: Path) -> None:
     llm = ReferenceLLM.load(tiny_folder, depth=2)
-    names = [name for name, _ in llm._backbone._model.named_parameters()]
+    names = [name for name, _ in llm.backbone._model.named_parameters()]
     assert not any("lm_head" in name or "layers.2" in name for name in names)
 
 
@@ -114,7 +115,7 @@ def test_many_conversations_at_once_give_the_same_features(tiny_llm: ReferenceLL
     ]
     shape = {"depths": (1, 4), "window": 40, "overlap": 10}
     for batch_tokens in (1, 10_000):
-        many = tiny_llm.encode_many(requests, Layout(**shape), batch_tokens=batch_tokens)
+        many = tiny_llm.encode_many(requests, FeatureSpec(**shape), batch_tokens=batch_tokens)
         for (talk, texts), features in zip(requests, many, strict=True):
             alone = tiny_llm.encode(talk, texts, **shape)
             assert features.owner.tolist() == alone.owner.tolist()
@@ -126,9 +127,9 @@ def test_many_conversations_at_once_give_the_same_features(tiny_llm: ReferenceLL
 
 def test_the_request_is_the_latest_turn(tiny_llm: ReferenceLLM) -> None:
     talk = [("user", "Hi"), ("assistant", "Hello"), ("user", "Why?")]
-    prompt = tiny_llm._template.prompt(Conversation.of(talk), limit=500)
+    prompt = tiny_llm.template.prompt(Conversation.of(talk), limit=500)
     span = prompt.ids[prompt.request.start : prompt.request.stop]
-    assert span == tiny_llm._template.text_ids("Why?")
+    assert span == tiny_llm.template.text_ids("Why?")
     before = tiny_llm.encode(
         [("user", "Hi"), ("assistant", "Hello"), ("user", "Why? ")], ["x"], depths=(1,)
     )

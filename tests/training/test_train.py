@@ -15,11 +15,11 @@ from srr_guard import SRRScorer
 from srr_guard.cli import app
 from srr_guard.errors import DataError
 from srr_guard.scorer import HeadConfig, ScorerBundle
-from srr_guard.training.attacks import ATTACKS
 from srr_guard.training.data import LabelledResponse
-from srr_guard.training.evaluate import evaluate_bundles
-from srr_guard.training.features import FeatureStore, feature_space
-from srr_guard.training.fit import fit_head
+from srr_guard.training.data.attacks import ATTACKS
+from srr_guard.training.evaluation.evaluate import evaluate_bundles
+from srr_guard.training.feature_store import FeatureStore, feature_space
+from srr_guard.training.fit.pointwise import fit_head
 from srr_guard.training.train import TrainingOptions, train
 
 

@@ -55,12 +55,12 @@ class Bot:
 
 
 assert_type(plain("q", depth=2), str)
-assert_type(plain.decide("q"), Decision)
+assert_type(plain.decide("q"), Decision[str])
 assert_type(with_arguments(1, "q"), AIMessage)
 assert_type(Bot().answer("q"), str)
-assert_type(Bot().answer.decide(question="q"), Decision)
+assert_type(Bot().answer.decide(question="q"), Decision[str])
 assert_type(pieces("q"), Iterator[str])
-assert_type(pieces.decide("q"), Decision)
+assert_type(pieces.decide("q"), Decision[list[str]])
 assert_type(Bot().pieces("q"), Iterator[str])
 
 as_callable: Callable[[str], str] = plain
@@ -69,12 +69,12 @@ as_async_callable: Callable[[str], Coroutine[Any, Any, str]] = plain_async
 
 async def main() -> None:
     assert_type(await plain_async("q"), str)
-    assert_type(await plain.adecide("q", depth=2), Decision)
+    assert_type(await plain.adecide("q", depth=2), Decision[str])
     assert_type(async_pieces("q"), AsyncIterator[bytes])
-    assert_type(await plain_async.decide("q"), Decision)
+    assert_type(await plain_async.decide("q"), Decision[str])
     assert_type(await async_with_arguments("q"), AIMessage)
     assert_type(await Bot().aanswer("q", 2), str)
-    assert_type(await Bot().aanswer.decide("q", k=2), Decision)
+    assert_type(await Bot().aanswer.decide("q", k=2), Decision[str])
 
 
 # Each of these must stay an error: an unused "ignore" is one itself.

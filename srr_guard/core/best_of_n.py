@@ -1,0 +1,238 @@
+"""Best-of-N: the state of one request, from the first candidate to the choice.
+
+No threads, no tasks and no model: `Guard.decide` and `Guard.adecide` share it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from srr_guard.core.outcomes import Outcome, must_propagate
+from srr_guard.decision import Candidate, Ranking, Reason, ScoredCandidate, Timings
+from srr_guard.errors import (
+    AllCandidatesFailedError,
+    ConfigurationError,
+    NotEnoughCandidatesError,
+    SamplingError,
+    ScoringError,
+    SRRGuardError,
+)
+from srr_guard.policy import DecisionPolicy, SamplingPolicy
+
+
+class BestOfN:
+    """The state of one request.
+
+    Plain best-of-N is one round of n candidates, scored once. With `accept_at` the first
+    round has `initial` candidates, each scored as soon as it is back; the second round has
+    the rest. Each scoring covers all distinct texts so far, because listwise scores of
+    different lists do not compare.
+
+    Attributes:
+        asked: How many candidates were asked for so far.
+        candidates: The candidates that came back, by index.
+        texts: Their distinct texts.
+        ranking: Ranking of `scored`; None until they are scored, and when scoring failed.
+        scored: The scored candidates, by index.
+        causes: Why candidates failed, in their order.
+        error: Why scoring failed.
+    """
+
+    def __init__(self, sampling: SamplingPolicy, decision: DecisionPolicy) -> None:
+        self.asked = 0
+        self.candidates: tuple[Candidate, ...] = ()
+        self.causes: tuple[Exception, ...] = ()
+        self.texts: list[str] = []
+        self.ranking: Ranking | None = None
+        self.scored: tuple[ScoredCandidate, ...] = ()
+        self.error: SRRGuardError | None = None
+        self._sampling = sampling
+        self._decision = decision
+        self._outcomes: dict[int, Outcome] = {}
+        self._accepted: list[ScoredCandidate] = []
+        self._generation = self._scoring = 0.0
+        self._started = self._resumed = time.perf_counter()
+
+    # ---- what to do next ----
+
+    def next_round(self) -> range | None:
+        """Indices to sample next; None when it is time to decide."""
+        policy, first = self._sampling, self.asked
+        if self._settled or first == policy.n or (first and self.left() == 0.0):
+            return None
+        self.asked = policy.initial if policy.accept_at is not None and not first else policy.n
+        self._resumed = time.perf_counter()
+        return range(first, self.asked)
+
+    def left(self) -> float | None:
+        """Seconds until the deadline; None: there is none."""
+        if self._sampling.deadline is None:
+            return None
+        return max(0.0, self._started + self._sampling.deadline - time.perf_counter())
+
+    @property
+    def eager(self) -> bool:
+        """True if each candidate of this round is scored as soon as it is back."""
+        return self._sampling.accept_at is not None and self.asked <= self._sampling.initial
+
+    @property
+    def waiting(self) -> bool:
+        """True while candidates of this round are still needed."""
+        return not self._settled and len(self._outcomes) < self.asked
+
+    @property
+    def unscored(self) -> bool:
+        """True if there are candidates to score."""
+        complete = len(self._outcomes) == self._sampling.n
+        too_few = complete and len(self.candidates) < self._sampling.min_candidates
+        return len(self.scored) < len(self.candidates) and not too_few
+
+    @property
+    def _settled(self) -> bool:
+        return bool(self._accepted) or self.error is not None
+
+    # ---- what came back ----
+
+    def receive(self, outcomes: Mapping[int, Outcome]) -> None:
+        """Record what came back, by candidate index."""
+        self._generation += time.perf_counter() - self._resumed
+        self._outcomes.update(outcomes)
+        returned = [self._outcomes[i] for i in sorted(self._outcomes)]
+        self.candidates = tuple(o for o in returned if isinstance(o, Candidate))
+        self.causes = tuple(o for o in returned if isinstance(o, Exception))
+        self.texts = list(dict.fromkeys(c.text for c in self.candidates))
+
+    def shortage(self) -> SamplingError | None:
+        """The error of a request with too few candidates; None if there are enough."""
+        required = self._sampling.min_candidates
+        error: SamplingError
+        if not self.candidates:
+            error = AllCandidatesFailedError(self.causes)
+        elif len(self.candidates) < required:
+            error = NotEnoughCandidatesError(
+                succeeded=len(self.candidates), required=required, causes=self.causes
+            )
+        else:
+            return None
+        error.__cause__ = next(iter(self.causes), None)
+        return error
+
+    @contextmanager
+    def scoring(self) -> Iterator[None]:
+        """Time one scoring; keep its error for the policy to decide about."""
+        started = time.perf_counter()
+        try:
+            yield
+        except Exception as error:
+            if must_propagate(error):
+                raise
+            self.ranking, self.scored, self._accepted = None, (), []
+            self.error = error if isinstance(error, SRRGuardError) else _scoring_error(error)
+        finally:
+            self._resumed = time.perf_counter()
+            self._scoring += self._resumed - started
+
+    def take(self, ranking: Ranking) -> None:
+        """Give each candidate the scores of its text.
+
+        Raises:
+            ScoringError: The ranking does not fit the texts.
+            ValueError: Its numbers cannot be used.
+        """
+        if not isinstance(ranking, Ranking) or len(ranking) != len(self.texts):
+            raise ScoringError(
+                f"the scorer was given {len(self.texts)} candidates and returned "
+                f"{len(ranking) if isinstance(ranking, Ranking) else type(ranking).__name__!r}: "
+                "return a Ranking with one score for each"
+            )
+        place = {text: i for i, text in enumerate(self.texts)}
+        at = [place[c.text] for c in self.candidates]
+        rank = {i: position for position, i in enumerate(ranking.order)}
+        helps = ranking.p_help
+        self.ranking = Ranking(
+            order=tuple(sorted(range(len(at)), key=lambda i: rank[at[i]])),
+            scores=tuple(ranking.scores[i] for i in at),
+            p_safe=tuple(ranking.p_safe[i] for i in at),
+            p_help=None if helps is None else tuple(helps[i] for i in at),
+        )
+        self.scored = tuple(
+            ScoredCandidate(
+                index=c.index,
+                text=c.text,
+                output=c.output,
+                score=ranking.scores[i],
+                p_safe=ranking.p_safe[i],
+                p_help=None if helps is None else helps[i],
+            )
+            for c, i in zip(self.candidates, at, strict=True)
+        )
+        if self.eager and len(self._outcomes) < self._sampling.n:
+            enough = len(at) >= self._sampling.min_candidates
+            self._accepted = [c for c in self._safe() if enough and self._acceptable(c)]
+
+    # ---- what is chosen ----
+
+    def eligible(self) -> tuple[ScoredCandidate, ...]:
+        """The candidates that may be passed on, in ranking order."""
+        return tuple(self._accepted or self._safe())
+
+    def choose(self, candidates: tuple[ScoredCandidate, ...]) -> ScoredCandidate:
+        """Pick the candidate that the policy prefers.
+
+        Args:
+            candidates: In ranking order.
+
+        Raises:
+            ConfigurationError: The policy's function returns none of them.
+        """
+        match self._decision.prefer:
+            case "best":
+                return candidates[0]
+            case "safest":
+                return max(candidates, key=lambda c: c.p_safe)
+            case "first":
+                return min(candidates, key=lambda c: c.index)
+            case choose:
+                choice = choose(candidates)
+        for candidate in candidates:
+            if choice is candidate or (isinstance(choice, int) and choice == candidate.index):
+                return candidate
+        raise ConfigurationError(
+            f"prefer={choose!r} returned "
+            f"{choice if isinstance(choice, int) else type(choice).__name__!r}: it must return "
+            f"one of the candidates it is given, or its index, here one of "
+            f"{sorted(c.index for c in candidates)}"
+        )
+
+    @property
+    def success(self) -> Reason:
+        """The decision's reason when a candidate is chosen."""
+        if self._accepted:
+            return "accepted"
+        complete = len(self.candidates) == self._sampling.n
+        return "best_of_n" if complete else "fallback"
+
+    def timings(self) -> Timings:
+        """Seconds spent so far."""
+        spent = self._generation + self._scoring
+        total = time.perf_counter() - self._started
+        return Timings(
+            generation=self._generation, scoring=self._scoring, overhead=max(0.0, total - spent)
+        )
+
+    def _safe(self) -> list[ScoredCandidate]:
+        order = self.ranking.order if self.ranking else ()
+        return [self.scored[i] for i in order if self.scored[i].p_safe >= self._decision.threshold]
+
+    def _acceptable(self, candidate: ScoredCandidate) -> bool:
+        policy = self._sampling
+        helpful = candidate.p_help is None or candidate.p_help >= policy.accept_help_at
+        return helpful and policy.accept_at is not None and candidate.p_safe >= policy.accept_at
+
+
+def _scoring_error(error: Exception) -> ScoringError:
+    wrapped = ScoringError(f"scoring failed with {type(error).__name__}; see `__cause__`")
+    wrapped.__cause__ = error
+    return wrapped

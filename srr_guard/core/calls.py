@@ -1,0 +1,188 @@
+"""Candidate calls: one per candidate, with retries and deadlines, on threads or as tasks.
+
+`CandidateCalls` runs them on threads, `AsyncCandidateCalls` as tasks; `outcomes.py` decides what
+a result means. Both return at the deadline: late tasks are cancelled, late threads abandoned.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import wait
+from typing import Any, Self
+
+from tenacity import (
+    AsyncRetrying,
+    Retrying,
+    sleep_using_event,
+    stop_after_attempt,
+    stop_when_event_set,
+)
+
+from srr_guard.core.outcomes import CallPlan, Outcome
+from srr_guard.errors import ConfigurationError, InvalidInputError
+from srr_guard.policy import SamplingPolicy
+from srr_guard.protocols import CandidateSource, Delivery
+from srr_guard.threads import abandon, blocking_calls, is_async, workers
+
+
+class FunctionSource:
+    """Candidates made by a function of their index (see `CandidateSource`).
+
+    Args:
+        call: Makes one candidate. An async function is for `asample` only; a sync one runs on
+            a thread of its own there.
+    """
+
+    batches = False
+
+    def __init__(self, call: Callable[[int], Any]) -> None:
+        self._call = call
+
+    def sample(self, indices: range) -> Sequence[Any]:
+        """Make one candidate.
+
+        Raises:
+            InvalidInputError: The function is async.
+        """
+        made = self._call(indices[0])
+        if inspect.isawaitable(made):
+            if inspect.iscoroutine(made):
+                made.close()
+            raise InvalidInputError(
+                f"{self._call!r} is async and was called by a sync guard: use the async method, "
+                "such as `adecide`"
+            )
+        return [made]
+
+    async def asample(self, indices: range) -> Sequence[Any]:
+        """Make one candidate without blocking the event loop."""
+        if is_async(self._call):
+            return [await self._call(indices[0])]
+        made = await blocking_calls.run(self._call, indices[0])
+        return [await made if inspect.isawaitable(made) else made]
+
+
+def require_plain(policy: SamplingPolicy) -> None:
+    """Refuse settings that reach a model only, where functions make the candidates.
+
+    Raises:
+        ConfigurationError: The policy has one.
+    """
+    for name in ("temperatures", "system_prompts", "seed", "read_ahead"):
+        if (value := getattr(policy, name)) not in (None, False):
+            raise ConfigurationError(
+                f"{name}={value!r} reaches no model here: a function makes its own calls; wrap "
+                "the model in a SafetyRanker, or leave the setting out"
+            )
+
+
+class CandidateCalls:
+    """Calls for some candidates, side by side on threads. They start at once.
+
+    A context manager: leaving it abandons the calls still under way, which make no further
+    attempt.
+
+    Args:
+        source: Makes the candidates. It sees a copy of the caller's context variables.
+        policy: Attempts and time limits.
+        indices: Which candidates to make.
+        delivery: Reads the outputs.
+        deadline: Seconds for all of them together; None: no limit.
+    """
+
+    def __init__(
+        self,
+        source: CandidateSource[Any],
+        policy: SamplingPolicy,
+        indices: range,
+        *,
+        delivery: Delivery[Any],
+        deadline: float | None = None,
+    ) -> None:
+        plan = CallPlan(source, policy, indices, delivery, deadline)
+        self._plan = plan
+        self._given_up = threading.Event()
+
+        retrying = Retrying(
+            stop=stop_after_attempt(policy.attempts) | stop_when_event_set(self._given_up),
+            sleep=sleep_using_event(self._given_up),
+            **plan.retry_options(),
+        )
+
+        def run(job: range) -> list[Outcome]:
+            try:
+                return retrying(lambda: plan.read(job, source.sample(job)))
+            except asyncio.CancelledError:
+                return plan.cancelled(job)
+            except Exception as error:  # noqa: BLE001 (a failed candidate, or raised again)
+                return plan.failed(job, error)
+
+        self._calls = {workers.submit(run, job): job for job in plan.jobs}
+
+    def wait(self, *, for_all: bool) -> dict[int, Outcome]:
+        """Wait for all calls, or for the next one. Late calls count as failed.
+
+        Returns:
+            The outcomes not returned before, by candidate index.
+
+        Raises:
+            BaseException: An error that is no failed candidate (see `must_propagate`).
+        """
+        when = "FIRST_EXCEPTION" if for_all else "FIRST_COMPLETED"
+        done, _ = wait(self._calls, timeout=self._plan.left(), return_when=when)
+        return self._plan.collect(self._calls, done, for_all=for_all)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._given_up.set()
+        for call in self._calls:
+            workers.release(call)
+
+
+class AsyncCandidateCalls:
+    """Like `CandidateCalls`, as tasks. Leaving it cancels those still under way."""
+
+    def __init__(
+        self,
+        source: CandidateSource[Any],
+        policy: SamplingPolicy,
+        indices: range,
+        *,
+        delivery: Delivery[Any],
+        deadline: float | None = None,
+    ) -> None:
+        plan = CallPlan(source, policy, indices, delivery, deadline)
+        self._plan = plan
+
+        async def run(job: range) -> list[Outcome]:
+            async def attempt() -> list[Outcome]:
+                return plan.read(job, await source.asample(job))
+
+            # one per task: tenacity keeps the state of a call on the object
+            retrying = AsyncRetrying(
+                stop=stop_after_attempt(policy.attempts), **plan.retry_options()
+            )
+            try:
+                return await retrying(attempt)
+            except Exception as error:  # noqa: BLE001 (a failed candidate, or raised again)
+                return plan.failed(job, error)
+
+        self._calls = {asyncio.create_task(run(job)): job for job in plan.jobs}
+
+    async def wait(self, *, for_all: bool) -> dict[int, Outcome]:
+        """Like `CandidateCalls.wait`, without blocking the event loop."""
+        when = asyncio.FIRST_EXCEPTION if for_all else asyncio.FIRST_COMPLETED
+        done, _ = await asyncio.wait(self._calls, timeout=self._plan.left(), return_when=when)
+        return self._plan.collect(self._calls, done, for_all=for_all)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        for call in self._calls:
+            abandon(call)

@@ -1,0 +1,82 @@
+"""Forms of output: messages, text and objects; or the pieces of a generator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import reduce
+from typing import Any
+
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.messages.ai import UsageMetadata, add_usage
+
+from srr_guard.conversation import candidate_text
+from srr_guard.decision import Decision
+
+
+class MessageDelivery:
+    """Outputs of models, chains and functions (see `Delivery`).
+
+    Args:
+        text: Renders an output to the text that is scored.
+    """
+
+    def __init__(self, text: Callable[[Any], str] = candidate_text) -> None:
+        self._text = text
+
+    def text(self, output: Any) -> str:
+        """Render an output to the text that is scored."""
+        return self._text(output)
+
+    def refusal(self, text: str, output: Any) -> Any:
+        """Give a message for a message, text for text; None for anything else."""
+        if isinstance(output, BaseMessage):
+            return AIMessage(text)
+        return text if isinstance(output, str) else None
+
+    def usage(self, outputs: Sequence[Any]) -> UsageMetadata | None:
+        """Sum the tokens of all messages that say how many they took."""
+        messages = (m for m in outputs if isinstance(m, AIMessage))
+        usages = [m.usage_metadata for m in messages if m.usage_metadata is not None]
+        return reduce(add_usage, usages) if usages else None
+
+    def finish(self, output: Any, decision: Decision[Any]) -> Any:
+        """Attach decision and total usage to a message; return other outputs unchanged."""
+        if not isinstance(output, AIMessage):
+            return output
+        summary = decision.summary()
+        if decision.passed and output.usage_metadata is not None:
+            summary["chosen_usage"] = output.usage_metadata
+        metadata = {**output.response_metadata, "srr_guard": summary}
+        return output.model_copy(
+            update={"response_metadata": metadata, "usage_metadata": decision.usage}
+        )
+
+
+class PiecesDelivery(MessageDelivery):
+    """Outputs that are lists of the pieces a generator yielded.
+
+    Args:
+        text: Renders the list to the text that is scored; default: the joined text of the
+            pieces, which are str, messages or message chunks.
+    """
+
+    def __init__(self, text: Callable[[Any], str] | None = None) -> None:
+        super().__init__(text or _joined)
+
+    def refusal(self, text: str, output: Sequence[Any]) -> list[Any] | None:
+        """Give the refusal as the only piece, in the form of the others."""
+        if isinstance(output[0], AIMessageChunk):
+            return [AIMessageChunk(content=text, chunk_position="last")]
+        piece = super().refusal(text, output[0])
+        return None if piece is None else [piece]
+
+
+def as_chunk(output: Any) -> Any:
+    """Turn a message into the only chunk of a stream; return anything else unchanged."""
+    if not isinstance(output, AIMessage) or isinstance(output, AIMessageChunk):
+        return output
+    return AIMessageChunk(**output.model_dump(exclude={"type"}), chunk_position="last")
+
+
+def _joined(pieces: Sequence[Any]) -> str:
+    return "".join(candidate_text(piece) for piece in pieces)

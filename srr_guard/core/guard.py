@@ -1,0 +1,344 @@
+"""`Guard`: samples, scores, decides. Every wrapper and adapter is a thin shell on it."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import threading
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar, cast
+
+from srr_guard.conversation import Conversation
+from srr_guard.core.best_of_n import BestOfN
+from srr_guard.core.calls import (
+    AsyncCandidateCalls,
+    CandidateCalls,
+    FunctionSource,
+    require_plain,
+)
+from srr_guard.core.conclusion import Ended, conclude
+from srr_guard.core.delivery import MessageDelivery
+from srr_guard.core.outcomes import read_candidate
+from srr_guard.core.scoring import TimedScorer
+from srr_guard.decision import Decision, Totals
+from srr_guard.errors import (
+    ConfigurationError,
+    InvalidInputError,
+)
+from srr_guard.policy import DecisionPolicy, SamplingPolicy
+from srr_guard.protocols import (
+    CandidateSource,
+    Delivery,
+    ReadAhead,
+    ResponseScorer,
+    SupportsReadAhead,
+)
+from srr_guard.threads import workers
+
+T = TypeVar("T")
+
+
+class Guard:
+    """Passes on the best safe one of several answers; the product without a model.
+
+    Wrappers and adapters share one guard where they are given the same (`guard=`), and with
+    it the scorer and the totals. Safe to share between threads and tasks.
+
+    Args:
+        scorer: Ranks the candidates; None: the shipped scorer, loaded on first use.
+        sampling: How candidates are sampled.
+        decision: What may be passed on.
+        on_decision: Called with each Decision before it takes effect, also with those that end
+            in an error; what it raises reaches the caller. Under async callers it runs on the
+            event loop, so it must be quick, or a coroutine function, which is awaited. Under
+            sync callers a coroutine runs to its end in an event loop of its own.
+        n: Short for `sampling=SamplingPolicy(n=...)`.
+        threshold: Short for `decision=DecisionPolicy(threshold=...)`.
+
+    Raises:
+        ConfigurationError: An argument is of the wrong kind, or stands beside its short form.
+
+    Example:
+        >>> from srr_guard.testing import FakeScorer
+        >>> scorer = FakeScorer(lambda prompt, answer: 0.9 if "good" in answer else 0.1)
+        >>> guard = Guard(scorer=scorer, n=2)
+        >>> guard.choose("a question", ["a bad answer", "a good answer"]).output
+        'a good answer'
+        >>> guard.check("a question", "a bad answer").passed
+        False
+        >>> guard.decide("a question", lambda index: f"good answer {index}").output
+        'good answer 0'
+        >>> guard.totals.requests
+        3
+    """
+
+    def __init__(
+        self,
+        *,
+        scorer: ResponseScorer | None = None,
+        sampling: SamplingPolicy | None = None,
+        decision: DecisionPolicy | None = None,
+        on_decision: Callable[[Decision], object] | None = None,
+        n: int | None = None,
+        threshold: float | None = None,
+    ) -> None:
+        _one_of(n=n, sampling=sampling)
+        _one_of(threshold=threshold, decision=decision)
+        if sampling is None:
+            sampling = SamplingPolicy() if n is None else SamplingPolicy(n=n)
+        if decision is None:
+            decision = (
+                DecisionPolicy() if threshold is None else DecisionPolicy(threshold=threshold)
+            )
+        _require(scorer is None or isinstance(scorer, ResponseScorer), "scorer", scorer)
+        _require(isinstance(sampling, SamplingPolicy), "sampling", sampling)
+        _require(isinstance(decision, DecisionPolicy), "decision", decision)
+        _require(on_decision is None or callable(on_decision), "on_decision", on_decision)
+        if sampling.read_ahead:
+            _require(scorer is None or isinstance(scorer, SupportsReadAhead), "read_ahead", scorer)
+        self._scorer = scorer
+        self._sampling = sampling
+        self._policy = decision
+        self._on_decision = on_decision
+        self._scoring = TimedScorer(scorer, timeout=decision.scoring_timeout)
+        self._counting = threading.Lock()
+        self._totals = Totals()
+
+    @property
+    def scorer(self) -> ResponseScorer | None:
+        """The scorer given; None stands for the shipped one."""
+        return self._scorer
+
+    @property
+    def sampling(self) -> SamplingPolicy:
+        """How candidates are sampled."""
+        return self._sampling
+
+    @property
+    def decision(self) -> DecisionPolicy:
+        """What may be passed on."""
+        return self._policy
+
+    @property
+    def on_decision(self) -> Callable[[Decision], object] | None:
+        """Called with each Decision."""
+        return self._on_decision
+
+    @property
+    def totals(self) -> Totals:
+        """Requests, candidates and bypasses so far."""
+        return self._totals
+
+    @property
+    def bypasses(self) -> int:
+        """Answers passed on unscored or below the threshold so far."""
+        return self._totals.bypasses
+
+    # ---- the verbs ----
+
+    def decide(
+        self,
+        conversation: Any,
+        call: Callable[[int], T] | CandidateSource[T],
+        *,
+        delivery: Delivery[T] | None = None,
+    ) -> Decision[T]:
+        """Sample candidates, score them, decide.
+
+        Args:
+            conversation: What was asked: anything that `Conversation.of` reads.
+            call: Makes one candidate from its index, once per candidate and attempt, on a
+                thread with a copy of the caller's context variables; or a `CandidateSource`.
+            delivery: The form of the outputs; default: messages, text and objects.
+
+        Raises:
+            InvalidInputError: The conversation cannot be read.
+            SamplingError: Too few candidates came back, or none may be passed on.
+            ScorerError: The candidates could not be scored and the policy says to raise.
+            ConfigurationError: The sampling policy has settings that `call` cannot take.
+        """
+        asked, source = Conversation.of(conversation), self._as_source(call)
+        form = delivery or MessageDelivery()
+        state = BestOfN(self._sampling, self._policy)
+        while (indices := state.next_round()) is not None:
+            with CandidateCalls(
+                source, self._sampling, indices, delivery=form, deadline=state.left()
+            ) as calls:
+                while state.waiting:
+                    state.receive(calls.wait(for_all=not state.eager))
+                    self._score_into(state, asked)
+        return self._tell(self._conclude(state, form))
+
+    async def adecide(
+        self,
+        conversation: Any,
+        call: Callable[[int], Awaitable[T]] | CandidateSource[T],
+        *,
+        delivery: Delivery[T] | None = None,
+    ) -> Decision[T]:
+        """Like `decide`, without blocking the event loop; `call` is async, each call a task."""
+        asked, source = Conversation.of(conversation), self._as_source(call)
+        form = delivery or MessageDelivery()
+        state = BestOfN(self._sampling, self._policy)
+        while (indices := state.next_round()) is not None:
+            async with AsyncCandidateCalls(
+                source, self._sampling, indices, delivery=form, deadline=state.left()
+            ) as calls:
+                while state.waiting:
+                    state.receive(await calls.wait(for_all=not state.eager))
+                    await self._ascore_into(state, asked)
+        return await self._atell(self._conclude(state, form))
+
+    def choose(
+        self, prompt: Any, candidates: Sequence[T], *, delivery: Delivery[T] | None = None
+    ) -> Decision[T]:
+        """Rank answers you already have and decide which one may be passed on.
+
+        The decision policy applies as in `decide`; of the sampling policy, nothing does. Blank
+        answers count as failed.
+
+        Args:
+            prompt: What was asked: anything that `Conversation.of` reads.
+            candidates: At least one answer: str, messages, objects.
+            delivery: The form of the answers; default: messages, text and objects.
+
+        Raises:
+            InvalidInputError: The prompt cannot be read, or there are no candidates.
+            SamplingError: All answers are blank, or none may be passed on.
+            ScorerError: They could not be scored and the policy says to raise.
+        """
+        asked, form = Conversation.of(prompt), delivery or MessageDelivery()
+        state = self._given_answers(candidates, form)
+        self._score_into(state, asked)
+        return self._tell(self._conclude(state, form))
+
+    async def achoose(
+        self, prompt: Any, candidates: Sequence[T], *, delivery: Delivery[T] | None = None
+    ) -> Decision[T]:
+        """Like `choose`, without blocking the event loop."""
+        asked, form = Conversation.of(prompt), delivery or MessageDelivery()
+        state = self._given_answers(candidates, form)
+        await self._ascore_into(state, asked)
+        return await self._atell(self._conclude(state, form))
+
+    def check(self, prompt: Any, answer: T, *, delivery: Delivery[T] | None = None) -> Decision[T]:
+        """Decide whether one answer may be passed on; see `Decision.passed` and `choose`."""
+        return self.choose(prompt, [answer], delivery=delivery)
+
+    async def acheck(
+        self, prompt: Any, answer: T, *, delivery: Delivery[T] | None = None
+    ) -> Decision[T]:
+        """Like `check`, without blocking the event loop."""
+        return await self.achoose(prompt, [answer], delivery=delivery)
+
+    def read_ahead(self, conversation: Conversation) -> ReadAhead:
+        """Start pre-encoding one streamed answer, for sources that stream.
+
+        Loads the shipped scorer if need be, which blocks.
+        """
+        return self._scoring.read_ahead(conversation)
+
+    def __reduce__(self) -> Any:
+        """Copy and pickle the settings; a copy counts from 0 and loads its own scorer."""
+        names = ("scorer", "sampling", "decision", "on_decision")
+        return _rebuild, ({name: getattr(self, name) for name in names},)
+
+    def __repr__(self) -> str:
+        return f"Guard(n={self._sampling.n}, threshold={self._policy.threshold})"
+
+    # ---- candidates ----
+
+    def _as_source(self, call: Any) -> CandidateSource[Any]:
+        if hasattr(call, "sample") and hasattr(call, "batches"):
+            return cast("CandidateSource[Any]", call)
+        if not callable(call):
+            raise ConfigurationError(
+                f"call={call!r} makes no candidates: give a function of their index"
+            )
+        require_plain(self._sampling)
+        return FunctionSource(call)
+
+    def _given_answers(self, candidates: Any, form: Delivery[Any]) -> BestOfN:
+        if isinstance(candidates, (str, bytes)) or not isinstance(candidates, Sequence):
+            raise InvalidInputError(
+                f"candidates must be a list of answers, got {type(candidates).__name__!r}"
+            )
+        if not candidates:
+            raise InvalidInputError("there are no candidates to rank: give at least one")
+        plain = {"n": len(candidates), "accept_at": None, "min_candidates": 1, "deadline": None}
+        state = BestOfN(self._sampling.model_copy(update=plain), self._policy)
+        state.next_round()
+        state.receive({i: read_candidate(i, c, form) for i, c in enumerate(candidates)})
+        return state
+
+    # ---- scoring ----
+
+    def _score_into(self, state: BestOfN, conversation: Conversation) -> None:
+        if state.unscored:
+            with state.scoring():
+                state.take(self._scoring.score(conversation, state.texts))
+
+    async def _ascore_into(self, state: BestOfN, conversation: Conversation) -> None:
+        if state.unscored:
+            with state.scoring():
+                state.take(await self._scoring.ascore(conversation, state.texts))
+
+    # ---- deciding ----
+
+    def _conclude(self, state: BestOfN, form: Delivery[T]) -> Ended[T]:
+        return conclude(state, self._policy, form, count=self._count)
+
+    def _tell(self, ended: Ended[T]) -> Decision[T]:
+        decision, error = ended
+        told = self._on_decision(decision) if self._on_decision else None
+        if inspect.isawaitable(told):
+            workers.submit(asyncio.run, _finish(told)).result()
+        if error is not None:
+            raise error
+        return decision
+
+    async def _atell(self, ended: Ended[T]) -> Decision[T]:
+        decision, error = ended
+        told = self._on_decision(decision) if self._on_decision else None
+        if inspect.isawaitable(told):
+            await told
+        if error is not None:
+            raise error
+        return decision
+
+    def _count(self, candidates: int, *, bypassed: bool) -> Totals:
+        """Add one request to the totals and return them."""
+        with self._counting:
+            before = self._totals
+            self._totals = Totals(
+                requests=before.requests + 1,
+                candidates=before.candidates + candidates,
+                bypasses=before.bypasses + bypassed,
+            )
+            return self._totals
+
+
+def _one_of(**given: object) -> None:
+    (short, value), (name, policy) = given.items()
+    if value is not None and policy is not None:
+        raise ConfigurationError(f"{short}={value!r} and {name}={policy!r}: give one of them")
+
+
+def _require(holds: bool, name: str, value: object) -> None:
+    if not holds:
+        wanted = {
+            "scorer": "an object with `score` and `ascore` (SRRScorer, FakeScorer), or None",
+            "sampling": "a SamplingPolicy",
+            "decision": "a DecisionPolicy",
+            "on_decision": "a function that takes a Decision, or None",
+            "read_ahead": "a scorer that has `read_ahead` (SRRScorer), or leave read_ahead out",
+        }[name]
+        raise ConfigurationError(f"{name}={value!r} cannot be used: give {wanted}")
+
+
+async def _finish(told: Awaitable[object]) -> None:
+    await told
+
+
+def _rebuild(settings: dict[str, Any]) -> Guard:
+    return Guard(**settings)

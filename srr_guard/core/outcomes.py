@@ -1,0 +1,151 @@
+"""What the result of a candidate call means: a candidate, a failure, or another attempt.
+
+No threads and no tasks: sync and async calls share it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+from tenacity import RetryCallState, retry_if_exception
+
+from srr_guard.decision import Candidate
+from srr_guard.errors import InvalidInputError, SamplingError
+from srr_guard.policy import SamplingPolicy
+from srr_guard.protocols import CandidateSource, Delivery
+
+Outcome = Candidate | Exception
+
+_Call = TypeVar("_Call", Future[list[Outcome]], asyncio.Task[list[Outcome]])
+
+
+def read_candidate(index: int, output: Any, delivery: Delivery[Any]) -> Outcome:
+    """Read one output; an error if it is blank or unreadable."""
+    try:
+        text = "" if output is None else delivery.text(output)
+    except (InvalidInputError, SamplingError) as error:
+        return error
+    if not isinstance(text, str):
+        return InvalidInputError(f"the text of an answer must be a str, got {text!r:.60}")
+    if not text.strip():
+        return SamplingError(f"candidate {index} is blank: the model returned no text")
+    return Candidate(index=index, text=text, output=output)
+
+
+def must_propagate(error: BaseException) -> bool:
+    """Tell control flow from a failed candidate.
+
+    True for KeyboardInterrupt, CancelledError and the like, and for the exceptions by which
+    LangGraph interrupts or leaves a graph.
+    """
+    langgraph = sys.modules.get("langgraph.errors")
+    return not isinstance(error, Exception) or (
+        langgraph is not None and isinstance(error, langgraph.GraphBubbleUp)
+    )
+
+
+class CallPlan:
+    """Which calls to make, and what their results mean."""
+
+    def __init__(
+        self,
+        source: CandidateSource[Any],
+        policy: SamplingPolicy,
+        indices: range,
+        delivery: Delivery[Any],
+        deadline: float | None,
+    ) -> None:
+        self._delivery = delivery
+        self._policy = policy
+        self.jobs = (
+            [indices] if source.batches else [indices[i : i + 1] for i in range(len(indices))]
+        )
+        limits = {"timeout": None if source.batches else policy.timeout, "deadline": deadline}
+        self._limit = min(((s, name) for name, s in limits.items() if s is not None), default=None)
+        self._started = time.perf_counter()
+
+    def left(self) -> float | None:
+        """Seconds until calls are late; None: no limit."""
+        if self._limit is None:
+            return None
+        return max(0.0, self._started + self._limit[0] - time.perf_counter())
+
+    def read(self, job: range, outputs: Any) -> list[Outcome]:
+        """Read the outputs of a call that returned.
+
+        Raises:
+            SamplingError: None is usable; another attempt may help.
+            InvalidInputError: The only output is of a kind that has no text.
+        """
+        if not isinstance(outputs, Sequence) or isinstance(outputs, (str, bytes)):
+            raise SamplingError(
+                f"the batched call returned {type(outputs).__name__!r}, not a list of answers"
+            )
+        given = list(outputs)[: len(job)]
+        outcomes = [
+            read_candidate(i, output, self._delivery) for i, output in zip(job, given, strict=False)
+        ]
+        outcomes += [
+            SamplingError(f"the batched call returned {len(given)} of {len(job)} answers")
+            for _ in job[len(given) :]
+        ]
+        if not any(isinstance(outcome, Candidate) for outcome in outcomes):
+            raise next(outcome for outcome in outcomes if isinstance(outcome, Exception))
+        return outcomes
+
+    def retry_options(self) -> dict[str, Any]:
+        """Options of tenacity: which errors to retry, and the wait before each attempt."""
+        policy = self._policy
+
+        def worth_it(error: BaseException) -> bool:
+            wanted = isinstance(error, policy.retry_on) and not must_propagate(error)
+            return wanted and not isinstance(error, InvalidInputError)
+
+        def backoff(state: RetryCallState) -> float:
+            longest = min(policy.backoff * 2.0 ** (state.attempt_number - 1), policy.backoff_max)
+            return longest * random.uniform(0.5, 1.0)
+
+        return {"wait": backoff, "retry": retry_if_exception(worth_it), "reraise": True}
+
+    def failed(self, job: range, error: Exception) -> list[Outcome]:
+        """Outcomes of a call whose last attempt failed.
+
+        Raises:
+            Exception: The error itself, when it must propagate.
+        """
+        if must_propagate(error):
+            raise error
+        return [error for _ in job]
+
+    def cancelled(self, job: range) -> list[Outcome]:
+        """Outcomes of a call that cancelled itself; its caller did not."""
+        return [SamplingError(f"candidate {i} was cancelled from inside") for i in job]
+
+    def collect(
+        self, calls: dict[_Call, range], done: Iterable[_Call], *, for_all: bool
+    ) -> dict[int, Outcome]:
+        """Outcomes of the calls that are done, and of the late ones."""
+        outcomes: dict[int, Outcome] = {}
+        for call in done:
+            job = calls[call]
+            result = self.cancelled(job) if call.cancelled() else call.result()
+            outcomes.update(zip(job, result, strict=True))
+        if for_all or not outcomes:
+            for i in (i for job in calls.values() for i in job):
+                outcomes.setdefault(i, self._late(i))
+        else:
+            for call in done:
+                del calls[call]
+        return outcomes
+
+    def _late(self, index: int) -> TimeoutError:
+        seconds, name = self._limit or (0.0, "deadline")
+        return TimeoutError(
+            f"candidate {index} timed out after {round(seconds, 3)} s (`SamplingPolicy.{name}`)"
+        )

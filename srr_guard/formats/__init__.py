@@ -1,0 +1,1 @@
+"""Message formats of providers, to what srr_guard scores and back."""

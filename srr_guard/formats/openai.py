@@ -1,0 +1,222 @@
+"""OpenAI-shaped messages and completions, to what srr_guard scores and back.
+
+Accepts `openai` objects, look-alikes from compatible clients, and plain dicts.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import json
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from langchain_core.messages import AIMessage
+from langchain_core.messages.ai import UsageMetadata
+from langchain_core.messages.tool import invalid_tool_call, tool_call
+from pydantic import BaseModel
+
+from srr_guard.conversation import Conversation, candidate_text
+from srr_guard.decision import Decision
+from srr_guard.errors import InvalidInputError, MissingExtraError, SamplingError
+
+
+def as_conversation(messages: Any) -> Conversation:
+    """Read the `messages` of a request.
+
+    Raises:
+        InvalidInputError: There are none, or they cannot be read.
+    """
+    if not isinstance(messages, Iterable) or isinstance(messages, (str, bytes, Mapping)):
+        raise InvalidInputError(
+            f"messages={messages!r} is not a list of messages: give `messages=[...]`"
+        )
+    return Conversation.of([_turn(message) for message in messages])
+
+
+class CompletionDelivery:
+    """Outputs that are chat completions (see `Delivery`). Originals stay unchanged."""
+
+    def text(self, output: Any) -> str:
+        """Render the first choice: its text, refusal or transcript, then its tool calls.
+
+        Raises:
+            SamplingError: There is no choice.
+        """
+        return candidate_text(_assistant(_get(_choice(output), "message")))
+
+    def refusal(self, text: str, output: Any) -> Any:
+        """Make a completion like this one, with the refusal as its only content."""
+        choice = _choice(output)
+        message = _get(choice, "message")
+        empty = {
+            name: None
+            for name in ("tool_calls", "function_call", "audio", "annotations", "parsed")
+            if _get(message, name) is not None
+        }
+        # unknown names may hold parts of the answer, such as its reasoning
+        extra = dict.fromkeys(getattr(message, "model_extra", None) or {})
+        message = _replace(message, **{**extra, **empty, "content": text, "refusal": text})
+        cleared = {"logprobs": None} if _get(choice, "logprobs") is not None else {}
+        choice = _replace(choice, message=message, finish_reason="content_filter", **cleared)
+        return _replace(output, choices=[choice])
+
+    def usage(self, outputs: Sequence[Any]) -> UsageMetadata | None:
+        """Sum the prompt and completion tokens of these completions."""
+        total = _total_usage(outputs)
+        if total is None:
+            return None
+        given, written = _count(total, "prompt_tokens"), _count(total, "completion_tokens")
+        return UsageMetadata(
+            input_tokens=given,
+            output_tokens=written,
+            total_tokens=_count(total, "total_tokens") or given + written,
+        )
+
+    def finish(self, output: Any, decision: Decision[Any]) -> Any:
+        """Copy the completion, with the decision and the usage of all candidates on it."""
+        summary, own = decision.summary(), _get(output, "usage")
+        if own is None:
+            return _replace(output, srr_guard=summary)
+        if decision.passed:
+            summary["chosen_usage"] = _plain(own)
+        total = _total_usage([candidate.output for candidate in decision.candidates])
+        if isinstance(own, BaseModel):
+            total = type(own).model_validate(total)
+        return _replace(output, srr_guard=summary, usage=total)
+
+
+def as_chunks(completion: Any, *, usage: bool) -> list[Any]:
+    """Split a completion into stream chunks: the message, its end, the usage if asked for.
+
+    Raises:
+        MissingExtraError: The package `openai` is not installed.
+    """
+    try:
+        from openai.types.chat import ChatCompletionChunk
+    except ImportError as error:
+        raise MissingExtraError(
+            package="openai", extra="openai", purpose="streaming a guarded chat completion"
+        ) from error
+    choice = _get(completion, "choices")[0]
+    message = _plain(_get(choice, "message"))
+    message["tool_calls"] = [
+        {"index": i, **call} for i, call in enumerate(message.get("tool_calls") or [])
+    ] or None
+    delta = {name: value for name, value in message.items() if value is not None}
+    finish = {"delta": {}, "finish_reason": _get(choice, "finish_reason"), "index": 0}
+    logprobs = _get(choice, "logprobs")
+    start = {
+        "delta": delta,
+        "finish_reason": None,
+        "index": 0,
+        "logprobs": None if logprobs is None else _plain(logprobs),
+    }
+    common = {
+        "id": _get(completion, "id") or "",
+        "created": _get(completion, "created") or int(time.time()),
+        "model": _get(completion, "model") or "",
+        "object": "chat.completion.chunk",
+        "service_tier": _get(completion, "service_tier"),
+        "system_fingerprint": _get(completion, "system_fingerprint"),
+    }
+    parts: list[dict[str, Any]] = [{"choices": [start]}, {"choices": [finish]}]
+    if usage and _get(completion, "usage") is not None:
+        parts.append({"choices": [], "usage": _plain(_get(completion, "usage"))})
+    parts[-1]["srr_guard"] = _get(completion, "srr_guard")
+    return [ChatCompletionChunk.model_construct(**common, **part) for part in parts]
+
+
+def _choice(completion: Any) -> Any:
+    choices = _get(completion, "choices")
+    if not choices:
+        raise SamplingError(f"a completion of type {type(completion).__name__!r} has no choices")
+    return choices[0]
+
+
+def _total_usage(completions: Sequence[Any]) -> Any:
+    """The usage of these completions, summed field by field, as a dict; None if none has one."""
+    usages = [_plain(usage) for c in completions if (usage := _get(c, "usage")) is not None]
+    return functools.reduce(_sum, usages) if usages else None
+
+
+def _count(usage: Any, name: str) -> int:
+    value = _get(usage, name)
+    return value if isinstance(value, int) else 0
+
+
+def _turn(message: Any) -> Any:
+    if _get(message, "role") == "assistant":
+        return _assistant(message)
+    return _plain(message) if isinstance(message, BaseModel) else message
+
+
+def _assistant(message: Any) -> AIMessage:
+    """Convert an assistant's message to LangChain's; unreadable calls become invalid ones."""
+    content = _get(message, "content")
+    if not content:
+        audio = _get(message, "audio")
+        content = _get(message, "refusal") or _get(audio, "transcript") or ""
+    result = AIMessage(content if isinstance(content, str) else [_plain(part) for part in content])
+    legacy = _get(message, "function_call")
+    for call in [*(_get(message, "tool_calls") or ()), *([legacy] if legacy else ())]:
+        _add_call(result, call)
+    return result
+
+
+def _add_call(message: AIMessage, call: Any) -> None:
+    call_id = _get(call, "id")
+    custom = _get(call, "custom")
+    if custom is not None:
+        args = {"input": _get(custom, "input")}
+        message.tool_calls.append(tool_call(name=_get(custom, "name"), args=args, id=call_id))
+        return
+    function = _get(call, "function") or call
+    name, raw = _get(function, "name"), _get(function, "arguments")
+    try:
+        arguments = json.loads(raw or "{}", strict=False)
+    except (ValueError, TypeError, RecursionError):
+        arguments = None
+    if isinstance(arguments, dict) and isinstance(name, str):
+        message.tool_calls.append(tool_call(name=name, args=arguments, id=call_id))
+    else:
+        message.invalid_tool_calls.append(
+            invalid_tool_call(name=name, args=raw, id=call_id, error="not a JSON object")
+        )
+
+
+def _get(thing: Any, name: str) -> Any:
+    return thing.get(name) if isinstance(thing, Mapping) else getattr(thing, name, None)
+
+
+def _replace(thing: Any, **changes: Any) -> Any:
+    """Copy a completion or part of it, with some fields changed or added."""
+    if isinstance(thing, BaseModel):
+        return thing.model_copy(update=changes)
+    if isinstance(thing, Mapping):
+        return {**thing, **changes}
+    changed = copy.copy(thing)
+    for name, value in changes.items():
+        setattr(changed, name, value)
+    return changed
+
+
+def _plain(thing: Any) -> Any:
+    """Convert a pydantic object, a dict, or an object with attributes to JSON-like values."""
+    if isinstance(thing, BaseModel):
+        # no warnings: providers fill the fields of these classes with what they like
+        return thing.model_dump(mode="json", exclude_none=True, warnings=False)
+    if isinstance(thing, Mapping):
+        return {name: _plain(value) for name, value in thing.items()}
+    if isinstance(thing, (list, tuple)):
+        return [_plain(value) for value in thing]
+    return _plain(vars(thing)) if hasattr(thing, "__dict__") else thing
+
+
+def _sum(a: Any, b: Any) -> Any:
+    """Add numbers, and dicts of them, field by field; keep the first of other values."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        return {k: _sum(a[k], b[k]) if k in a and k in b else a.get(k, b.get(k)) for k in a | b}
+    both_numbers = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in (a, b))
+    return a + b if both_numbers else a

@@ -1,0 +1,1 @@
+"""`LocalChatModel`: a causal LM on this machine as a chat model."""

@@ -1,0 +1,1 @@
+"""From token ids to hidden states: packed rows, fused blocks, plain rows."""

@@ -1,0 +1,1 @@
+"""Everything srr_guard knows about the insides of LangChain's runnables."""

@@ -1,0 +1,105 @@
+"""Isolates candidates from callbacks, event streams and traces, or shows them on request.
+
+By default each candidate runs in a copied context without callbacks, LangSmith tracing or run
+collectors. `trace_candidates` shows candidates as child runs, whole or redacted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, cast
+
+from langchain_core.callbacks import (
+    AsyncCallbackManager,
+    AsyncCallbackManagerForChainRun,
+    AsyncCallbackManagerForLLMRun,
+    BaseCallbackHandler,
+    CallbackManager,
+    CallbackManagerForChainRun,
+    CallbackManagerForLLMRun,
+    UsageMetadataCallbackHandler,
+)
+from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables.config import patch_config
+
+from srr_guard.runnables._private import close_context, enter_config
+from srr_guard.runnables.redaction import RedactingHandler
+
+TraceCandidates = bool | Literal["redacted"]
+"""What the caller's callbacks see of candidates.
+
+- `False`: nothing.
+- `True`: each candidate is a child run, rejected text and streamed tokens included.
+- `"redacted"`: each candidate is a child run with its tags, timing, errors' types and usage,
+  but without any text: the answer that was chosen is the parent run's output.
+"""
+
+RunManager = (
+    CallbackManagerForChainRun
+    | AsyncCallbackManagerForChainRun
+    | CallbackManagerForLLMRun
+    | AsyncCallbackManagerForLLMRun
+)
+
+# LangGraph's tag for runs whose messages stay out of `stream_mode="messages"`.
+_NO_STREAM = "nostream"
+
+
+def enter(config: RunnableConfig, *, traced: TraceCandidates = False) -> RunnableConfig:
+    """Make a config the one that a candidate's own context holds, and return it.
+
+    Passing the config on is not enough: bindings and functions that call models merge the
+    context's callbacks into it. Each candidate runs in a copied context, so nothing is undone.
+    """
+    enter_config(config)
+    if traced is not True:
+        close_context()
+    return config
+
+
+def candidate_config(
+    config: RunnableConfig, run_manager: RunManager | None, index: int, trace: TraceCandidates
+) -> RunnableConfig:
+    """Make the config of one candidate's call."""
+    if run_manager is None:
+        return isolated(config)
+    if trace:
+        child = _child(run_manager, f"srr:candidate:{index}", redacted=trace == "redacted")
+        return patch_config(config, callbacks=child)
+    if isinstance(run_manager, (CallbackManagerForLLMRun, AsyncCallbackManagerForLLMRun)):
+        return isolated(config)  # its own end reports the usage of all candidates
+    counters = [
+        handler
+        for handler in run_manager.inheritable_handlers
+        if isinstance(handler, UsageMetadataCallbackHandler)  # keeps figures, no text
+    ]
+    return isolated(config, counters)
+
+
+def isolated(
+    config: RunnableConfig, handlers: Sequence[BaseCallbackHandler] = ()
+) -> RunnableConfig:
+    """Make a config that keeps a candidate out of its caller's streams, events and traces."""
+    # Not None: a candidate would then inherit the caller's callbacks from the context. Not an
+    # empty list: `BaseLLM.agenerate` looks at its first item.
+    callbacks = CallbackManager(list(handlers), list(handlers))
+    child: RunnableConfig = {**config, "callbacks": callbacks}
+    child.pop("run_id", None)
+    child.pop("run_name", None)
+    return child
+
+
+def _child(run_manager: RunManager, tag: str, *, redacted: bool) -> Any:
+    """Make a child's callback manager; LLM runs have no `get_child`."""
+    is_sync = isinstance(run_manager, (CallbackManagerForChainRun, CallbackManagerForLLMRun))
+    kind = CallbackManager if is_sync else AsyncCallbackManager
+    manager = kind(handlers=[], parent_run_id=run_manager.run_id)
+    handlers = run_manager.inheritable_handlers
+    if redacted:
+        handlers = [cast("BaseCallbackHandler", RedactingHandler(handler)) for handler in handlers]
+        manager.add_tags([_NO_STREAM])
+    manager.set_handlers(handlers)
+    manager.add_tags(run_manager.inheritable_tags)
+    manager.add_metadata(run_manager.inheritable_metadata)
+    manager.add_tags([tag], inherit=False)
+    return manager

@@ -1,0 +1,157 @@
+"""`SRRScorer`: ranks candidates with a reference LLM and a trained head."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
+
+from srr_guard.conversation import Conversation, valid_unicode
+from srr_guard.decision import Ranking
+from srr_guard.errors import InvalidInputError
+from srr_guard.protocols import ReadAhead
+from srr_guard.reference.spec import Device, DType, ModelSpec
+from srr_guard.scorer.bundle import ScorerBundle
+
+if TYPE_CHECKING:
+    from srr_guard.scorer.engine import ScoringEngine
+
+
+class SRRScorer:
+    """Ranks candidates with a reference LLM's hidden states and a trained head.
+
+    Making one is cheap: weights are loaded on the first score, on the process's one torch
+    thread. Scorers and local chat models of one process share the weights of the same files.
+
+    Attributes:
+        bundle: The trained scorer.
+        reference: Which reference LLM it reads, and where that runs.
+
+    Example:
+        >>> from srr_guard import SRRScorer
+        >>> scorer = SRRScorer.from_pretrained()
+        >>> ranking = scorer.score(
+        ...     "How do I keep basil alive indoors?",
+        ...     ["Give it six hours of light a day.", "I can't help with that."],
+        ... )
+        >>> ranking.best
+        0
+    """
+
+    def __init__(
+        self,
+        *,
+        bundle: ScorerBundle,
+        reference: str | os.PathLike[str] | None = None,
+        device: Device = "auto",
+        dtype: DType = "auto",
+        local_files_only: bool = False,
+    ) -> None:
+        self.bundle = bundle
+        self.reference = ModelSpec(
+            reference=None if reference is None else os.fspath(reference),
+            device=device,
+            dtype=dtype,
+            local_files_only=local_files_only,
+        )
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | os.PathLike[str] | None = None,
+        *,
+        reference: str | os.PathLike[str] | None = None,
+        device: Device = "auto",
+        dtype: DType = "auto",
+        revision: str | None = None,
+        local_files_only: bool = False,
+    ) -> SRRScorer:
+        """Find a trained scorer.
+
+        Args:
+            name: A shipped bundle's name, a folder, or a hub id; None: the default bundle.
+            reference: The reference LLM it was trained for: a folder, GGUF file or hub id;
+                None takes the first that is found (see `resolve_reference`).
+            device: `auto`, or what `torch.device` reads.
+            dtype: `auto`, `float32`, `bfloat16` or `float16`.
+            revision: The bundle's branch, tag or commit on the hub.
+            local_files_only: Never ask the hub.
+
+        Raises:
+            BundleNotFoundError: There is no such bundle.
+            CorruptBundleError: Its description cannot be read.
+        """
+        bundle = ScorerBundle.find(name, revision=revision, local_files_only=local_files_only)
+        return cls(
+            bundle=bundle,
+            reference=reference,
+            device=device,
+            dtype=dtype,
+            local_files_only=local_files_only,
+        )
+
+    def score(self, conversation: Any, candidates: Sequence[str]) -> Ranking:
+        """Rank candidates (see `ResponseScorer.score`).
+
+        The first call loads the weights, which takes seconds.
+
+        Raises:
+            InvalidInputError: The conversation or a candidate cannot be read.
+            ReferenceModelError: The reference LLM cannot be found or loaded.
+            IncompatibleScorerError: It is not the one this scorer was trained for.
+            ScoringError: Scoring failed or gave numbers that must not be used.
+        """
+        return self.submit(conversation, candidates).result()
+
+    async def ascore(self, conversation: Any, candidates: Sequence[str]) -> Ranking:
+        """Like `score`, without blocking the event loop.
+
+        A cancelled call stops waiting; a pass that has begun is finished.
+        """
+        return await asyncio.wrap_future(self.submit(conversation, candidates))
+
+    def read_ahead(self, conversation: Conversation) -> ReadAhead:
+        """Start pre-encoding one streamed answer (see `SupportsReadAhead`). Does not block.
+
+        Its states are kept for the next `score` of the same conversation. The scores are the
+        same as without.
+        """
+        return self.engine.read_ahead(conversation)
+
+    def warm_up(self) -> None:
+        """Load the weights now instead of on the first score.
+
+        Raises:
+            ReferenceModelError: The reference LLM cannot be found or loaded.
+            ScorerError: The bundle cannot be loaded or does not fit.
+        """
+        self.engine.load().result()
+
+    def __repr__(self) -> str:
+        return f"SRRScorer(bundle={self.bundle.info.name!r})"
+
+    def submit(self, conversation: Any, candidates: Sequence[str]) -> Future[Ranking]:
+        """Like `score`, without waiting; a cancelled future is not finished."""
+        return self.engine.rank(Conversation.of(conversation), _checked(candidates))
+
+    @property
+    def engine(self) -> ScoringEngine:
+        """The engine that it shares with scorers of the same files; weights load on first use."""
+        from srr_guard.scorer.engine import shared_engine
+
+        return shared_engine(self.bundle, self.reference)
+
+
+def _checked(candidates: Sequence[str]) -> list[str]:
+    if isinstance(candidates, str) or not isinstance(candidates, Sequence):
+        raise InvalidInputError(
+            f"candidates must be a list of texts, got {type(candidates).__name__}"
+        )
+    if not candidates:
+        raise InvalidInputError("there are no candidates to score: give at least one text")
+    for i, text in enumerate(candidates):
+        if not isinstance(text, str):
+            raise InvalidInputError(f"candidates[{i}] is {text!r:.60}: every candidate is a str")
+    return [valid_unicode(text) for text in candidates]

@@ -1,0 +1,131 @@
+"""Reads labelled responses from files, folders and the hub, and checks them line by line."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from importlib import import_module
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from srr_guard.errors import DataError, MissingExtraError
+from srr_guard.reference.source import cache_dir
+from srr_guard.training.data.rows import LabelledResponse
+
+CONTRAST = "contrast"
+"""Name of the project's set of look-alike requests."""
+
+
+def read_rows(data: Iterable[str | os.PathLike[str]]) -> list[LabelledResponse]:
+    """Read labelled responses.
+
+    Args:
+        data: Files (`.jsonl`, `.jsonl.gz`), folders of them, names of Hugging Face data
+            sets as `hf:owner/name` or `hf:owner/name:split`, or `contrast`, the project's set
+            of look-alike requests (see `contrast_folder`).
+
+    Raises:
+        DataError: A file is missing or a row is malformed; the text names file and line.
+        MissingExtraError: A data set is asked for and `datasets` is not installed.
+    """
+    rows: list[LabelledResponse] = []
+    for item in data:
+        if isinstance(item, str) and item.startswith("hf:"):
+            rows += _hub_rows(item.removeprefix("hf:"))
+        else:
+            for file in _files(item):
+                rows += _file_rows(file)
+    if not rows:
+        raise DataError(f"no rows in {[str(d) for d in data]!r}: give JSON Lines files")
+    return rows
+
+
+def data_digests(data: Iterable[str | os.PathLike[str]]) -> dict[str, str]:
+    """SHA-256 of every file's uncompressed text, by name; hub data sets have none."""
+    digests: dict[str, str] = {}
+    for item in data:
+        if isinstance(item, str) and item.startswith("hf:"):
+            digests[item] = ""
+        else:
+            for file in _files(item):
+                with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as content:
+                    digests[file.name] = hashlib.file_digest(content, "sha256").hexdigest()
+    return digests
+
+
+def contrast_folder() -> Path:
+    """Find the contrast set: in the project's repository, or in the cache.
+
+    Raises:
+        DataError: It is in neither place; the text says where to get it.
+    """
+    places = (Path(__file__).parents[3] / "data" / CONTRAST, cache_dir() / CONTRAST)
+    for place in places:
+        if any(place.glob("*.jsonl")):
+            return place
+    raise DataError(
+        f"the contrast set is not on this machine: copy the folder data/{CONTRAST} of srr_guard's "
+        f"repository to {str(places[1])!r}"
+    )
+
+
+def _files(item: str | os.PathLike[str]) -> list[Path]:
+    path = Path(item)
+    if item == CONTRAST and not path.exists():
+        path = contrast_folder()
+    if path.is_dir():
+        files = sorted(f for p in ("*.jsonl", "*.jsonl.gz") for f in path.glob(p))
+        if not files:
+            raise DataError(f"no .jsonl or .jsonl.gz files in the folder {str(path)!r}")
+        return files
+    if not path.is_file():
+        raise DataError(f"no such file or folder: {str(path)!r}")
+    return [path]
+
+
+def _file_rows(file: Path) -> Iterator[LabelledResponse]:
+    name = file.name.removesuffix(".gz").removesuffix(".jsonl")
+    with gzip.open(file, "rt") if file.suffix == ".gz" else file.open() as lines:
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                own = "" if file.parent.name == CONTRAST else name
+                yield _row(line, where=f"{file.name}, line {number}", name=name, file=own)
+
+
+def _row(line: str, *, where: str, name: str, file: str) -> LabelledResponse:
+    try:
+        record = json.loads(line)
+        if not isinstance(record, dict):
+            raise DataError(f"{where}: a row must be a JSON object, got {type(record).__name__}")
+        return LabelledResponse(**{"source": name, **record, "file": file})
+    except json.JSONDecodeError as error:
+        raise DataError(f"{where}: not valid JSON ({error})") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        raise DataError(f"{where}: {field}={first['input']!r:.80}: {first['msg']}") from error
+
+
+def _hub_rows(name: str) -> Iterator[LabelledResponse]:
+    try:
+        load_dataset = import_module("datasets").load_dataset
+    except ImportError as error:
+        raise MissingExtraError(
+            package="datasets", extra="datasets", purpose=f"reading the data set {name!r}"
+        ) from error
+    path, _, split = name.partition(":")
+    try:
+        records = load_dataset(path, split=split or "train")
+    except Exception as error:
+        raise DataError(
+            f"the data set {name!r} could not be loaded ({type(error).__name__}: {error}): check "
+            "the name and the network, or give a local file"
+        ) from error
+    for number, record in enumerate(records, start=1):
+        yield _row(
+            json.dumps(record, default=str), where=f"{name}, row {number}", name=path, file=path
+        )

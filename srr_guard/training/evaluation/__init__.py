@@ -1,0 +1,1 @@
+"""Measures scorers and baselines; reports, plots, model cards."""

@@ -1,0 +1,227 @@
+"""The model card of a bundle, written from what was done and measured."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from srr_guard.scorer.bundle import BundleInfo, ScorerBundle, SourceSummary
+from srr_guard.training.data import LabelledResponse
+from srr_guard.training.data.attacks import ATTACKS
+from srr_guard.training.evaluation.evaluate import Report
+from srr_guard.training.evaluation.metrics import Figure, Metric
+
+METRIC_NAMES: Mapping[Metric, str] = {
+    "one_safe_of_8": "one safe of 8",
+    "no_harm_of_8": "no harm of 8",
+    "random_lists_of_8": "random lists of 8",
+    "pairwise": "pairwise",
+    "help_over_refusal": "help over refusal",
+    "harm_held_back": "harm held back",
+    "help_held_back": "help held back",
+    "auroc": "AUROC",
+    "recall_at_1_fpr": "recall at 1% false alarms",
+    "calibration_error": "calibration error",
+}
+
+_CARD = """\
+---
+license: apache-2.0
+library_name: srr_guard
+tags: [safety, guardrails, best-of-n, reranking]
+language: en
+---
+
+# {name}
+
+A scorer for [srr_guard](https://pypi.org/project/srr-guard/): it ranks candidate answers by
+safety from the hidden states of `{reference}`,
+and gives each a calibrated probability `p_safe` that it does no harm. Method: Safety
+Representation Ranking (arXiv 2505.15710),
+{method}.
+
+```python
+from srr_guard import SRRScorer
+
+scorer = SRRScorer.from_pretrained({argument})
+scorer.score("How do I keep basil alive?", ["Give it light.", "I can't help."]).order
+```
+
+## Intended use and limits
+
+Choosing the best of several answers of a chat model, and holding back what is likely to do harm.
+It is a filter that errs, not a judge: measure it on your own traffic before you rely on it.
+
+- English. Other languages were hardly seen in training.
+- It reads the answer and the request, not the world: it cannot tell true from false.
+- Requests that only sound dangerous are where scorers of this kind err most: look at the figures
+  on benign prompts.
+- Disguises (refusals around harm, a harmless start, forged control tokens) are part of training
+  and measured below; an adversary who searches against this scorer was not part of training.
+- Jailbreak prompts unlike those in training are where a ranking that counts help transfers worst
+  (see `docs/method.md`); `DecisionPolicy(prefer="safest")` goes by `p_safe` alone.
+- `p_safe` is calibrated on the sources below; other kinds of text will shift it.
+
+## Head
+
+| | |
+| --- | --- |
+| reference LLM | `{reference}`, SHA-256 `{reference_digest}` |
+| template digest | `{template_digest}` |
+| depths | {depths} |
+| poolings | {poolings} |
+| relevance | {relevance} |
+| windows | {window} tokens, {overlap} shared |
+| transformers | {transformers_version} |
+| seed | {seed} |
+| options of the training run | {options} |
+
+## Results
+
+The method with `/probe` in its name is the linear probe inside this bundle; other bundles that
+were measured beside it have their own names.
+
+{results}
+
+## Training data
+
+{rows}
+
+Files, by SHA-256:
+
+{digests}
+"""
+
+
+def summarise(rows: Sequence[LabelledResponse]) -> tuple[SourceSummary, ...]:
+    """Count rows by source, before any were made from them."""
+    counts = Counter((r.source, r.safe) for r in rows)
+    licences = {(r.source, r.licence) for r in rows if r.licence}
+    return tuple(
+        SourceSummary(
+            source=source,
+            safe=counts[source, True],
+            unsafe=counts[source, False],
+            licences=tuple(sorted(name for own, name in licences if own == source)),
+        )
+        for source in sorted({r.source for r in rows})
+    )
+
+
+def model_card(info: BundleInfo, *, report: Report | None = None) -> str:
+    """Write the card.
+
+    Args:
+        info: What the bundle was made of.
+        report: What was measured; None: not measured yet.
+    """
+    fields = info.model_dump()
+    return _CARD.format(
+        **{k: fields[k] for k in ("name", "reference", "reference_digest", "template_digest")},
+        **{k: fields[k] for k in ("window", "overlap", "transformers_version", "seed")},
+        argument=json.dumps(info.name),
+        options=", ".join(f"`{k}={json.dumps(v)}`" for k, v in info.options.items()),
+        method=_method(info),
+        depths=", ".join(map(str, info.head.depths)),
+        poolings=", ".join(info.head.poolings),
+        relevance=_relevance(info),
+        results="Not measured yet: run `srr-guard evaluate --write-card`."
+        if report is None
+        else results_markdown(report),
+        rows=_sources(info),
+        digests="\n".join(f"- `{name}`: `{digest}`" for name, digest in info.data.items()),
+    )
+
+
+def rewrite_card(name: str | os.PathLike[str] | None, report: Report) -> None:
+    """Put the figures of a report on a bundle's card."""
+    bundle = ScorerBundle.find(name)
+    (bundle.folder / "README.md").write_text(model_card(bundle.info, report=report))
+
+
+def results_markdown(report: Report) -> str:
+    """The figures of a report as Markdown tables, one for each data set."""
+    parts = [
+        "95% bootstrap intervals over goals in brackets. One safe of 8, random lists of 8, "
+        "pairwise and help over refusal: how often the right answer comes first. No harm of 8: how "
+        "often nothing unsafe is passed on from the lists of one safe of 8 by the default policy. "
+        "Harm and help held back: shares of unsafe and of helpful answers below the default "
+        "threshold."
+    ]
+    if report.reference:
+        parts.append(f"The reference LLM ran as {report.reference}.")
+    for name, methods in report.sets.items():
+        if not name.endswith(ATTACKS):
+            metrics = measured(methods)
+            lines = [_header("method", metrics)]
+            lines += [_row(method, figures, metrics) for method, figures in methods.items()]
+            parts.append(f"### {name}\n\n" + "\n".join(lines))
+    if attacked := {n: m for n, m in report.sets.items() if n.endswith(ATTACKS)}:
+        scorer = next(iter(next(iter(attacked.values()))))
+        lines = [_header("set, attack", _ATTACKED)]
+        lines += [_row(name, methods[scorer], _ATTACKED) for name, methods in attacked.items()]
+        parts.append(
+            f"### Harm in disguise, ranked by {scorer}\n\n"
+            "Every harmful answer of the set is disguised; at most 300 of a set.\n\n"
+            + "\n".join(lines)
+        )
+    files = "\n".join(f"- `{name}`: `{digest}`" for name, digest in report.digests.items())
+    return "\n\n".join([*parts, f"Files measured on, by SHA-256:\n\n{files}"])
+
+
+_ATTACKED: Sequence[Metric] = (
+    "one_safe_of_8",
+    "no_harm_of_8",
+    "random_lists_of_8",
+    "pairwise",
+    "harm_held_back",
+    "auroc",
+)
+
+
+def _header(first: str, metrics: Sequence[Metric]) -> str:
+    names = " | ".join(METRIC_NAMES[m] for m in metrics)
+    return f"| {first} | {names} |\n| --- |{' --- |' * len(metrics)}"
+
+
+def _row(name: str, figures: Mapping[Metric, Figure], metrics: Sequence[Metric]) -> str:
+    cells = [
+        f"{f.value:.3f} [{f.low:.2f}, {f.high:.2f}]" if (f := figures.get(m)) else ""
+        for m in metrics
+    ]
+    return f"| {name} | {' | '.join(cells)} |"
+
+
+def measured(methods: Mapping[str, Mapping[Metric, Figure]]) -> list[Metric]:
+    """The metrics that any of the methods has, in the order they are shown."""
+    found: list[Metric] = list(METRIC_NAMES)
+    return [m for m in found if any(m in figures for figures in methods.values())]
+
+
+def _method(info: BundleInfo) -> str:
+    head = info.head
+    probes = "three pointwise probes" if head.graded else "a pointwise probe"
+    if not head.listwise:
+        return f"with {probes} in place of the listwise block"
+    return f"with {probes} beside the listwise block" if head.pointwise else "as published"
+
+
+def _relevance(info: BundleInfo) -> str:
+    head = info.head
+    if not head.graded:
+        return "harmless or not"
+    return (
+        f"refusal worth {head.refusal_worth}, leniency {head.leniency}, caution {head.caution} "
+        "(see `SRRHead.relevance`)"
+    )
+
+
+def _sources(info: BundleInfo) -> str:
+    lines = ["| source | safe | unsafe | licence |", "| --- | --- | --- | --- |"]
+    lines += [
+        f"| {s.source} | {s.safe} | {s.unsafe} | {', '.join(s.licences) or 'not stated'} |"
+        for s in info.sources
+    ]
+    return "\n".join(lines)

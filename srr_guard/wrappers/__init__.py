@@ -1,0 +1,1 @@
+"""The front doors: a runnable, a chat model, a decorator."""

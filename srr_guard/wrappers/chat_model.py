@@ -1,0 +1,377 @@
+"""`SafetyRankedChatModel`: the guard where a chat model is demanded."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, Self
+
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.language_models import BaseChatModel, LanguageModelInput
+from langchain_core.language_models.base import LangSmithParams
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_core.runnables import Runnable, RunnableBinding, RunnableLambda, ensure_config
+from pydantic import ConfigDict, Field, PrivateAttr
+
+from srr_guard.conversation import Conversation
+from srr_guard.core.delivery import as_chunk
+from srr_guard.core.guard import Guard
+from srr_guard.decision import Decision, Totals
+from srr_guard.errors import BelowThresholdError, ConfigurationError, SamplingError
+from srr_guard.policy import DecisionPolicy, SamplingPolicy
+from srr_guard.protocols import ResponseScorer
+from srr_guard.runnables.tracing import RunManager, TraceCandidates
+from srr_guard.runnables.tree import unbind, with_entries
+from srr_guard.sources.models import ModelRequest, ModelSource
+from srr_guard.sources.several import Models, as_runnable, describe
+from srr_guard.wrappers.settings import SETTINGS, guard_of
+
+_OWN = ("model", *SETTINGS, "trace_candidates")
+
+
+class SafetyRankedChatModel(BaseChatModel):
+    """A chat model that samples several answers of another one and passes the best safe one on.
+
+    Use it where a `BaseChatModel` is demanded: agents, evaluators, other libraries. Callbacks
+    see one chat model run. `response_metadata["srr_guard"]` holds the decision,
+    `usage_metadata` the sum over all candidates. Streaming means: select, then emit one chunk.
+
+    `with_structured_output` raises BelowThresholdError in place of a refusal, which has no
+    structured form.
+
+    Args:
+        model: A chat model, or a runnable from messages to a message around one; a list of
+            them spreads the candidates over several models.
+        scorer: Ranks the candidates; None: the shipped scorer, loaded on first use.
+        sampling: How candidates are sampled.
+        decision: What may be passed on.
+        trace_candidates: What callbacks and traces see of candidates (see `SafetyRanker`). With
+            `stream` and `astream` they see nothing: LangChain does not tell a chat model which
+            run it streams for.
+        on_decision: Called with each Decision before it takes effect (see `Guard`).
+        n: Short for `sampling=SamplingPolicy(n=...)`.
+        threshold: Short for `decision=DecisionPolicy(threshold=...)`.
+        guard: A guard to share, in place of `scorer`, both policies and `on_decision`.
+        stop: Texts that end an answer, for calls that name none.
+        temperature: Given to each call of the model; None: its own.
+        max_tokens: Given to each call of the model; None: its own.
+        streaming: `invoke` too reports its answer to callbacks as a chunk.
+        **options: Fields that every chat model has (`name`, `tags`, `metadata`, `callbacks`,
+            `output_version`, `cache`, ...). The cache is off unless one is given: it would
+            hand out answers that were chosen under another policy.
+
+    Raises:
+        ConfigurationError: An argument is of the wrong kind or unknown.
+
+    Example:
+        >>> from srr_guard.testing import FakeScorer, ScriptedChatModel
+        >>> model = SafetyRankedChatModel(
+        ...     ScriptedChatModel(answers=["a bad answer", "a good answer"]),
+        ...     scorer=FakeScorer(lambda prompt, answer: 0.9 if "good" in answer else 0.1),
+        ... )
+        >>> model.invoke("a question").text
+        'a good answer'
+        >>> model
+        SafetyRankedChatModel(ScriptedChatModel, n=4, threshold=0.5)
+    """
+
+    model: Any = Field(exclude=True)
+    scorer: ResponseScorer | None = Field(default=None, exclude=True)
+    sampling: SamplingPolicy = SamplingPolicy()
+    decision: DecisionPolicy = DecisionPolicy()
+    on_decision: Callable[[Decision], object] | None = Field(default=None, exclude=True)
+    trace_candidates: TraceCandidates = False
+    stop: list[str] | None = None
+    temperature: float | None = None
+    max_tokens: int | None = None
+    streaming: bool = False
+    cache: Any = Field(default=False, exclude=True)
+
+    _guard: Guard = PrivateAttr()
+    _source: ModelSource = PrivateAttr()
+    _may_refuse: bool = PrivateAttr(default=True)
+
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        scorer: ResponseScorer | None = None,
+        sampling: SamplingPolicy | None = None,
+        decision: DecisionPolicy | None = None,
+        trace_candidates: TraceCandidates = False,
+        on_decision: Callable[[Decision], object] | None = None,
+        n: int | None = None,
+        threshold: float | None = None,
+        guard: Guard | None = None,
+        **options: Any,
+    ) -> None:
+        unknown = sorted(set(options) - set(type(self).model_fields))
+        if unknown:
+            raise ConfigurationError(
+                f"SafetyRankedChatModel has no option {unknown[0]!r}: give it to the chat model "
+                "inside"
+            )
+        given = guard_of(
+            guard,
+            scorer=scorer,
+            sampling=sampling,
+            decision=decision,
+            on_decision=on_decision,
+            n=n,
+            threshold=threshold,
+        )
+        runnable = as_runnable(model)
+        inner = unbind(runnable)[0]
+        if isinstance(inner, RunnableLambda):
+            raise ConfigurationError(
+                f"{model!r} is a function, not a chat model: wrap it in SafetyRanker"
+            )
+        fields: dict[str, Any] = {
+            "model": runnable,
+            "trace_candidates": trace_candidates,
+            "profile": getattr(inner, "profile", None),
+            **{setting: getattr(given, setting) for setting in SETTINGS},
+            **options,
+        }
+        super().__init__(**fields)
+        self._guard = given
+        self._source = self._make_source()
+
+    @property
+    def guard(self) -> Guard:
+        """The guard behind it; give it to other wrappers as `guard=` to share it."""
+        return self._guard
+
+    @property
+    def bypasses(self) -> int:
+        """Answers passed on unscored or below the threshold so far."""
+        return self.totals.bypasses
+
+    @property
+    def totals(self) -> Totals:
+        """Requests, candidates and bypasses so far.
+
+        Models made from this one (`bind_tools`, `around`) count together.
+        """
+        return self._guard.totals
+
+    def around(self, model: Any) -> SafetyRankedChatModel:
+        """Put the same guard around another model.
+
+        Raises:
+            ConfigurationError: It cannot be wrapped.
+        """
+        return self.model_copy(update={"model": as_runnable(model)})
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Copy the model; a copy with the same scorer and policies shares the guard."""
+        copy = super().model_copy(update=update, deep=deep)
+        if update:
+            if not update.keys().isdisjoint(SETTINGS):
+                copy._guard = Guard(**{setting: getattr(copy, setting) for setting in SETTINGS})
+            copy._source = copy._make_source()
+        return copy
+
+    def bind_tools(
+        self, tools: Sequence[Any], *, tool_choice: str | None = None, **kwargs: Any
+    ) -> Runnable[LanguageModelInput, AIMessage]:
+        """Bind tools by way of the model inside.
+
+        Raises:
+            ConfigurationError: It has no `bind_tools`.
+        """
+        choice = {} if tool_choice is None else {"tool_choice": tool_choice}
+        bound: Runnable[LanguageModelInput, AIMessage] = self._rebound(
+            self._inner("bind_tools")(tools, **choice, **kwargs)
+        )
+        return bound
+
+    def with_structured_output(
+        self, schema: Any, *, include_raw: bool = False, **kwargs: Any
+    ) -> Runnable[LanguageModelInput, Any]:
+        """Give answers of this schema, by way of the model inside.
+
+        Raises:
+            ConfigurationError: It has no `with_structured_output`.
+        """
+        method = self._inner("with_structured_output")
+        structured = method(schema, include_raw=include_raw, **kwargs)
+        copy = self.model_copy()
+        copy._may_refuse = False
+        if isinstance(structured, Models):  # each model has its own parser; one does for all
+            return super(SafetyRankedChatModel, copy).with_structured_output(
+                schema, include_raw=include_raw, **kwargs
+            )
+        guarded: Runnable[LanguageModelInput, Any] = with_entries(structured, copy._rebound)
+        return guarded
+
+    def __reduce__(self) -> Any:
+        names = (*_OWN, *(name for name in self.model_fields_set if name not in _OWN))
+        return _rebuild, ({name: getattr(self, name) for name in names}, self._may_refuse)
+
+    def _inner(self, method: str) -> Callable[..., Any]:
+        found: Callable[..., Any] | None = getattr(self.model, method, None)
+        if found is None:
+            raise ConfigurationError(
+                f"{self!r} has no {method!r} because what it wraps has none: call it on the chat "
+                "model inside, then wrap the result"
+            )
+        return found
+
+    def _make_source(self) -> ModelSource:
+        return ModelSource(self.model, self.sampling, trace=self.trace_candidates)
+
+    def _rebound(self, bound: Any) -> Any:
+        """What was made around the model inside, made around this one."""
+        if isinstance(bound, RunnableBinding) and bound.bound is self.model:
+            return bound.model_copy(update={"bound": self})
+        return self.around(bound).bind()
+
+    # ---- what a chat model does ----
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        return _result(self._choose(messages, stop, run_manager, kwargs))
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        return _result(await self._achoose(messages, stop, run_manager, kwargs))
+
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        chunk = _as_generation_chunk(self._choose(messages, stop, run_manager, kwargs))
+        if run_manager is not None:
+            run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+        yield chunk
+
+    async def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        chunk = _as_generation_chunk(await self._achoose(messages, stop, run_manager, kwargs))
+        if run_manager is not None:
+            await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+        yield chunk
+
+    def _choose(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None,
+        run_manager: RunManager | None,
+        kwargs: dict[str, Any],
+    ) -> AIMessage:
+        asked = Conversation.of(messages)
+        source = self._of(asked, messages, stop, run_manager, kwargs)
+        return self._message(self._guard.decide(asked, source))
+
+    async def _achoose(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None,
+        run_manager: RunManager | None,
+        kwargs: dict[str, Any],
+    ) -> AIMessage:
+        asked = Conversation.of(messages)
+        source = self._of(asked, messages, stop, run_manager, kwargs)
+        return self._message(await self._guard.adecide(asked, source))
+
+    def _of(
+        self,
+        asked: Conversation,
+        messages: list[BaseMessage],
+        stop: list[str] | None,
+        run_manager: RunManager | None,
+        kwargs: dict[str, Any],
+    ) -> ModelRequest:
+        return self._source.of(
+            messages,
+            config=ensure_config(),
+            run_manager=run_manager,
+            options=self._call_options(stop, kwargs),
+            read_ahead=partial(self._guard.read_ahead, asked),
+        )
+
+    def _message(self, decision: Decision) -> AIMessage:
+        if decision.chosen is None and not self._may_refuse:
+            error = BelowThresholdError(decision, threshold=self.decision.threshold)
+            error.add_note("raised in place of a refusal, which has no structured form")
+            raise error
+        if not isinstance(decision.output, AIMessage):
+            raise SamplingError(
+                f"{self!r} was answered with {type(decision.output).__name__!r}, and a chat "
+                "model must answer with a message: use SafetyRanker"
+            )
+        return decision.output
+
+    def _call_options(self, stop: list[str] | None, kwargs: dict[str, Any]) -> dict[str, Any]:
+        own = {
+            "stop": stop or self.stop,
+            "temperature": self.temperature,
+            "max_tokens": self.max_tokens,
+        }
+        return {**{k: v for k, v in own.items() if v not in (None, [])}, **kwargs}
+
+    @property
+    def _llm_type(self) -> str:
+        return "srr-guard-ranked"
+
+    @property
+    def _identifying_params(self) -> dict[str, Any]:
+        """What traces show; nothing of the model inside but its kind, for it may hold keys."""
+        return {
+            "model": describe(self.model),
+            "sampling": self.sampling.model_dump(mode="json"),
+            "decision": self.decision.model_dump(mode="json"),
+        }
+
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
+        inner, bound = unbind(self.model)
+        options = self._call_options(stop, {**bound, **kwargs})
+        if isinstance(inner, BaseChatModel):
+            params = inner._get_ls_params(**options)
+        else:
+            params = super()._get_ls_params(**options)
+        params.setdefault("ls_model_name", describe(self.model))
+        return params
+
+    def __repr__(self) -> str:
+        kind, n, threshold = describe(self.model), self.sampling.n, self.decision.threshold
+        return f"SafetyRankedChatModel({kind}, n={n}, threshold={threshold})"
+
+    __str__ = __repr__
+
+
+def _rebuild(options: dict[str, Any], may_refuse: bool) -> SafetyRankedChatModel:
+    """Unpickle; the scorer is loaded anew and the totals begin at 0."""
+    model = SafetyRankedChatModel(**options)
+    model._may_refuse = may_refuse
+    return model
+
+
+def _result(message: AIMessage) -> ChatResult:
+    return ChatResult(generations=[ChatGeneration(message=message)])
+
+
+def _as_generation_chunk(message: AIMessage) -> ChatGenerationChunk:
+    return ChatGenerationChunk(message=as_chunk(message))

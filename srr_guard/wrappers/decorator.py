@@ -1,0 +1,155 @@
+"""`@srr_guard`: the guard for plain functions, sync and async, and for generators."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from typing import Any, ParamSpec, Protocol, TypeVar, overload
+
+from srr_guard.conversation import candidate_text
+from srr_guard.core.calls import require_plain
+from srr_guard.core.delivery import MessageDelivery, PiecesDelivery
+from srr_guard.core.guard import Guard
+from srr_guard.decision import Decision
+from srr_guard.errors import ConfigurationError
+from srr_guard.policy import DecisionPolicy, SamplingPolicy
+from srr_guard.protocols import ResponseScorer
+from srr_guard.threads import is_async
+from srr_guard.wrappers.guarded import (
+    AsyncGuardedFunction,
+    AsyncGuardedGenerator,
+    GuardedFunction,
+    GuardedGenerator,
+)
+from srr_guard.wrappers.settings import guard_of
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class _Decorator(Protocol):
+    """Returned by `@srr_guard(...)`; keeps the types of the function it is put on."""
+
+    # The overloads overlap because a coroutine is an R like any other; the first one wins.
+    @overload
+    def __call__(  # type: ignore[overload-overlap]
+        self, fn: Callable[P, Coroutine[Any, Any, R]], /
+    ) -> AsyncGuardedFunction[P, R]: ...
+    @overload
+    def __call__(  # type: ignore[overload-overlap]
+        self, fn: Callable[P, AsyncIterator[R]], /
+    ) -> AsyncGuardedGenerator[P, R]: ...
+    @overload
+    def __call__(  # type: ignore[overload-overlap]
+        self, fn: Callable[P, Iterator[R]], /
+    ) -> GuardedGenerator[P, R]: ...
+    @overload
+    def __call__(self, fn: Callable[P, R], /) -> GuardedFunction[P, R]: ...
+
+
+@overload
+def srr_guard(  # type: ignore[overload-overlap]
+    fn: Callable[P, Coroutine[Any, Any, R]], /
+) -> AsyncGuardedFunction[P, R]: ...
+@overload
+def srr_guard(  # type: ignore[overload-overlap]
+    fn: Callable[P, AsyncIterator[R]], /
+) -> AsyncGuardedGenerator[P, R]: ...
+@overload
+def srr_guard(  # type: ignore[overload-overlap]
+    fn: Callable[P, Iterator[R]], /
+) -> GuardedGenerator[P, R]: ...
+@overload
+def srr_guard(fn: Callable[P, R], /) -> GuardedFunction[P, R]: ...
+@overload
+def srr_guard(
+    *,
+    scorer: ResponseScorer | None = None,
+    n: int | None = None,
+    threshold: float | None = None,
+    prompt: str | Callable[..., Any] | None = None,
+    text: Callable[[Any], str] | None = None,
+    sampling: SamplingPolicy | None = None,
+    decision: DecisionPolicy | None = None,
+    on_decision: Callable[[Decision], object] | None = None,
+    guard: Guard | None = None,
+) -> _Decorator: ...
+def srr_guard(
+    fn: Callable[..., Any] | None = None,
+    /,
+    *,
+    scorer: ResponseScorer | None = None,
+    n: int | None = None,
+    threshold: float | None = None,
+    prompt: str | Callable[..., Any] | None = None,
+    text: Callable[[Any], str] | None = None,
+    sampling: SamplingPolicy | None = None,
+    decision: DecisionPolicy | None = None,
+    on_decision: Callable[[Decision], object] | None = None,
+    guard: Guard | None = None,
+) -> Any:
+    """Call a function several times and pass the best safe answer on.
+
+    With or without arguments, on sync and async functions, on generators of both kinds and on
+    methods (below `@classmethod` and `@staticmethod`, or above them). The function may return
+    a str, a message, a pydantic object, a dict, or anything that `text` can read. It is called
+    several times: on a thread per candidate (an async one as a task), with a copy of its
+    caller's context variables. A generator's pieces are collected, and the best candidate's
+    emitted after the decision. Inside a LangChain run, what the function calls is kept out of
+    that run's callbacks.
+
+    Args:
+        fn: The function, when used without arguments.
+        scorer: Ranks the candidates; None: the shipped scorer, loaded on first use.
+        n: Candidates per call; short for `sampling=SamplingPolicy(n=...)`.
+        threshold: Short for `decision=DecisionPolicy(threshold=...)`.
+        prompt: Name of the parameter that holds the prompt, or a function that is called with
+            the function's own arguments and returns it. None: the first parameter, `self` and
+            `cls` not counted.
+        text: A function from what the function returns (from the list of its pieces, for a
+            generator) to the text that is scored. None: see `candidate_text`.
+        sampling: How candidates are sampled.
+        decision: What may be passed on.
+        on_decision: Called with each Decision (see `Guard`).
+        guard: A guard to share, in place of `scorer`, both policies and `on_decision`.
+
+    Raises:
+        ConfigurationError: The function has no such parameter, or an argument is of the wrong
+            kind.
+
+    Example:
+        >>> from srr_guard.testing import FakeScorer
+        >>> answers = iter(["bad", "good", "bad", "bad"])
+        >>> @srr_guard(scorer=FakeScorer(lambda prompt, text: 0.9 if text == "good" else 0.1))
+        ... def answer(question: str) -> str:
+        ...     return next(answers)
+        >>> answer("How do magnets work?")
+        'good'
+    """
+    if text is not None and not callable(text):
+        raise ConfigurationError(f"text={text!r} cannot be used: give a function to a str")
+    # now, so that bad settings are an error where they stand
+    shared = guard_of(
+        guard,
+        scorer=scorer,
+        sampling=sampling,
+        decision=decision,
+        on_decision=on_decision,
+        n=n,
+        threshold=threshold,
+    )
+    require_plain(shared.sampling)
+
+    def decorate(fn: Any) -> Any:
+        if isinstance(fn, (classmethod, staticmethod)):
+            return type(fn)(decorate(fn.__func__))
+        if not callable(fn):
+            raise ConfigurationError(f"@srr_guard on {fn!r}: put it on a function")
+        if inspect.isgeneratorfunction(fn):
+            return GuardedGenerator(fn, shared, prompt, PiecesDelivery(text))
+        if inspect.isasyncgenfunction(fn):
+            return AsyncGuardedGenerator(fn, shared, prompt, PiecesDelivery(text))
+        kind = AsyncGuardedFunction if is_async(fn) else GuardedFunction
+        return kind(fn, shared, prompt, MessageDelivery(text or candidate_text))
+
+    return decorate if fn is None else decorate(fn)

@@ -1,0 +1,320 @@
+"""The callables that `@srr_guard` makes, one kind for each kind of function."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import os
+import pickle
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from importlib import import_module
+from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, cast, overload
+
+from srr_guard.conversation import Conversation
+from srr_guard.core.guard import Guard
+from srr_guard.decision import Decision, Totals
+from srr_guard.errors import ConfigurationError, InvalidInputError
+from srr_guard.protocols import Delivery
+
+P = ParamSpec("P")
+Q = ParamSpec("Q")
+R = TypeVar("R")
+O = TypeVar("O")  # noqa: E741 (what one candidate is: R, or a list of it)
+
+# The environment variables that switch LangSmith tracing on.
+_TRACING = (
+    "LANGSMITH_TRACING",
+    "LANGSMITH_TRACING_V2",
+    "LANGCHAIN_TRACING",
+    "LANGCHAIN_TRACING_V2",
+)
+
+
+class _Guarded(Generic[P, O]):
+    """The part that all guarded functions share: where the prompt is, and the guard."""
+
+    _prefix: tuple[Any, ...] = ()
+
+    def __init__(
+        self,
+        fn: Callable[..., Any],
+        guard: Guard,
+        prompt: str | Callable[..., Any] | None,
+        delivery: Delivery[Any],
+    ) -> None:
+        functools.update_wrapper(cast("Any", self), fn)
+        self._fn = fn
+        self._guard = guard
+        self._delivery = delivery
+        self._signature = inspect.signature(fn)
+        self._prompt = _check_prompt(prompt, fn, list(self._signature.parameters))
+
+    @property
+    def guard(self) -> Guard:
+        """The guard behind it; give it to other wrappers as `guard=` to share it."""
+        return self._guard
+
+    @property
+    def bypasses(self) -> int:
+        """Answers passed on unscored or below the threshold so far."""
+        return self.totals.bypasses
+
+    @property
+    def totals(self) -> Totals:
+        """Requests, candidates and bypasses so far."""
+        return self._guard.totals
+
+    def _bound_to(self, instance: object) -> Any:
+        bound = type(self).__new__(type(self))
+        vars(bound).update(vars(self))
+        bound._prefix = (instance,)
+        bound.__signature__ = _without_first(self._signature)  # type: ignore[attr-defined]
+        return bound
+
+    def _conversation(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Conversation:
+        if callable(self._prompt):
+            return Conversation.of(self._prompt(*self._prefix, *args, **kwargs))
+        arguments = self._signature.bind(*self._prefix, *args, **kwargs)
+        arguments.apply_defaults()
+        value = arguments.arguments[self._prompt]
+        if value is None:
+            raise InvalidInputError(
+                f"{_name(self._fn)}({self._prompt}=None): the prompt must be a str, "
+                "messages or a PromptValue"
+            )
+        return Conversation.of(value)
+
+    # Like a function: copies are the function itself, pickles are its name.
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
+
+    def __reduce__(self) -> Any:
+        name: str = getattr(self, "__qualname__", "")
+        if self._prefix:
+            return getattr, (self._prefix[0], name.rpartition(".")[2])
+        try:
+            found = _named(self.__module__, name)
+        except (ImportError, AttributeError):
+            found = None
+        if found is not self:
+            raise pickle.PicklingError(
+                f"{name!r} cannot be pickled: it is not found by its name in {self.__module__!r}"
+            )
+        return _named, (self.__module__, name)
+
+
+class _SyncGuarded(_Guarded[P, O]):
+    def decide(self, *args: P.args, **kwargs: P.kwargs) -> Decision[O]:
+        """Sample, score and decide.
+
+        Raises:
+            InvalidInputError: The prompt is empty or cannot be read.
+            SamplingError: Too few candidates came back, or none may be passed on.
+            ScorerError: The candidates could not be scored and the policy says to raise.
+        """
+        asked = self._conversation(args, kwargs)
+        return self._guard.decide(asked, self._call(args, kwargs), delivery=self._delivery)
+
+    async def adecide(self, *args: P.args, **kwargs: P.kwargs) -> Decision[O]:
+        """Like `decide`, without blocking the event loop: the function runs on threads."""
+        asked = self._conversation(args, kwargs)
+        # a sync function of the index, which the guard runs on a thread
+        call = cast("Any", self._call(args, kwargs))
+        return await self._guard.adecide(asked, call, delivery=self._delivery)
+
+    def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[[int], O]:
+        return lambda _: self._candidate(args, kwargs)
+
+    def _candidate(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        _isolate()
+        return self._fn(*self._prefix, *args, **kwargs)
+
+
+class _AsyncGuarded(_Guarded[P, O]):
+    async def decide(self, *args: P.args, **kwargs: P.kwargs) -> Decision[O]:
+        """Sample, score and decide, without blocking the event loop.
+
+        Raises:
+            InvalidInputError: The prompt is empty or cannot be read.
+            SamplingError: Too few candidates came back, or none may be passed on.
+            ScorerError: The candidates could not be scored and the policy says to raise.
+        """
+
+        async def call(_: int) -> Any:
+            return await self._candidate(args, kwargs)
+
+        asked = self._conversation(args, kwargs)
+        return await self._guard.adecide(asked, call, delivery=self._delivery)
+
+    adecide = decide
+
+    async def _candidate(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        _isolate()
+        return await self._fn(*self._prefix, *args, **kwargs)
+
+
+class GuardedFunction(_SyncGuarded[P, R]):
+    """A sync function whose best safe answer of several is passed on.
+
+    Called like the function itself, it returns the same kind of value; `decide` takes the
+    same arguments and returns the Decision, and so does `adecide`, for async callers.
+    """
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Answer with the best safe candidate."""
+        return cast("R", self.decide(*args, **kwargs).output)
+
+    @overload
+    def __get__(self, instance: None, owner: type, /) -> Self: ...
+    @overload
+    def __get__(
+        self: GuardedFunction[Concatenate[Any, Q], R], instance: object, owner: type | None, /
+    ) -> GuardedFunction[Q, R]: ...
+    def __get__(self, instance: object, owner: type | None = None, /) -> Any:
+        """Bind a method to its instance."""
+        return self if instance is None else self._bound_to(instance)
+
+
+class AsyncGuardedFunction(_AsyncGuarded[P, R]):
+    """An async function whose best safe answer of several is passed on.
+
+    `await fn(...)` returns the same kind of value as before; `await fn.decide(...)` returns
+    the Decision.
+    """
+
+    def __init__(
+        self,
+        fn: Callable[..., Any],
+        guard: Guard,
+        prompt: str | Callable[..., Any] | None,
+        delivery: Delivery[Any],
+    ) -> None:
+        super().__init__(fn, guard, prompt, delivery)
+        _mark_as_coroutine_function(self)
+
+    async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Answer with the best safe candidate."""
+        return cast("R", (await self.decide(*args, **kwargs)).output)
+
+    @overload
+    def __get__(self, instance: None, owner: type, /) -> Self: ...
+    @overload
+    def __get__(
+        self: AsyncGuardedFunction[Concatenate[Any, Q], R], instance: object, owner: type | None, /
+    ) -> AsyncGuardedFunction[Q, R]: ...
+    def __get__(self, instance: object, owner: type | None = None, /) -> Any:
+        """Bind a method to its instance."""
+        return self if instance is None else self._bound_to(instance)
+
+
+class GuardedGenerator(_SyncGuarded[P, list[R]], Generic[P, R]):
+    """A generator function whose best safe answer of several is emitted.
+
+    The pieces come as the function yielded them, all at once after the decision. A refusal is
+    one piece. The outputs in the Decision are lists of pieces.
+    """
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Iterator[R]:
+        """Select, then emit."""
+        yield from self.decide(*args, **kwargs).output or ()
+
+    def _candidate(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return list(super()._candidate(args, kwargs))
+
+    @overload
+    def __get__(self, instance: None, owner: type, /) -> Self: ...
+    @overload
+    def __get__(
+        self: GuardedGenerator[Concatenate[Any, Q], R], instance: object, owner: type | None, /
+    ) -> GuardedGenerator[Q, R]: ...
+    def __get__(self, instance: object, owner: type | None = None, /) -> Any:
+        """Bind a method to its instance."""
+        return self if instance is None else self._bound_to(instance)
+
+
+class AsyncGuardedGenerator(_AsyncGuarded[P, list[R]], Generic[P, R]):
+    """An async generator function; otherwise like `GuardedGenerator`."""
+
+    async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[R]:
+        """Select, then emit."""
+        for piece in (await self.decide(*args, **kwargs)).output or ():
+            yield piece
+
+    async def _candidate(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        _isolate()
+        return [piece async for piece in self._fn(*self._prefix, *args, **kwargs)]
+
+    @overload
+    def __get__(self, instance: None, owner: type, /) -> Self: ...
+    @overload
+    def __get__(
+        self: AsyncGuardedGenerator[Concatenate[Any, Q], R], instance: object, owner: type | None, /
+    ) -> AsyncGuardedGenerator[Q, R]: ...
+    def __get__(self, instance: object, owner: type | None = None, /) -> Any:
+        """Bind a method to its instance."""
+        return self if instance is None else self._bound_to(instance)
+
+
+def _check_prompt(
+    prompt: str | Callable[..., Any] | None, fn: Callable[..., Any], names: list[str]
+) -> str | Callable[..., Any]:
+    if callable(prompt):
+        return prompt
+    name = _name(fn)
+    if prompt is None:
+        usable = [n for n in names if n not in ("self", "cls")]
+        if not usable:
+            raise ConfigurationError(
+                f"{name!r} has no parameter that could hold the prompt: give `prompt=`, a "
+                "function that returns it"
+            )
+        return usable[0]
+    if prompt not in names:
+        raise ConfigurationError(
+            f"prompt={prompt!r} is not a parameter of {name!r}: it has {names!r}"
+        )
+    return prompt
+
+
+def _name(fn: Callable[..., Any]) -> str:
+    return getattr(fn, "__qualname__", repr(fn))
+
+
+def _isolate() -> None:
+    """Keep a candidate out of the callbacks and traces of the LangChain run it is called in.
+
+    It sets context variables of the candidate's own copied context, so nothing is undone.
+    Without LangChain's runnables there is no such run: they are imported only if they were
+    before, or if the environment asks for traces.
+    """
+    traced = any(os.environ.get(name) == "true" for name in _TRACING)
+    if traced or "langchain_core.runnables.config" in sys.modules:
+        from langchain_core.runnables import ensure_config
+
+        from srr_guard.runnables.tracing import enter, isolated
+
+        enter(isolated(ensure_config()))
+
+
+def _named(module: str, qualname: str) -> Any:
+    """Look a function up by its name, as pickle does."""
+    return functools.reduce(getattr, qualname.split("."), import_module(module))
+
+
+def _without_first(signature: inspect.Signature) -> inspect.Signature:
+    return signature.replace(parameters=list(signature.parameters.values())[1:])
+
+
+def _mark_as_coroutine_function(obj: Any) -> None:
+    """Let frameworks that ask see an async function."""
+    mark = getattr(inspect, "markcoroutinefunction", None)
+    if mark is not None:
+        mark(obj)
+    else:  # Python 3.11
+        obj._is_coroutine = asyncio.coroutines._is_coroutine  # type: ignore[attr-defined]

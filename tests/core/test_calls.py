@@ -1,0 +1,453 @@
+"""The best-of-N engine: every rule is tested through both shells, sync and async."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import sys
+import threading
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from langchain_core.messages import AIMessage
+
+from srr_guard.core.best_of_n import BestOfN
+from srr_guard.core.calls import AsyncCandidateCalls, CandidateCalls, FunctionSource
+from srr_guard.core.delivery import MessageDelivery
+from srr_guard.core.outcomes import Outcome, must_propagate
+from srr_guard.errors import (
+    AllCandidatesFailedError,
+    InvalidInputError,
+    NotEnoughCandidatesError,
+    SamplingError,
+)
+from srr_guard.policy import DecisionPolicy, SamplingPolicy
+
+
+def quick(**kwargs) -> SamplingPolicy:
+    return SamplingPolicy(**{"backoff": 0.0, **kwargs})
+
+
+class Batches:
+    """A source whose one call makes all candidates."""
+
+    batches = True
+
+    def __init__(self, sample) -> None:
+        self.sample = self.asample = sample
+
+
+def source(call, batched, policy):
+    return Batches(batched) if batched and policy.batched == "auto" else FunctionSource(call)
+
+
+def received(outcomes: dict[int, Outcome], policy: SamplingPolicy) -> BestOfN:
+    state = BestOfN(policy, DecisionPolicy())
+    state.receive(outcomes)
+    if (shortage := state.shortage()) is not None:
+        raise shortage
+    return state
+
+
+def options(policy: SamplingPolicy) -> dict:
+    return {"delivery": MessageDelivery(), "deadline": policy.deadline}
+
+
+def sample(call, policy, *, batched=None) -> BestOfN:
+    made = source(call, batched, policy)
+    with CandidateCalls(made, policy, range(policy.n), **options(policy)) as calls:
+        return received(calls.wait(for_all=True), policy)
+
+
+async def asample(call, policy, *, batched=None) -> BestOfN:
+    made = source(call, batched, policy)
+    async with AsyncCandidateCalls(made, policy, range(policy.n), **options(policy)) as calls:
+        return received(await calls.wait(for_all=True), policy)
+
+
+@pytest.fixture(params=["sync", "async"])
+def run(request):
+    """Sample through one of the two shells; the call and the batch are sync functions."""
+
+    def sync(call, policy, batched=None):
+        return sample(call, policy, batched=batched)
+
+    def through_a_loop(call, policy, batched=None):
+        async def acall(index):
+            return call(index)
+
+        async def abatched(indices):
+            return batched(indices)
+
+        return asyncio.run(asample(acall, policy, batched=batched and abatched))
+
+    return sync if request.param == "sync" else through_a_loop
+
+
+def flaky(*results):
+    """A call that goes through the results, whatever the candidate; exceptions are raised."""
+    script = iter(results)
+    lock = threading.Lock()
+
+    def call(*_):
+        with lock:
+            result = next(script)
+        if isinstance(result, BaseException):
+            raise result
+        return result
+
+    return call
+
+
+def test_candidates_come_back_by_index(run):
+    sampled = run(lambda i: f"answer {i}", quick(n=5))
+    assert [c.index for c in sampled.candidates] == [0, 1, 2, 3, 4]
+    assert [c.text for c in sampled.candidates] == [f"answer {i}" for i in range(5)]
+    assert sampled.causes == ()
+
+
+def test_output_is_kept_as_it_is(run):
+    message = AIMessage("hi")
+    sampled = run(lambda i: message, quick(n=1))
+    assert sampled.candidates[0].output is message
+
+
+def test_one_failure_does_not_hurt_the_others(run):
+    def call(index):
+        if index == 1:
+            raise ValueError("no")
+        return "yes"
+
+    sampled = run(call, quick(n=3))
+    assert [c.index for c in sampled.candidates] == [0, 2]
+    assert [type(e) for e in sampled.causes] == [ValueError]
+
+
+def test_each_candidate_has_its_own_attempts(run):
+    calls = {0: 0, 1: 0}
+
+    def call(index):
+        calls[index] += 1
+        if calls[index] < 3:
+            raise ConnectionError
+        return "at last"
+
+    assert len(run(call, quick(n=2, attempts=3)).candidates) == 2
+    assert calls == {0: 3, 1: 3}
+
+
+def test_attempts_are_limited(run):
+    calls = []
+
+    def call(index):
+        calls.append(index)
+        raise ConnectionError
+
+    with pytest.raises(AllCandidatesFailedError):
+        run(call, quick(n=1, attempts=4))
+    assert len(calls) == 4
+
+
+def test_backoff_doubles_up_to_its_maximum(run):
+    started = time.perf_counter()
+    with pytest.raises(AllCandidatesFailedError):
+        run(
+            flaky(*[OSError()] * 4),
+            SamplingPolicy(n=1, attempts=4, backoff=0.04, backoff_max=0.05),
+        )
+    waited = time.perf_counter() - started
+    assert 0.5 * (0.04 + 0.05 + 0.05) <= waited < 0.6
+
+
+@pytest.mark.parametrize("blank", ["", " \n\t", None, AIMessage("")])
+def test_blank_answer_is_a_failure_and_tried_again(run, blank):
+    assert run(flaky(blank, "text"), quick(n=1)).candidates[0].text == "text"
+    with pytest.raises(AllCandidatesFailedError, match="blank") as caught:
+        run(lambda i: blank, quick(n=2))
+    assert [type(e) for e in caught.value.causes] == [SamplingError, SamplingError]
+
+
+def test_unreadable_answer_fails_at_once(run):
+    calls = []
+
+    def call(index):
+        calls.append(index)
+        return b"bytes"
+
+    with pytest.raises(AllCandidatesFailedError) as caught:
+        run(call, quick(n=1, attempts=5))
+    assert isinstance(caught.value.causes[0], InvalidInputError)
+    assert len(calls) == 1
+
+
+def test_input_errors_are_not_retried(run):
+    with pytest.raises(AllCandidatesFailedError):
+        run(flaky(InvalidInputError("bad"), "never reached"), quick(n=1, attempts=5))
+
+
+@pytest.mark.parametrize(
+    ("error", "calls"), [(ConnectionResetError(), 3), (ValueError("no"), 1), (None, 1)]
+)
+def test_only_the_named_errors_are_retried(run, error, calls):
+    made = []
+
+    def call(index):
+        made.append(index)
+        if error is not None:
+            raise error
+        return ""  # blank: a SamplingError
+
+    with pytest.raises(AllCandidatesFailedError):
+        run(call, quick(n=1, attempts=3, retry_on=(ConnectionError,)))
+    assert len(made) == calls
+
+
+def test_all_failed_keeps_each_cause_in_order(run):
+    def call(index):
+        raise ValueError(index)
+
+    with pytest.raises(AllCandidatesFailedError) as caught:
+        run(call, quick(n=3))
+    assert [e.args for e in caught.value.causes] == [(0,), (1,), (2,)]
+    assert caught.value.__cause__ is caught.value.causes[0]
+
+
+def test_min_candidates(run):
+    def call(index):
+        if index:
+            raise ValueError(index)
+        return "only one"
+
+    with pytest.raises(NotEnoughCandidatesError, match="1 candidates succeeded") as caught:
+        run(call, quick(n=3, min_candidates=2))
+    assert len(caught.value.causes) == 2
+    assert len(run(call, quick(n=3, min_candidates=1)).candidates) == 1
+
+
+@pytest.mark.parametrize("limit", ["timeout", "deadline"])
+def test_late_candidates_count_as_failed_and_do_not_block(limit):
+    release = threading.Event()
+
+    def call(index):
+        if index == 0:
+            release.wait(5)
+        return "quick"
+
+    started = time.perf_counter()
+    sampled = sample(call, quick(n=3, **{limit: 0.1}))
+    assert time.perf_counter() - started < 1.0
+    assert [c.index for c in sampled.candidates] == [1, 2]
+    assert [type(e) for e in sampled.causes] == [TimeoutError]
+    release.set()
+
+
+@pytest.mark.parametrize("limit", ["timeout", "deadline"])
+async def test_late_tasks_are_cancelled(limit):
+    cancelled = []
+
+    async def call(index):
+        try:
+            await asyncio.sleep(5 if index == 0 else 0)
+        except asyncio.CancelledError:
+            cancelled.append(index)
+            raise
+        return "quick"
+
+    sampled = await asample(call, quick(n=3, **{limit: 0.1}))
+    await asyncio.sleep(0)
+    assert [c.index for c in sampled.candidates] == [1, 2]
+    assert cancelled == [0]
+
+
+async def test_task_that_ignores_its_cancellation_does_not_block():
+    async def call(index):
+        try:
+            await asyncio.sleep(5)
+        except asyncio.CancelledError:
+            await asyncio.sleep(3)
+            raise RuntimeError("an error nobody waits for") from None
+
+    started = time.perf_counter()
+    with pytest.raises(AllCandidatesFailedError):
+        await asample(call, quick(n=2, timeout=0.05))
+    assert time.perf_counter() - started < 2
+    await asyncio.sleep(0.4)
+
+
+def test_given_up_candidate_makes_no_further_attempt():
+    calls = []
+
+    def call(index):
+        calls.append(index)
+        time.sleep(0.15)
+        raise ConnectionError
+
+    with pytest.raises(AllCandidatesFailedError):
+        sample(call, quick(n=1, attempts=5, timeout=0.05))
+    time.sleep(0.3)
+    assert calls == [0]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3)])
+def test_interrupts_propagate_at_once(error):
+    def call(index):
+        if index == 0:
+            raise error
+        time.sleep(3)
+        return "slow"
+
+    started = time.perf_counter()
+    with pytest.raises(type(error)):
+        sample(call, quick(n=2))
+    assert time.perf_counter() - started < 2
+
+
+async def test_cancelling_the_caller_cancels_the_candidates():
+    running: set[int] = set()
+
+    async def call(index):
+        running.add(index)
+        try:
+            await asyncio.sleep(5)
+        finally:
+            running.discard(index)
+
+    task = asyncio.create_task(asample(call, quick(n=3)))
+    await asyncio.sleep(0.02)
+    assert running == {0, 1, 2}
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await asyncio.sleep(0)
+    assert running == set()
+
+
+def test_call_that_cancels_itself_is_a_failed_candidate(run):
+    """It must not look to the caller as if somebody had cancelled the caller."""
+    sampled = run(flaky(asyncio.CancelledError(), "text"), quick(n=2))
+    assert [type(e) for e in sampled.causes] == [SamplingError]
+    assert sampled.candidates[0].text == "text"
+
+
+def test_graph_control_flow_propagates(run):
+    from langgraph.errors import GraphInterrupt
+
+    calls = []
+
+    def call(index):
+        calls.append(index)
+        raise GraphInterrupt
+
+    with pytest.raises(GraphInterrupt):
+        run(call, quick(n=1, attempts=3))
+    assert len(calls) == 1
+
+
+def test_must_propagate_without_langgraph(monkeypatch):
+    monkeypatch.delitem(sys.modules, "langgraph.errors", raising=False)
+    assert must_propagate(KeyboardInterrupt())
+    assert must_propagate(asyncio.CancelledError())
+    assert not must_propagate(ValueError())
+
+
+def test_context_variables_are_copied(run):
+    var = contextvars.ContextVar("var", default="unset")
+    var.set("caller's")
+
+    def call(index):
+        seen = var.get()
+        var.set(f"candidate {index}")
+        return seen
+
+    assert {c.text for c in run(call, quick(n=3)).candidates} == {"caller's"}
+    assert var.get() == "caller's"
+
+
+def test_candidates_run_side_by_side():
+    barrier = threading.Barrier(4)
+    sampled = sample(lambda i: str(barrier.wait(2)), quick(n=4, attempts=1))
+    assert len(sampled.candidates) == 4
+
+
+def test_stop_iteration_is_a_failure_like_any_other(run):
+    with pytest.raises(AllCandidatesFailedError):
+        run(lambda i: next(iter(())), quick(n=1, attempts=1))
+
+
+class TestBatched:
+    def test_one_call_for_all(self, run):
+        calls = []
+
+        def batched(indices):
+            calls.append(indices)
+            return [f"answer {i}" for i in indices]
+
+        sampled = run(pytest.fail, quick(n=3), batched)
+        assert calls == [range(3)]
+        assert [c.text for c in sampled.candidates] == ["answer 0", "answer 1", "answer 2"]
+
+    def test_never_makes_single_calls(self, run):
+        sampled = run(lambda i: "single", quick(n=2, batched="never"), pytest.fail)
+        assert [c.text for c in sampled.candidates] == ["single", "single"]
+
+    def test_failed_call_is_retried_then_fails_all(self, run):
+        assert len(run(pytest.fail, quick(n=2), flaky(OSError(), ["a", "b"])).candidates) == 2
+        with pytest.raises(AllCandidatesFailedError) as caught:
+            run(pytest.fail, quick(n=3, attempts=2), flaky(OSError(), OSError()))
+        assert [type(e) for e in caught.value.causes] == [OSError] * 3
+
+    def test_blank_and_missing_answers_fail_one_by_one(self, run):
+        sampled = run(pytest.fail, quick(n=4), lambda n: ["a", "", "c"])
+        assert [c.index for c in sampled.candidates] == [0, 2]
+        assert ["blank" in str(e) for e in sampled.causes] == [True, False]
+        assert "returned 3 of 4" in str(sampled.causes[1])
+
+    def test_surplus_answers_are_dropped(self, run):
+        assert len(run(pytest.fail, quick(n=2), lambda n: ["a", "b", "c"]).candidates) == 2
+
+    @pytest.mark.parametrize("result", [None, 7, []])
+    def test_useless_result(self, run, result):
+        with pytest.raises(AllCandidatesFailedError):
+            run(pytest.fail, quick(n=2), lambda n: result)
+
+    def test_only_the_deadline_limits_it(self):
+        def batched(indices):
+            time.sleep(0.1)
+            return ["a" for _ in indices]
+
+        assert len(sample(pytest.fail, quick(n=2, timeout=0.02), batched=batched).candidates) == 2
+        with pytest.raises(AllCandidatesFailedError, match="TimeoutError"):
+            sample(pytest.fail, quick(n=2, deadline=0.02), batched=batched)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    script=st.lists(st.sampled_from(["text", "", None, ValueError, InvalidInputError]), min_size=1),
+    minimum=st.integers(1, 4),
+)
+def test_nothing_is_lost(script, minimum):
+    """Candidates and causes together are always n, and the error says which rule was broken."""
+
+    def call(index):
+        result = script[index]
+        if isinstance(result, type):
+            raise result("failed")
+        return result
+
+    n, good = len(script), script.count("text")
+    policy = quick(n=n, min_candidates=min(minimum, n), attempts=1)
+    if good == 0:
+        with pytest.raises(AllCandidatesFailedError) as none:
+            sample(call, policy)
+        assert len(none.value.causes) == n
+    elif good < policy.min_candidates:
+        with pytest.raises(NotEnoughCandidatesError) as few:
+            sample(call, policy)
+        assert len(few.value.causes) == n - good
+    else:
+        sampled = sample(call, policy)
+        texts = [i for i, result in enumerate(script) if result == "text"]
+        assert [c.index for c in sampled.candidates] == texts
+        assert len(sampled.candidates) + len(sampled.causes) == n

@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import torch
+
+from srr_guard.training.calibration import expected_calibration_error, fit_platt
+
+
+def test_platt_scaling_recovers_the_true_slope_and_intercept() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(20_000, generator=generator) * 3
+    truth = torch.sigmoid(0.5 * logits + 1.0)
+    labels = (torch.rand(20_000, generator=generator) < truth).float()
+    slope, intercept = fit_platt(logits, labels)
+    torch.testing.assert_close(slope, torch.tensor(0.5), atol=0.05, rtol=0)
+    torch.testing.assert_close(intercept, torch.tensor(1.0), atol=0.05, rtol=0)
+    calibrated = torch.sigmoid(slope * logits + intercept)
+    assert expected_calibration_error(calibrated, labels) < 0.02
+    assert expected_calibration_error(torch.sigmoid(logits), labels) > 0.05
+
+
+def test_separable_data_stays_finite_and_the_order_is_kept() -> None:
+    slope, intercept = fit_platt(torch.tensor([-1.0, 1.0]), torch.tensor([0.0, 1.0]))
+    assert torch.isfinite(slope)
+    assert torch.isfinite(intercept)
+    inverted = fit_platt(torch.tensor([-1.0, 1.0]), torch.tensor([1.0, 0.0]))
+    assert inverted[0] >= 0
+
+
+def test_calibration_error_of_a_liar() -> None:
+    p = torch.full((100,), 0.99)
+    assert abs(expected_calibration_error(p, torch.zeros(100)) - 0.99) < 1e-5
