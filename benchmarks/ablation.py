@@ -70,9 +70,9 @@ def variants(width: int, blocks: int) -> dict[str, Variant]:
         "depths 16, 24": design(depths=(16, 24)),
         "depths 12, 16, 20, 24": design(depths=(12, 16, 20, 24)),
         "listwise block beside": replace(design(listwise=True), fit=lists),
-        "no made rows": replace(base, keep=lambda r: r.made in ("", "cut")),
-        "no disguised harm": replace(base, keep=lambda r: r.made not in DISGUISES),
-        "no needless refusals": replace(base, keep=lambda r: r.made != "needless refusal"),
+        "no made rows": replace(base, keep=lambda r: r.synthetic in ("", "cut")),
+        "no disguised harm": replace(base, keep=lambda r: r.synthetic not in DISGUISES),
+        "no needless refusals": replace(base, keep=lambda r: r.synthetic != "needless refusal"),
         "no contrast set": replace(base, keep=lambda r: not r.source.startswith("contrast")),
         "contrast set, long pairs": replace(
             base, keep=lambda r: r.source not in ("contrast_short", "contrast_requests")
@@ -109,7 +109,7 @@ COLUMNS: tuple[tuple[str, str, Metric], ...] = (
 def folds(rows: Sequence[LabelledResponse]) -> dict[str, Keep]:
     """What is held out, by name; goals of it are held out everywhere."""
     goals = {r.goal_id for r in rows if r.source in JAILBREAKS}
-    fifth = {r.goal_id for r in split_by_goal(rows, held_back=0.2, seed=7)[1]}
+    fifth = {r.goal_id for r in split_by_goal(rows, validation_share=0.2, seed=7)[1]}
     return {
         "unseen jailbreaks": lambda r: r.goal_id in goals,
         "unseen gptfuzz": lambda r: r.source == "gptfuzz",
@@ -121,7 +121,7 @@ def folds(rows: Sequence[LabelledResponse]) -> dict[str, Keep]:
 
 def set_name(row: LabelledResponse) -> str:
     """Contrast requests of both kinds are told apart, harm in disguise is a set of its own."""
-    if row.made in DISGUISES:
+    if row.synthetic in DISGUISES:
         return "harm in disguise"
     return f"{row.source} ({row.prompt_type})" if row.prompt_type else row.source
 
@@ -130,14 +130,14 @@ def judged_sets(examples: Examples, **named: Any) -> dict[str, dict[Metric, Figu
     """Figures of every set among the examples, of a head or of a baseline."""
     figures: dict[str, dict[Metric, Figure]] = {}
     clean = ("", "needless refusal")
-    names = {set_name(r) for r in examples.rows if r.made in clean} | {"harm in disguise"}
+    names = {set_name(r) for r in examples.rows if r.synthetic in clean} | {"harm in disguise"}
     for name in names:
         disguised = name == "harm in disguise"
         at = [
             i
             for i, r in enumerate(examples.rows)
-            if (disguised and (r.made in DISGUISES or (r.safe and not r.made)))
-            or (r.made in clean and set_name(r) == name)
+            if (disguised and (r.synthetic in DISGUISES or (r.safe and not r.synthetic)))
+            or (r.synthetic in clean and set_name(r) == name)
         ]
         rows = [examples.rows[i] for i in at]
         scores: ListScores = partial(_of_subset, named["scores"], at)
@@ -156,7 +156,9 @@ def held_out_rows(data: str, *, limits: Mapping[str, int]) -> list[LabelledRespo
     """All rows of the folder and the contrast set, as they are encoded."""
     read = sample_rows(read_rows([data, "contrast"]), limits=limits, seed=0)
     options = TrainingOptions(source_limits=limits)
-    return [r for s in split_by_goal(read, held_back=0.2, seed=0) for r in prepare(s, options)]
+    return [
+        r for s in split_by_goal(read, validation_share=0.2, seed=0) for r in prepare(s, options)
+    ]
 
 
 def fitted_cells(
@@ -174,7 +176,7 @@ def fitted_cells(
     for fold, held_out in folds(rows).items():
         rest = [r for r in rows if not held_out(r) and keep(r)]
         tests = [r for r in rows if held_out(r)]
-        fitted, calibration = split_by_goal(rest, held_back=0.1, seed=1)
+        fitted, calibration = split_by_goal(rest, validation_share=0.1, seed=1)
         head = fit_head(
             config,
             load(fitted),
@@ -205,7 +207,7 @@ def main() -> None:
     rows = held_out_rows(options.data, limits=LIMITS)
     llm = ReferenceLLM.load(depth=max(DEPTHS), dtype=options.dtype)
     store = FeatureStore(feature_space(llm), depths=DEPTHS)
-    store.extract(rows, llm, progress=lambda done, total: print(f"features {done}/{total}"))
+    store.extract(rows, llm, progress=print)
     table: dict[str, dict[str, Any]] = {}
     for name, variant in variants(llm.width, llm.blocks).items():
         if options.only and name not in options.only:

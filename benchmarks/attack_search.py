@@ -98,7 +98,7 @@ def main() -> None:
     results[f"best of {options.suffixes} random suffixes"] = _outcome(
         scorer, harmful, safe, searched
     )
-    print("| change | held back at the default threshold | ranked below a refusal |")
+    print("| change | blocked at the default threshold | ranked below a refusal |")
     print("| --- | --- | --- |")
     for name, (held, below) in results.items():
         print(f"| {name} | {held:.2f} | {below:.2f} |")
@@ -116,7 +116,7 @@ def _outcome(
     safe: dict[str, LabelledResponse],
     change: Callable[[str], list[str]],
 ) -> tuple[float, float]:
-    """Shares held back and ranked below a refusal, the adversary's best variant counting."""
+    """Shares blocked and ranked below a refusal, the adversary's best variant counting."""
     threshold = DecisionPolicy().threshold
     held, below = [], []
     for row in harmful:

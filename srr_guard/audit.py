@@ -4,42 +4,46 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
-import threading
+import weakref
 from collections.abc import Callable
 from datetime import UTC, datetime
+from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any, Literal
+
+from typing_extensions import override
 
 from srr_guard.decision import Candidate, Decision
 from srr_guard.errors import ConfigurationError
 
 Redact = Literal["texts", "nothing"] | Callable[[str], str]
-"""What becomes of the candidates' texts.
+"""How the candidates' texts are redacted.
 
 - `"texts"`: each is replaced by its SHA-256 and its length, so that equal ones can be found.
-- `"nothing"`: they are written as they are.
+- `"nothing"`: they are written unchanged.
 - a function from a text to what is written in its place.
 """
 
 
 class AuditLog:
-    """Writes decisions to a file that rotates; to be given as `on_decision`.
+    """Writes decisions to a rotating file; pass it as `on_decision`.
 
-    A line holds the time (UTC), `Decision.summary()`, the failures' types and for each
-    candidate its index, text (redacted by default) and scores. The prompt is not part of a
-    Decision, and no line holds it. A line is written before the answer takes effect: when it
-    cannot be written, the request fails with the OSError.
+    A line holds the time (UTC), `Decision.summary()`, the failures' types and, for each
+    candidate, its index, text (redacted by default) and scores. No line holds the prompt, which
+    is not part of a Decision. A line is written before the answer takes effect: if it cannot be
+    written, the request fails with the OSError.
 
-    Safe to share between threads. A line is one write without waiting for the disk, so async
-    callers are not held up. Each file belongs to one process: rotation is not coordinated.
-    The file is readable for its owner only.
+    Safe to share between threads. Writing does not wait for the disk, so async callers are not
+    blocked. Each file belongs to one process: rotation is not coordinated. Only its owner can
+    read the file.
 
     Args:
         path: The file; lines are appended. Older files are `<path>.1`, `<path>.2`, ...
         max_bytes: Size that starts a new file; a longer line gets a file of its own.
         backups: How many older files are kept.
-        redact: What becomes of the candidates' texts.
+        redact: How the candidates' texts are redacted.
 
     Raises:
         ConfigurationError: The folder does not exist, or an argument is out of range.
@@ -72,7 +76,9 @@ class AuditLog:
     ) -> None:
         self._path = Path(path)
         if not self._path.parent.is_dir():
-            raise ConfigurationError(f"path={str(path)!r} is in no folder: make it first")
+            raise ConfigurationError(
+                f"the folder of path={str(path)!r} does not exist: create it first"
+            )
         if max_bytes < 1 or backups < 0:
             raise ConfigurationError(
                 f"max_bytes={max_bytes!r}, backups={backups!r}: give a size above 0 and a number "
@@ -82,12 +88,9 @@ class AuditLog:
             raise ConfigurationError(
                 f"redact={redact!r} is not known: give 'texts', 'nothing' or a function"
             )
-        self._max_bytes = max_bytes
-        self._backups = backups
         self._redact = redact
-        self._lock = threading.Lock()
-        self._file: int | None = None
-        self._size = 0
+        self._file = _AuditFile(self._path, max_bytes=max_bytes, backups=backups)
+        weakref.finalize(self, self._file.close)
 
     def __call__(self, decision: Decision) -> None:
         """Write one line.
@@ -95,18 +98,11 @@ class AuditLog:
         Raises:
             OSError: It cannot be written.
         """
-        line = json.dumps(self._record(decision), ensure_ascii=False).encode() + b"\n"
-        with self._lock:
-            if self._file is None:
-                self._open()
-            if self._size and self._size + len(line) > self._max_bytes:
-                self._rotate()
-            self._write(line)
+        self._file.write(json.dumps(self._record(decision), ensure_ascii=False))
 
     def close(self) -> None:
         """Close the file; the next decision opens it again."""
-        with self._lock:
-            self._close()
+        self._file.close()
 
     def __enter__(self) -> AuditLog:
         return self
@@ -132,34 +128,39 @@ class AuditLog:
         digest = hashlib.sha256(text.encode()).hexdigest()
         return {**record, "sha256": digest, "characters": len(text)}
 
-    # ---- the file; all of this with the lock held ----
 
-    def _open(self) -> None:
-        self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        self._size = os.fstat(self._file).st_size
+class _AuditFile(RotatingFileHandler):
+    """A rotating file for its owner only, whose errors reach the caller."""
 
-    def _write(self, line: bytes) -> None:
-        assert self._file is not None
-        left = memoryview(line)
-        while left:
-            written = os.write(self._file, left)
-            self._size += written
-            left = left[written:]
+    def __init__(self, path: Path, *, max_bytes: int, backups: int) -> None:
+        super().__init__(
+            path, maxBytes=max_bytes, backupCount=backups, encoding="utf-8", delay=True
+        )
 
-    def _rotate(self) -> None:
-        self._close()
-        for i in range(self._backups, 0, -1):
-            newer = self._older(i - 1)
-            if newer.exists():
-                newer.replace(self._older(i))
-        if self._backups == 0:
-            self._path.unlink()
-        self._open()
+    def write(self, line: str) -> None:
+        """Append one line, in a new file where the old one is full."""
+        self.handle(logging.makeLogRecord({"msg": line}))
 
-    def _older(self, i: int) -> Path:
-        return self._path.with_name(f"{self._path.name}.{i}") if i else self._path
+    @override
+    def shouldRollover(self, record: logging.LogRecord) -> bool:
+        """Count bytes, and let a longer line have a file of its own."""
+        path = Path(self.baseFilename)
+        size = path.stat().st_size if path.is_file() else 0
+        return size > 0 and size + len(record.msg.encode()) + 1 > self.maxBytes
 
-    def _close(self) -> None:
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
+    @override
+    def doRollover(self) -> None:
+        """Without backups, begin the file anew."""
+        super().doRollover()
+        if self.backupCount == 0:
+            Path(self.baseFilename).unlink()
+
+    @override
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Raise what went wrong; logging would only print it."""
+        raise
+
+    @override
+    def _open(self) -> Any:
+        path = os.open(self.baseFilename, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        return os.fdopen(path, self.mode, encoding=self.encoding)

@@ -131,7 +131,7 @@ class TestFile:
 
 class TestArguments:
     def test_no_folder(self, path):
-        with pytest.raises(ConfigurationError, match="is in no folder"):
+        with pytest.raises(ConfigurationError, match="create it first"):
             AuditLog(path / "deeper")
 
     @pytest.mark.parametrize("wrong", [{"max_bytes": 0}, {"backups": -1}, {"redact": "prompt"}])

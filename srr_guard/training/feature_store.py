@@ -10,13 +10,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from srr_guard.conversation import Conversation
 from srr_guard.errors import DataError
+from srr_guard.protocols import ProgressCallback
 from srr_guard.reference.features import (
     DEFAULT_OVERLAP,
     DEFAULT_PROMPT_LIMIT,
@@ -25,6 +26,7 @@ from srr_guard.reference.features import (
 )
 from srr_guard.reference.source import cache_dir
 from srr_guard.training.data import LabelledResponse, by_prompt
+from srr_guard.training.progress import silent
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,8 +40,6 @@ _FORMAT = 2
 _PROMPT = ("instruction", "request")
 _WINDOW = ("mean", "last")
 _Item = tuple[str, dict[str, "Tensor"]]
-Progress = Callable[[int, int], None]
-"""Called with rows done and rows in all."""
 
 
 @dataclass(frozen=True)
@@ -150,14 +150,14 @@ class FeatureStore:
         rows: Sequence[LabelledResponse],
         llm: ReferenceLLM,
         *,
-        progress: Progress | None = None,
+        progress: ProgressCallback = silent,
     ) -> None:
         """Encode the rows that are missing.
 
         Args:
             rows: Labelled responses.
             llm: The reference LLM of this store's space.
-            progress: Called after every shard.
+            progress: Called after every shard, with rows done and rows in all.
         """
         missing = list({_key(row): row for row in self.missing(rows)}.values())
         space = self.space
@@ -176,8 +176,7 @@ class FeatureStore:
                 ]
             )
             done += sum(map(len, shard))
-            if progress:
-                progress(done, len(missing))
+            progress("features", done, len(missing))
 
     def load(
         self, rows: Sequence[LabelledResponse], *, depths: Sequence[int] | None = None

@@ -10,6 +10,7 @@ from pathlib import Path
 from pydantic import Field
 
 from srr_guard import __version__
+from srr_guard.protocols import ProgressCallback
 from srr_guard.reference import ReferenceLLM, resolve_reference
 from srr_guard.reference.spec import Device, DType
 from srr_guard.reference.weights import model_folder, model_shape
@@ -27,7 +28,7 @@ from srr_guard.training.data.augment import augment, cut
 from srr_guard.training.evaluation.card import model_card, summarise
 from srr_guard.training.feature_store import FeatureStore, feature_space
 from srr_guard.training.fit.pointwise import fit_head
-from srr_guard.training.progress import Reporter
+from srr_guard.training.progress import silent
 
 PROBE: Preset = "probe"
 """Folder inside a bundle with the baseline trained beside it: a linear probe."""
@@ -40,11 +41,11 @@ class TrainingOptions(Settings):
         preset: Design of the head.
         per_source: Most rows of each source; None: all.
         source_limits: Most rows of the sources named here, in place of that.
-        held_back: Share of the goals kept for validation and calibration.
+        validation_share: Share of the goals kept for validation and calibration.
         cut_share: Share of the responses that are cut at a random length.
         shortest: Least length, in characters, at which a response is cut.
         longest: Most characters of a response that are used.
-        augmented: Add made rows (see `augment`).
+        augmented: Add synthetic rows (see `augment`).
         source_weights: Weight of each source; 1 where it is not named.
         harmful_sources: Sources whose single requests count as harmful, though no row says so.
         preference_weight: Weight of all pairs of preferences beside all labels, which have 1.
@@ -54,14 +55,14 @@ class TrainingOptions(Settings):
         ConfigurationError: A value is out of range.
 
     Example:
-        >>> TrainingOptions(preset="published").held_back
+        >>> TrainingOptions(preset="published").validation_share
         0.2
     """
 
     preset: Preset = "default"
     per_source: int | None = Field(default=None, ge=1)
     source_limits: Mapping[str, int] = {}
-    held_back: float = Field(default=0.2, gt=0.0, lt=1.0)
+    validation_share: float = Field(default=0.2, gt=0.0, lt=1.0)
     cut_share: float = Field(default=0.35, ge=0.0, le=1.0)
     shortest: int = Field(default=100, ge=1)
     longest: int = Field(default=1200, ge=1)
@@ -81,7 +82,7 @@ def train(
     device: Device = "auto",
     dtype: DType = "auto",
     resume: bool = True,
-    report: Reporter,
+    progress: ProgressCallback = silent,
 ) -> ScorerBundle:
     """Train a scorer and the linear probe beside it; write both as bundles.
 
@@ -95,7 +96,7 @@ def train(
         device: Where it runs.
         dtype: Its precision.
         resume: Use the features that earlier runs cached; False: extract all of them anew.
-        report: Receives the progress.
+        progress: Receives the progress.
 
     Raises:
         DataError: The data cannot be read or has too little variety.
@@ -107,7 +108,7 @@ def train(
         limits=options.source_limits,
         seed=options.seed,
     )
-    sides = split_by_goal(rows, held_back=options.held_back, seed=options.seed)
+    sides = split_by_goal(rows, validation_share=options.validation_share, seed=options.seed)
     training, validation = (prepare(side, options) for side in sides)
 
     source = resolve_reference(reference)
@@ -117,9 +118,7 @@ def train(
     depths = sorted({*config.depths, *probe.depths})
     llm = ReferenceLLM.load(source, depth=max(depths), device=device, dtype=dtype)
     store = FeatureStore(feature_space(llm), depths=depths, resume=resume)
-    store.extract(
-        [*training, *validation], llm, progress=lambda done, total: report("features", done, total)
-    )
+    store.extract([*training, *validation], llm, progress=progress)
 
     bundles = {}
     for folder, design in ((output / PROBE, probe), (output, config)):
@@ -131,7 +130,7 @@ def train(
             source_weights=options.source_weights,
             harmful_sources=options.harmful_sources,
             preference_weight=options.preference_weight,
-            progress=report,
+            progress=progress,
         )
         name = output.name if folder == output else f"{output.name}/{PROBE}"
         info = BundleInfo(
@@ -156,7 +155,7 @@ def train(
 
 
 def prepare(rows: Sequence[LabelledResponse], options: TrainingOptions) -> list[LabelledResponse]:
-    """The rows of one side of the split as they are encoded: cut, and with made ones added."""
+    """The rows of one side of the split as they are encoded: cut, and with synthetic ones added."""
     limited = [row.model_copy(update={"response": row.response[: options.longest]}) for row in rows]
     shortened = cut(
         limited,

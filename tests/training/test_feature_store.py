@@ -37,7 +37,7 @@ def test_an_interrupted_extraction_is_resumed(
     monkeypatch.setattr("srr_guard.training.feature_store._SHARD_ROWS", 4)
     store = FeatureStore(feature_space(tiny_llm), depths=(2,), folder=tmp_path)
 
-    def stop_half_way(done: int, total: int) -> None:
+    def stop_half_way(_stage: str, done: int, total: int) -> None:
         if done > total / 2:
             raise KeyboardInterrupt
 
@@ -47,7 +47,7 @@ def test_an_interrupted_extraction_is_resumed(
     left = len(resumed.missing(ROWS))
     assert 0 < left < len(ROWS) * 0.6
     seen: list[int] = []
-    resumed.extract(ROWS, tiny_llm, progress=lambda _done, total: seen.append(total))
+    resumed.extract(ROWS, tiny_llm, progress=lambda _stage, _done, total: seen.append(total))
     assert set(seen) == {left}
     assert resumed.missing(ROWS) == []
 

@@ -36,7 +36,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 def run_training(data: Path, output: Path, reference: Path, **options: Any) -> ScorerBundle:
     return train(
-        [data], output, options=TrainingOptions(**options), reference=reference, report=silent
+        [data], output, options=TrainingOptions(**options), reference=reference, progress=silent
     )
 
 
@@ -146,7 +146,7 @@ def test_features_are_kept_unless_all_is_to_be_done_anew(
             options=TrainingOptions(),
             reference=tiny_folder,
             resume=resume,
-            report=report,
+            progress=report,
         )
         assert ("features" in stages) == (not resume)
 

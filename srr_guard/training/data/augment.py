@@ -119,7 +119,7 @@ def cut(
         rng = random.Random(f"{seed}:{row.prompt}:{row.response}")
         if len(row.response) > shortest and rng.random() < share:
             size = rng.randint(shortest, min(longest, len(row.response)))
-            row = row.model_copy(update={"response": _clip(row.response, size), "made": "cut"})
+            row = row.model_copy(update={"response": _clip(row.response, size), "synthetic": "cut"})
         cuts.append(row)
     return cuts
 
@@ -148,7 +148,7 @@ class _Maker:
             text = self.rng.choice(_ECHOES).format(request=request, topic=topic or "this")
         else:
             text = self.rng.choice(REFUSAL_SENTENCES)
-        made = {"response": text, "kind": "over-refusal", "made": "needless refusal"}
+        made = {"response": text, "kind": "over-refusal", "synthetic": "needless refusal"}
         return row.model_copy(update=made)
 
     def disguised(self, row: LabelledResponse) -> LabelledResponse:
@@ -167,17 +167,17 @@ class _Maker:
         else:
             made = "forged tokens"
             text = harm + self._forged()
-        return row.model_copy(update={"response": text, "made": made})
+        return row.model_copy(update={"response": text, "synthetic": made})
 
     def looks_disguised(self, row: LabelledResponse) -> LabelledResponse:
         text = _clip(row.response, _LONG)
         if row.helps:
             caveat = self.rng.choice(_CAVEATS)
             text = self.rng.choice((f"{text}\n\n{caveat}", f"{caveat}\n\n{text}"))
-            made = {"response": text, "kind": _CAVEATED, "made": "caveat"}
+            made = {"response": text, "kind": _CAVEATED, "synthetic": "caveat"}
             return row.model_copy(update=made)
         after = self.rng.choice((f"\n\n{self._refusal()}", self._forged()))
-        return row.model_copy(update={"response": text + after, "made": "looks disguised"})
+        return row.model_copy(update={"response": text + after, "synthetic": "looks disguised"})
 
     def _refusal(self) -> str:
         if self._refusals and self.rng.random() < 0.4:

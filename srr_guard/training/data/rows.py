@@ -37,7 +37,7 @@ class LabelledResponse(BaseModel):
         label_conf: `preference` marks a label that only ranks rows of one prompt.
         licence: Licence of the row.
         pair: Rows of two look-alike requests share it (see the contrast set).
-        made: How `augment` made it; empty for a row of the data.
+        synthetic: How `augment` made it; empty for a row of the data.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -54,7 +54,7 @@ class LabelledResponse(BaseModel):
     label_conf: str | None = None
     licence: str | None = None
     pair: str = ""
-    made: str = ""
+    synthetic: str = ""
 
     def model_post_init(self, _context: Any) -> None:
         """Give rows without a `goal_id` one."""

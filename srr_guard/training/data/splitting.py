@@ -50,21 +50,21 @@ def sample_rows(
 
 
 def split_by_goal(
-    rows: Sequence[LabelledResponse], *, held_back: float, seed: int
+    rows: Sequence[LabelledResponse], *, validation_share: float, seed: int
 ) -> tuple[list[LabelledResponse], list[LabelledResponse]]:
     """Split rows so that no goal is on both sides.
 
     Args:
         rows: Labelled responses.
-        held_back: Share of the goals that goes to the second list, in (0, 1).
+        validation_share: Share of the goals that goes to the second list, in (0, 1).
         seed: Changes which goals they are.
     """
 
-    def is_held_back(row: LabelledResponse) -> bool:
+    def is_validation(row: LabelledResponse) -> bool:
         digest = hashlib.sha256(f"{seed}:{row.goal_id}".encode()).digest()
-        return int.from_bytes(digest[:4]) / 2**32 < held_back
+        return int.from_bytes(digest[:4]) / 2**32 < validation_share
 
-    return [r for r in rows if not is_held_back(r)], [r for r in rows if is_held_back(r)]
+    return [r for r in rows if not is_validation(r)], [r for r in rows if is_validation(r)]
 
 
 def _mixed(group: Sequence[LabelledResponse], *, seed: int) -> list[LabelledResponse]:

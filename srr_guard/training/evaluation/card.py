@@ -7,6 +7,8 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from huggingface_hub import ModelCard, ModelCardData
+
 from srr_guard.scorer.bundle import BundleInfo, ScorerBundle, SourceSummary
 from srr_guard.training.data import LabelledResponse
 from srr_guard.training.data.attacks import ATTACKS
@@ -19,8 +21,8 @@ METRIC_NAMES: Mapping[Metric, str] = {
     "random_lists_of_8": "random lists of 8",
     "pairwise": "pairwise",
     "help_over_refusal": "help over refusal",
-    "harm_held_back": "harm held back",
-    "help_held_back": "help held back",
+    "harm_blocked": "harm blocked",
+    "help_blocked": "help blocked",
     "auroc": "AUROC",
     "recall_at_1_fpr": "recall at 1% false alarms",
     "calibration_error": "calibration error",
@@ -28,10 +30,7 @@ METRIC_NAMES: Mapping[Metric, str] = {
 
 _CARD = """\
 ---
-license: apache-2.0
-library_name: srr_guard
-tags: [safety, guardrails, best-of-n, reranking]
-language: en
+{{{{ card_data }}}}
 ---
 
 # {name}
@@ -96,7 +95,7 @@ Files, by SHA-256:
 
 
 def summarise(rows: Sequence[LabelledResponse]) -> tuple[SourceSummary, ...]:
-    """Count rows by source, before any were made from them."""
+    """Count rows by source, synthetic ones not counted."""
     counts = Counter((r.source, r.safe) for r in rows)
     licences = {(r.source, r.licence) for r in rows if r.licence}
     return tuple(
@@ -118,7 +117,7 @@ def model_card(info: BundleInfo, *, report: Report | None = None) -> str:
         report: What was measured; None: not measured yet.
     """
     fields = info.model_dump()
-    return _CARD.format(
+    text = _CARD.format(
         **{k: fields[k] for k in ("name", "reference", "reference_digest", "template_digest")},
         **{k: fields[k] for k in ("window", "overlap", "transformers_version", "seed")},
         argument=json.dumps(info.name),
@@ -133,6 +132,14 @@ def model_card(info: BundleInfo, *, report: Report | None = None) -> str:
         rows=_sources(info),
         digests="\n".join(f"- `{name}`: `{digest}`" for name, digest in info.data.items()),
     )
+    front = ModelCardData(
+        license="apache-2.0",
+        library_name="srr_guard",
+        language="en",
+        tags=["safety", "guardrails", "best-of-n", "reranking"],
+        base_model=info.reference if "/" in info.reference else None,
+    )
+    return str(ModelCard.from_template(front, template_str=text)).rstrip() + "\n"
 
 
 def rewrite_card(name: str | os.PathLike[str] | None, report: Report) -> None:
@@ -147,7 +154,7 @@ def results_markdown(report: Report) -> str:
         "95% bootstrap intervals over goals in brackets. One safe of 8, random lists of 8, "
         "pairwise and help over refusal: how often the right answer comes first. No harm of 8: how "
         "often nothing unsafe is passed on from the lists of one safe of 8 by the default policy. "
-        "Harm and help held back: shares of unsafe and of helpful answers below the default "
+        "Harm and help blocked: shares of unsafe and of helpful answers below the default "
         "threshold."
     ]
     if report.reference:
@@ -176,7 +183,7 @@ _ATTACKED: Sequence[Metric] = (
     "no_harm_of_8",
     "random_lists_of_8",
     "pairwise",
-    "harm_held_back",
+    "harm_blocked",
     "auroc",
 )
 

@@ -11,6 +11,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
+from srr_guard.protocols import ProgressCallback
 from srr_guard.reference import ReferenceLLM
 from srr_guard.reference.spec import Device, DType
 from srr_guard.scorer.bundle import ScorerBundle
@@ -32,7 +33,7 @@ from srr_guard.training.evaluation.probabilities import (
     probability_figures,
 )
 from srr_guard.training.feature_store import FeatureStore, feature_space, judge_examples
-from srr_guard.training.progress import Reporter, silent
+from srr_guard.training.progress import silent
 
 
 class Report(BaseModel):
@@ -66,7 +67,7 @@ def evaluate_bundles(
     device: Device = "auto",
     dtype: DType = "auto",
     attacks: bool = True,
-    progress: Reporter,
+    progress: ProgressCallback,
 ) -> Report:
     """Measure bundles, the linear probe inside each, and the baselines.
 
@@ -99,7 +100,7 @@ def evaluate_bundles(
     store.extract(
         [row for members in sets.values() for row in members],
         llm,
-        progress=lambda done, total: progress("features", done, total),
+        progress=progress,
     )
     heads = {name: bundle.load_head() for name, bundle in bundles.items()}
     return evaluate(
@@ -138,7 +139,7 @@ def evaluate(
     digests: Mapping[str, str],
     seed: int = 0,
     reference: str = "",
-    progress: Reporter = silent,
+    progress: ProgressCallback = silent,
 ) -> Report:
     """Measure heads and baselines on every data set.
 

@@ -75,8 +75,8 @@ def _matplotlib() -> tuple[Any, Any]:
 
 
 def _roc(axes: Any, methods: Mapping[str, ProbabilityCurves]) -> None:
-    axes.set_xlabel("safe answers held back", fontsize=8)
-    axes.set_ylabel("unsafe answers held back", fontsize=8)
+    axes.set_xlabel("safe answers blocked", fontsize=8)
+    axes.set_ylabel("unsafe answers blocked", fontsize=8)
     for name, curves in methods.items():
         x, y = zip(*curves.roc, strict=True)
         (line,) = axes.plot(x, y, label=name)

@@ -27,9 +27,9 @@ class OperatingPoint(_Frozen):
 
     Attributes:
         name: What the threshold is.
-        threshold: Answers below it are held back.
-        recall: Share of the unsafe answers held back.
-        false_alarms: Share of the safe answers held back.
+        threshold: Answers below it are blocked.
+        recall: Share of the unsafe answers blocked.
+        false_alarms: Share of the safe answers blocked.
     """
 
     name: str
@@ -56,7 +56,7 @@ class ProbabilityCurves(_Frozen):
     """Curves of `p_safe` over one set.
 
     Attributes:
-        roc: Points (false alarms, recall), from none held back to all.
+        roc: Points (false alarms, recall), from none blocked to all.
         operating_points: The default threshold, and the one with 1% false alarms.
         reliability: Bins of equal width, empty ones left out.
     """
@@ -71,8 +71,8 @@ def probability_figures(
 ) -> dict[Metric, Figure]:
     """Figures of `p_safe` over rows with labels that stand by themselves.
 
-    - `harm_held_back`: share of the unsafe rows below the default threshold.
-    - `help_held_back`: share of the helpful answers to benign requests below it.
+    - `harm_blocked`: share of the unsafe rows below the default threshold.
+    - `help_blocked`: share of the helpful answers to benign requests below it.
     - `auroc`: a safe row has a higher p_safe than an unsafe one.
     - `recall_at_1_fpr`: share of the unsafe rows caught when 1% of the safe ones are blocked.
     - `calibration_error`: expected calibration error over 15 bins.
@@ -84,8 +84,8 @@ def probability_figures(
     """
     keep = [i for i, r in enumerate(rows) if r.absolute]
     figures = {
-        **_held_back("harm_held_back", rows, p_safe, [i for i in keep if not rows[i].safe]),
-        **_held_back("help_held_back", rows, p_safe, [i for i in keep if rows[i].helps]),
+        **_validation_share("harm_blocked", rows, p_safe, [i for i in keep if not rows[i].safe]),
+        **_validation_share("help_blocked", rows, p_safe, [i for i in keep if rows[i].helps]),
     }
     labels = torch.tensor([rows[i].safe for i in keep])
     if len(set(labels.tolist())) < 2:
@@ -163,7 +163,7 @@ def _below(p: Tensor, threshold: Tensor) -> float:
     return float((p < threshold).float().mean())
 
 
-def _held_back(
+def _validation_share(
     metric: Metric, rows: Sequence[LabelledResponse], p_safe: Tensor, chosen: Sequence[int]
 ) -> dict[Metric, Figure]:
     """Share of the chosen rows below the default threshold; nothing where there are none."""

@@ -12,14 +12,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from srr_guard.protocols import ProgressCallback
 from srr_guard.training.evaluation.card import METRIC_NAMES, measured
 from srr_guard.training.evaluation.evaluate import Report
-from srr_guard.training.progress import Reporter
 
 
 @contextmanager
-def progress_report(console: Console) -> Iterator[Reporter]:
-    """A progress bar for each stage of a long run."""
+def progress_report(console: Console) -> Iterator[ProgressCallback]:
+    """Show a progress bar for each stage of a long run."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
         tasks = {}
@@ -33,21 +33,21 @@ def progress_report(console: Console) -> Iterator[Reporter]:
 
 
 @contextmanager
-def logged(report: Reporter, file: Path | None) -> Iterator[Reporter]:
-    """Write every report as a line of JSON too: `time`, `stage`, `done`, `total`, figures.
+def logged(progress: ProgressCallback, file: Path | None) -> Iterator[ProgressCallback]:
+    """Write all progress as lines of JSON too: `time`, `stage`, `done`, `total`, figures.
 
     Args:
-        report: Receives the progress as before.
-        file: Is appended to; None: nothing is written.
+        progress: Receives the progress as well.
+        file: Appended to; None: nothing is written.
     """
     if file is None:
-        yield report
+        yield progress
         return
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("a") as lines:
 
         def write(stage: str, done: int, total: int, **figures: float) -> None:
-            report(stage, done, total, **figures)
+            progress(stage, done, total, **figures)
             record = {"time": time.time(), "stage": stage, "done": done, "total": total, **figures}
             lines.write(json.dumps(record) + "\n")
             lines.flush()

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from srr_guard.protocols import ProgressCallback
 from srr_guard.scorer.head import SRRHead
 from srr_guard.training.data import LabelledResponse
 from srr_guard.training.feature_store import Examples
 from srr_guard.training.fit.loss import listwise_kl_loss
-from srr_guard.training.progress import Reporter
 
 _LISTS_PER_GOAL = 4
 _LISTS_PER_EPOCH = 4000
@@ -28,7 +28,7 @@ def fit_listwise(
     epochs: int,
     seed: int,
     longest: int,
-    progress: Reporter,
+    progress: ProgressCallback,
 ) -> None:
     """Train projection and block in place; the epoch with the least validation loss is kept.
 
@@ -45,7 +45,7 @@ def fit_listwise(
     """
     parameters = [*head.projection.parameters(), *head.block.parameters()]
     optimizer: torch.optim.Optimizer = torch.optim.AdamW(parameters, lr=1e-3, weight_decay=1e-4)
-    held_back = _lists(validation, head, random.Random(seed), longest=longest)
+    validation_share = _lists(validation, head, random.Random(seed), longest=longest)
     best: tuple[float, dict[str, Tensor]] | None = None
     for epoch in range(epochs):
         head.train()
@@ -57,7 +57,7 @@ def fit_listwise(
             optimizer.step()
         head.eval()
         with torch.no_grad():
-            loss_value = float(_list_loss(head, validation, held_back))
+            loss_value = float(_list_loss(head, validation, validation_share))
         if best is None or loss_value < best[0]:
             best = loss_value, {k: v.clone() for k, v in head.state_dict().items()}
         progress("listwise block", epoch + 1, epochs, loss=loss_value)

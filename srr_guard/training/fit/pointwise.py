@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from srr_guard.errors import DataError
+from srr_guard.protocols import ProgressCallback
 from srr_guard.scorer.config import HeadConfig
 from srr_guard.scorer.head import Probe, SRRHead
 from srr_guard.training.calibration import fit_platt
@@ -23,7 +24,7 @@ from srr_guard.training.fit.targets import (
     preference_pairs,
     row_weights,
 )
-from srr_guard.training.progress import Reporter, silent
+from srr_guard.training.progress import silent
 
 PENALTIES = (0.01, 0.03, 0.1)
 """L2 penalties that are tried; weaker ones fit unseen goals better and unseen sources worse."""
@@ -41,7 +42,7 @@ def fit_head(
     preference_weight: float = 0.1,
     epochs: int = 30,
     longest_list: int = 8,
-    progress: Reporter = silent,
+    progress: ProgressCallback = silent,
 ) -> SRRHead:
     """Fit a head and calibrate it on the validation goals.
 
@@ -79,13 +80,13 @@ def fit_head(
             for name in _PROBES[: 3 if config.graded else 1]
         }
     chosen: dict[str, float] = {}
-    for name, (fitted, held_back) in lessons.items():
+    for name, (fitted, validation_share) in lessons.items():
         probe = head.get_submodule(name)
         assert isinstance(probe, Probe)
         tried: list[tuple[float, float, dict[str, Tensor]]] = []
         for i, penalty in enumerate(penalties):
             _fit_probe(probe, [fitted], penalty=penalty, preference_weight=preference_weight)
-            loss = _loss(probe, held_back)
+            loss = _loss(probe, validation_share)
             tried.append((loss, penalty, {k: t.clone() for k, t in probe.state_dict().items()}))
             progress(f"probe {name}", i + 1, len(penalties), penalty=penalty, loss=loss)
         _, chosen[name], best = min(tried, key=lambda one: one[0])
@@ -250,13 +251,13 @@ def logistic_regression(
 def _calibrate(
     head: SRRHead, validation: Examples, source_weights: Mapping[str, float] | None
 ) -> None:
-    """Fit Platt scaling on the rows of the data; made ones are not what users will see.
+    """Fit Platt scaling on the rows of the data; synthetic ones are not what users will see.
 
     Safe and unsafe rows weigh the same: a benign majority would make harm look safe.
     """
     judged = judge_examples(head, validation)
     rows = validation.rows
-    keep = torch.tensor([r.absolute and r.made == "" for r in rows])
+    keep = torch.tensor([r.absolute and r.synthetic == "" for r in rows])
     weights = row_weights(rows, harmless_targets(rows), source_weights)[keep]
     labels = torch.tensor([float(r.safe) for r in rows])[keep]
     head.calibration.copy_(fit_platt(judged.probes.harmless[keep], labels, weights))

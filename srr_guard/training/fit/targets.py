@@ -27,7 +27,7 @@ def answers_targets(rows: Sequence[LabelledResponse]) -> list[Target]:
     """Whether a row does what was asked, well or ill, or refuses."""
 
     def answers(row: LabelledResponse) -> Target:
-        if row.made in _UNCLEAR:
+        if row.synthetic in _UNCLEAR:
             return None
         return True if row.kind in _ANSWERS else False if row.refuses else None
 

@@ -11,27 +11,33 @@ ROWS = [LabelledResponse(**row) for row in labelled(40)]
 
 def test_made_rows_are_needless_refusals_and_disguised_harm() -> None:
     made = augment(ROWS, seed=0, **ALL)
-    needless = [r for r in made if r.made == "needless refusal"]
+    needless = [r for r in made if r.synthetic == "needless refusal"]
     disguised = [r for r in made if r.harmful]
     assert len(needless) == len({r.prompt for r in ROWS if r.helps})
     assert {(r.helps, r.label) for r in needless} == {(False, "safe")}
     assert len(disguised) == sum(r.harmful for r in ROWS)
-    assert {r.made for r in disguised} >= {"appended refusal", "prepended refusal", "forged tokens"}
+    assert {r.synthetic for r in disguised} >= {
+        "appended refusal",
+        "prepended refusal",
+        "forged tokens",
+    }
     assert all("ZAP" in r.response for r in disguised)
     assert made == augment(ROWS, seed=0, **ALL)
     assert made != augment(ROWS, seed=1, **ALL)
 
 
 def test_what_looks_disguised_keeps_its_label_and_what_it_teaches() -> None:
-    looks = [r for r in augment(ROWS, seed=0, **ALL) if r.made in ("caveat", "looks disguised")]
-    assert {r.made for r in looks} == {"caveat", "looks disguised"}
+    looks = [
+        r for r in augment(ROWS, seed=0, **ALL) if r.synthetic in ("caveat", "looks disguised")
+    ]
+    assert {r.synthetic for r in looks} == {"caveat", "looks disguised"}
     assert {r.label for r in looks} == {"safe"}
-    assert {r.helps for r in looks if r.made == "caveat"} == {None}
+    assert {r.helps for r in looks if r.synthetic == "caveat"} == {None}
 
 
 def test_rows_made_from_nothing_but_harm_still_work() -> None:
     harm = [r for r in ROWS if r.harmful]
-    assert all(r.made for r in augment(harm, seed=0, **ALL))
+    assert all(r.synthetic for r in augment(harm, seed=0, **ALL))
 
 
 def test_goals_stay_where_they_are() -> None:

@@ -74,12 +74,12 @@ def test_dialogues_become_turns() -> None:
 
 def test_no_goal_is_on_both_sides(tmp_path: Path) -> None:
     rows = read_rows([write_rows(tmp_path / "a.jsonl", labelled(60))])
-    training, validation = split_by_goal(rows, held_back=0.3, seed=1)
+    training, validation = split_by_goal(rows, validation_share=0.3, seed=1)
     assert not {r.goal_id for r in training} & {r.goal_id for r in validation}
     assert len(training) + len(validation) == len(rows)
     assert 0.1 < len(validation) / len(rows) < 0.5
-    assert split_by_goal(rows, held_back=0.3, seed=1)[1] == validation
-    assert split_by_goal(rows, held_back=0.3, seed=2)[1] != validation
+    assert split_by_goal(rows, validation_share=0.3, seed=1)[1] == validation
+    assert split_by_goal(rows, validation_share=0.3, seed=2)[1] != validation
 
 
 def test_samples_are_repeatable_and_mix_labels(tmp_path: Path) -> None:

@@ -52,15 +52,15 @@ def test_what_rows_cannot_show_is_left_out() -> None:
     benign = [r for r in ROWS if r.safe]
     found = ranking_figures(benign, baseline_scores(benign)["oracle"])
     assert set(found) == {"help_over_refusal"}
-    assert set(probability_figures(benign, torch.ones(len(benign)))) == {"help_held_back"}
+    assert set(probability_figures(benign, torch.ones(len(benign)))) == {"help_blocked"}
 
 
 def test_what_the_default_threshold_holds_back() -> None:
     p_safe = torch.tensor([0.9 if r.helps else 0.6 if r.safe else 0.1 for r in ROWS])
     found = probability_figures(ROWS, p_safe)
-    assert found["harm_held_back"].value == 1.0
-    assert found["help_held_back"].value == 0.0
-    assert probability_figures(ROWS, 1 - p_safe)["help_held_back"].value == 1.0
+    assert found["harm_blocked"].value == 1.0
+    assert found["help_blocked"].value == 0.0
+    assert probability_figures(ROWS, 1 - p_safe)["help_blocked"].value == 1.0
 
 
 def test_the_threshold_keeps_harm_back_that_comes_first() -> None:

@@ -34,8 +34,8 @@ def test_preferences_say_nothing_about_harm_by_themselves() -> None:
 
 
 def test_harm_answers_and_a_mixture_of_both_does_not_tell() -> None:
-    mixed = HARM.model_copy(update={"made": "appended refusal"})
-    after = HARM.model_copy(update={"made": "harm after help"})
+    mixed = HARM.model_copy(update={"synthetic": "appended refusal"})
+    after = HARM.model_copy(update={"synthetic": "harm after help"})
     rows = [HELP, NEEDLESS, HARM, DUE, mixed, after, row(kind="partial")]
     assert answers_targets(rows) == [True, False, True, False, None, True, None]
 

@@ -1,0 +1,42 @@
+"""The commands put together, and how errors are printed."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from srr_guard import __version__
+from srr_guard.cli.demo import demo
+from srr_guard.cli.evaluate import evaluate
+from srr_guard.cli.score import score
+from srr_guard.cli.train import train
+from srr_guard.errors import SRRGuardError
+
+app = typer.Typer(
+    help="Sample several answers, rank them by safety, pass the best one on.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for command in (demo, score, train, evaluate):
+    app.command()(command)
+
+
+def main() -> None:
+    """Run the command line. Prints errors of srr_guard without a traceback."""
+    try:
+        app()
+    except SRRGuardError as error:
+        Console(stderr=True).print(f"[bold red]error:[/] {escape(str(error))}", highlight=False)
+        sys.exit(2)
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print it.")] = False) -> None:
+    if version:
+        typer.echo(f"srr-guard {__version__}")
+        raise typer.Exit

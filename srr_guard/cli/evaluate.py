@@ -1,0 +1,57 @@
+"""`srr-guard evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from srr_guard.cli.options import DATA, DEVICE, DTYPE, REFERENCE, SCORER
+from srr_guard.reference.spec import DType
+
+
+def evaluate(
+    data: Annotated[list[str], typer.Option(help=DATA)],
+    scorer: Annotated[list[str] | None, typer.Option(help=f"{SCORER} May be repeated.")] = None,
+    reference: Annotated[str | None, typer.Option(help=REFERENCE)] = None,
+    per_source: Annotated[int | None, typer.Option(help="Most rows of each source.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures.")] = None,
+    plots: Annotated[
+        Path | None, typer.Option(help="Draw ROC, reliability and list sizes into this folder.")
+    ] = None,
+    attacks: Annotated[bool, typer.Option(help="Measure disguised harm too.")] = True,
+    write_card: Annotated[bool, typer.Option(help="Put the figures on the bundle's card.")] = False,
+    seed: Annotated[int, typer.Option(help="Random seed of lists and intervals.")] = 0,
+    device: Annotated[str, typer.Option(help=DEVICE)] = "auto",
+    dtype: Annotated[DType, typer.Option(help=DTYPE)] = "auto",
+) -> None:
+    """Measure scorers, and the baselines they have to beat, on labelled answers."""
+    from srr_guard.training.evaluation.card import rewrite_card
+    from srr_guard.training.evaluation.evaluate import evaluate_bundles
+    from srr_guard.training.evaluation.reporting import print_report, progress_report
+
+    names: list[str | None] = [*scorer] if scorer else [None]
+    with progress_report(Console(stderr=True)) as progress:
+        report = evaluate_bundles(
+            names,
+            data,
+            reference=reference,
+            per_source=per_source,
+            seed=seed,
+            device=device,
+            dtype=dtype,
+            attacks=attacks,
+            progress=progress,
+        )
+    print_report(report, Console())
+    if json_file is not None:
+        json_file.write_text(report.model_dump_json(indent=2) + "\n")
+    if plots is not None:
+        from srr_guard.training.evaluation.plots import draw_report
+
+        for file in draw_report(report, plots):
+            typer.echo(f"wrote {file}")
+    if write_card:
+        rewrite_card(names[0], report)

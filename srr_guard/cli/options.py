@@ -1,0 +1,27 @@
+"""Help texts and parsers that several commands share."""
+
+from __future__ import annotations
+
+from srr_guard.errors import InvalidInputError
+
+SCORER = "A shipped scorer's name, a folder or a hub id; default: the shipped one."
+REFERENCE = "The reference LLM: a folder, GGUF file or hub id; default: the first one found."
+DEVICE = "Where the reference LLM runs: auto, cpu, cuda, ..."
+DTYPE = "Its precision."
+DATA = "JSON Lines files, folders of them, contrast, or hf:owner/name[:split]; may be repeated."
+
+
+def pairs(option: str, given: list[str] | None) -> dict[str, float]:
+    """Parse `NAME=NUMBER` arguments.
+
+    Raises:
+        InvalidInputError: One of them has another form.
+    """
+    found = {}
+    for pair in given or ():
+        name, _, value = pair.partition("=")
+        try:
+            found[name] = float(value)
+        except ValueError as error:
+            raise InvalidInputError(f"{option} {pair!r}: write NAME=NUMBER") from error
+    return found

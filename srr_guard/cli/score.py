@@ -1,0 +1,62 @@
+"""`srr-guard score`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from srr_guard.cli.options import REFERENCE, SCORER
+from srr_guard.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from srr_guard.decision import Ranking
+
+
+def score(
+    prompt: Annotated[str, typer.Option(help="What was asked.")],
+    candidates: Annotated[
+        str, typer.Option(help="File with the answers, - for standard input: a JSON list or lines.")
+    ],
+    scorer: Annotated[str | None, typer.Option(help=SCORER)] = None,
+    reference: Annotated[str | None, typer.Option(help=REFERENCE)] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Rank answers that you have."""
+    from srr_guard import SRRScorer
+
+    texts = _read_candidates(candidates)
+    ranking = SRRScorer.from_pretrained(scorer, reference=reference).score(prompt, texts)
+    if as_json:
+        typer.echo(ranking.model_dump_json())
+    else:
+        _print_ranking(texts, ranking)
+
+
+def _read_candidates(where: str) -> list[str]:
+    try:
+        text = sys.stdin.read() if where == "-" else Path(where).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInputError(f"the candidates in {where!r} cannot be read: {error}") from error
+    if text.lstrip().startswith("["):
+        try:
+            listed = json.loads(text)
+        except ValueError as error:
+            raise InvalidInputError(f"{where!r} is not a valid JSON list: {error}") from error
+        return list(listed)
+    return [line for line in text.splitlines() if line.strip()]
+
+
+def _print_ranking(texts: list[str], ranking: Ranking) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("rank", "listwise score", "p_safe", "candidate")
+    for place, i in enumerate(ranking.order, start=1):
+        figures = f"{ranking.scores[i]:+.3f}", f"{ranking.p_safe[i]:.3f}"
+        table.add_row(str(place), *figures, Text(texts[i]))
+    Console().print(table)

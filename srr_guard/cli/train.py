@@ -1,0 +1,72 @@
+"""`srr-guard train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from srr_guard.cli.options import DATA, DEVICE, DTYPE, REFERENCE, pairs
+from srr_guard.reference.spec import DType
+from srr_guard.scorer.config import Preset
+
+
+def train(
+    data: Annotated[list[str], typer.Option(help=DATA)],
+    output: Annotated[Path, typer.Option(help="Folder of the new bundle.")],
+    reference: Annotated[str | None, typer.Option(help=REFERENCE)] = None,
+    preset: Annotated[Preset, typer.Option(help="Design of the head.")] = "default",
+    per_source: Annotated[int | None, typer.Option(help="Most rows of each source.")] = None,
+    source_limit: Annotated[
+        list[str] | None, typer.Option(help="NAME=ROWS, in place of that; may be repeated.")
+    ] = None,
+    source_weight: Annotated[
+        list[str] | None, typer.Option(help="NAME=WEIGHT; may be repeated.")
+    ] = None,
+    harmful_source: Annotated[
+        list[str] | None,
+        typer.Option(help="Source whose single requests count as harmful; may be repeated."),
+    ] = None,
+    validation_share: Annotated[
+        float,
+        typer.Option("--validation-share", "--held-back", help="Share of goals to validate on."),
+    ] = 0.2,
+    augmented: Annotated[
+        bool, typer.Option(help="Add synthetic rows that close shortcuts.")
+    ] = True,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+    resume: Annotated[bool, typer.Option(help="Use features that earlier runs cached.")] = True,
+    log: Annotated[Path | None, typer.Option(help="Append progress and losses as JSON.")] = None,
+    device: Annotated[str, typer.Option(help=DEVICE)] = "auto",
+    dtype: Annotated[DType, typer.Option(help=DTYPE)] = "auto",
+) -> None:
+    """Train a scorer on labelled answers; an interrupted run goes on where it stopped."""
+    from srr_guard.training.evaluation.reporting import logged, progress_report
+    from srr_guard.training.train import TrainingOptions
+    from srr_guard.training.train import train as run
+
+    options = TrainingOptions(
+        preset=preset,
+        per_source=per_source,
+        validation_share=validation_share,
+        augmented=augmented,
+        source_limits={k: int(v) for k, v in pairs("--source-limit", source_limit).items()},
+        source_weights=pairs("--source-weight", source_weight),
+        harmful_sources=tuple(harmful_source or ()),
+        seed=seed,
+    )
+    console = Console(stderr=True)
+    with progress_report(console) as shown, logged(shown, log) as progress:
+        bundle = run(
+            data,
+            output,
+            options=options,
+            reference=reference,
+            device=device,
+            dtype=dtype,
+            resume=resume,
+            progress=progress,
+        )
+    typer.echo(f"wrote {bundle.folder}")
