@@ -102,14 +102,14 @@ def guard_chat_completions(
 class _Proxy:
     """Passes on every attribute, except those that bypass the guard."""
 
-    _closed: ClassVar[frozenset[str]] = frozenset({"with_raw_response", "with_streaming_response"})
+    closed: ClassVar[frozenset[str]] = frozenset({"with_raw_response", "with_streaming_response"})
 
     def __init__(self, wrapped: Any, guard: Guard) -> None:
         self._wrapped = wrapped
         self._guard = guard
 
     def __getattr__(self, name: str) -> Any:
-        if name in self._closed:
+        if name in self.closed:
             raise ConfigurationError(
                 f"{name!r} of a guarded client would pass answers on unscored: use "
                 "`chat.completions.create`, with `stream=True` where chunks are wanted, or the "
@@ -156,7 +156,7 @@ class _Chat(_Proxy):
 
 
 class _Completions(_Proxy):
-    _closed = _Proxy._closed | {"stream"}
+    closed = _Proxy.closed | {"stream"}
 
     def create(self, **kwargs: Any) -> Any:
         return self._answer(self._wrapped.create, kwargs)

@@ -45,10 +45,13 @@ def returned_by(function: RunnableLambda[Any, Any]) -> list[Runnable[Any, Any]]:
     except TypeError:  # not a function of Python's
         return []
     names = {**seen.globals, **seen.nonlocals}
+    ends = {i.offset for i in instructions if i.opname == "RETURN_VALUE"}
     returned = {
         load.argval
         for load, after in pairwise(instructions)
-        if after.opname == "RETURN_VALUE" and load.opname in ("LOAD_GLOBAL", "LOAD_DEREF")
+        if load.opname in ("LOAD_GLOBAL", "LOAD_DEREF")
+        # at once, or over the other branch of a conditional expression
+        and (after.offset in ends or (after.opname == "JUMP_FORWARD" and after.argval in ends))
     }
     return [value for name in returned if isinstance(value := names.get(name), Runnable)]
 

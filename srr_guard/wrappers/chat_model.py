@@ -210,7 +210,17 @@ class SafetyRankedChatModel(BaseChatModel):
 
     def __reduce__(self) -> Any:
         names = (*_OWN, *(name for name in self.model_fields_set if name not in _OWN))
-        return _rebuild, ({name: getattr(self, name) for name in names}, self._may_refuse)
+        return SafetyRankedChatModel._rebuilt, (
+            {name: getattr(self, name) for name in names},
+            self._may_refuse,
+        )
+
+    @classmethod
+    def _rebuilt(cls, options: dict[str, Any], may_refuse: bool) -> SafetyRankedChatModel:
+        """Unpickle; the scorer is loaded anew and the totals begin at 0."""
+        model = cls(**options)
+        model._may_refuse = may_refuse
+        return model
 
     def _inner(self, method: str) -> Callable[..., Any]:
         found: Callable[..., Any] | None = getattr(self.model, method, None)
@@ -360,13 +370,6 @@ class SafetyRankedChatModel(BaseChatModel):
         return f"SafetyRankedChatModel({kind}, n={n}, threshold={threshold})"
 
     __str__ = __repr__
-
-
-def _rebuild(options: dict[str, Any], may_refuse: bool) -> SafetyRankedChatModel:
-    """Unpickle; the scorer is loaded anew and the totals begin at 0."""
-    model = SafetyRankedChatModel(**options)
-    model._may_refuse = may_refuse
-    return model
 
 
 def _result(message: AIMessage) -> ChatResult:

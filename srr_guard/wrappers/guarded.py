@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import inspect
 import os
@@ -17,6 +16,7 @@ from srr_guard.core.guard import Guard
 from srr_guard.decision import Decision, Totals
 from srr_guard.errors import ConfigurationError, InvalidInputError
 from srr_guard.protocols import Delivery
+from srr_guard.wrappers._private import mark_async
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
@@ -196,7 +196,7 @@ class AsyncGuardedFunction(_AsyncGuarded[P, R]):
         delivery: Delivery[Any],
     ) -> None:
         super().__init__(fn, guard, prompt, delivery)
-        _mark_as_coroutine_function(self)
+        mark_async(self)
 
     async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Answer with the best safe candidate."""
@@ -309,12 +309,3 @@ def _named(module: str, qualname: str) -> Any:
 
 def _without_first(signature: inspect.Signature) -> inspect.Signature:
     return signature.replace(parameters=list(signature.parameters.values())[1:])
-
-
-def _mark_as_coroutine_function(obj: Any) -> None:
-    """Let frameworks that ask see an async function."""
-    mark = getattr(inspect, "markcoroutinefunction", None)
-    if mark is not None:
-        mark(obj)
-    else:  # Python 3.11
-        obj._is_coroutine = asyncio.coroutines._is_coroutine  # type: ignore[attr-defined]
