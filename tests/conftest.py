@@ -8,6 +8,7 @@ from pathlib import Path
 # Imported by LangChain on the first call of any runnable, which would block the loop once.
 import langsmith.run_helpers  # noqa: F401
 import pytest
+from limits import Limits
 from loops import blocked_loops
 from tiny import save_tiny_lm
 
@@ -29,6 +30,14 @@ def event_loop_stays_free(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
     if blocked and request.node.get_closest_marker("may_block") is None:
         pytest.fail(f"the event loop was blocked for {blocked} seconds")
+
+
+@pytest.fixture
+def limits(monkeypatch: pytest.MonkeyPatch) -> Iterator[Limits]:
+    """Time limits without a clock."""
+    limits = Limits(monkeypatch)
+    yield limits
+    limits.release()
 
 
 @pytest.fixture(scope="session")

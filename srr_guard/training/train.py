@@ -49,6 +49,7 @@ class TrainingOptions(Settings):
         source_weights: Weight of each source; 1 where it is not named.
         harmful_sources: Sources whose single requests count as harmful, though no row says so.
         preference_weight: Weight of all pairs of preferences beside all labels, which have 1.
+        epochs: Passes over the goals for a listwise block.
         seed: Random seed.
 
     Raises:
@@ -70,6 +71,7 @@ class TrainingOptions(Settings):
     source_weights: Mapping[str, float] = {}
     harmful_sources: tuple[str, ...] = ()
     preference_weight: float = Field(default=0.1, ge=0.0)
+    epochs: int = Field(default=30, ge=1)
     seed: int = 0
 
 
@@ -130,6 +132,7 @@ def train(
             source_weights=options.source_weights,
             harmful_sources=options.harmful_sources,
             preference_weight=options.preference_weight,
+            epochs=options.epochs,
             progress=progress,
         )
         name = output.name if folder == output else f"{output.name}/{PROBE}"

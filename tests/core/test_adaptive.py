@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
@@ -115,7 +114,6 @@ def test_rest_is_sampled_and_all_are_ranked_together(decide):
         {"good"},
         {"good", "bad 1", "great", "bad 2"},
     ]
-    assert decision.timings.total < 1
 
 
 def test_without_accept_at_it_is_plain_best_of_n(decide):
@@ -179,18 +177,24 @@ def test_scorer_that_fails_ends_the_request_at_once(decide):
     assert model.calls == 1
 
 
-def test_deadline_before_the_second_round_decides_among_those_at_hand(decide):
-    scorer = FakeScorer(by_table, delay=0.15)
-    decision = decide(adaptive("good", scorer=scorer, deadline=0.1), "q")
+def test_deadline_before_the_second_round_decides_among_those_at_hand(decide, limits):
+    scorer = FakeScorer(lambda prompt, answer: limits.advance(2.0) or by_table(prompt, answer))
+    decision = decide(adaptive("good", scorer=scorer, deadline=1.0), "q")
     assert (decision.reason, decision.sampled, decision.output.content) == ("fallback", 1, "good")
 
 
-def test_deadline_counts_from_the_start_of_the_request():
-    model = ScriptedChatModel(answers=["good", "great"], delay=[0.1, 5.0])
-    started = time.perf_counter()
-    decision = adaptive(model=model, n=2, deadline=0.4).decide("q")
-    assert time.perf_counter() - started < 2
-    assert (decision.reason, decision.output.content) == ("fallback", "good")
+def test_deadline_counts_from_the_start_of_the_request(limits):
+    calls = []
+
+    def answer(question):
+        calls.append(1)
+        if len(calls) > 1:
+            limits.hang_thread()
+        limits.advance(0.1)
+        return "good"
+
+    decision = adaptive(model=answer, n=2, deadline=0.4, timeout=None).decide("q")
+    assert (decision.reason, decision.output) == ("fallback", "good")
     assert decision.failures == ("TimeoutError",)
 
 
@@ -203,7 +207,8 @@ class TestUnneeded:
         async def answer(question):
             place = places.pop()
             try:
-                await asyncio.sleep(30 * place)
+                if place:
+                    await asyncio.Event().wait()
             except asyncio.CancelledError:
                 cancelled.append(place)
                 raise
@@ -217,23 +222,25 @@ class TestUnneeded:
         assert len(decision.candidates) == 1
 
     def test_threads_are_abandoned(self):
-        release = threading.Event()
-        calls = []
+        release, lock = threading.Event(), threading.Lock()
+        threads = []
 
         def answer(question):
-            calls.append(1)
-            if len(calls) > 1:
-                release.wait(10)
+            with lock:
+                threads.append(threading.current_thread())
+                is_first = len(threads) == 1
+            if not is_first:
+                release.wait(60)
                 raise ConnectionError
             return "great"
 
-        started = time.perf_counter()
         decision = adaptive(model=answer, initial=3, attempts=5).decide("q")
-        assert time.perf_counter() - started < 2
+        assert not release.is_set()
         assert (decision.reason, decision.sampled) == ("accepted", 3)
         release.set()
-        time.sleep(0.05)
-        assert len(calls) <= 3, "no further attempt is made"
+        for thread in threads[1:]:
+            thread.join(60)  # an abandoned thread ends with its call
+        assert len(threads) <= 3, "no further attempt is made"
 
 
 class Batching(ScriptedChatModel):

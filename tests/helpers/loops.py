@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 _TICK = 0.01  # seconds
 
@@ -14,25 +16,30 @@ _TICK = 0.01  # seconds
 def blocked_loops(longest: float) -> Iterator[list[float]]:
     """Collect the seconds of each callback that kept an event loop busy for longer than that.
 
-    Time is counted by the ticks of another thread: where the whole process stands still (a
-    collection of garbage, a machine busy elsewhere) nothing ticks, and the loop is not to blame.
+    Another thread counts: time in which the whole process stands still, or in which the loop's
+    thread is ready to run and gets no processor (as far as the system tells), does not count.
     """
     blocked: list[float] = []
-    ticks = 0
+    busy = 0.0
+    loop_thread = threading.get_native_id()
     done = threading.Event()
     run = asyncio.Handle._run
 
     def tick() -> None:
-        nonlocal ticks
+        nonlocal busy
+        before, waited = time.monotonic(), _waited(loop_thread)
         while not done.wait(_TICK):
-            ticks += 1
+            now, waits = time.monotonic(), _waited(loop_thread)
+            busy += max(0.0, min(now - before, _TICK * 1.5) - max(0.0, waits - waited))
+            before, waited = now, waits
 
     def timed(handle: asyncio.Handle) -> None:
-        before = ticks
+        nonlocal loop_thread
+        loop_thread = threading.get_native_id()
+        before = busy
         run(handle)
-        seconds = (ticks - before) * _TICK
-        if seconds > longest:
-            blocked.append(seconds)
+        if busy - before > longest:
+            blocked.append(busy - before)
 
     clock = threading.Thread(target=tick, daemon=True)
     clock.start()
@@ -43,3 +50,11 @@ def blocked_loops(longest: float) -> Iterator[list[float]]:
         asyncio.Handle._run = run  # type: ignore[method-assign]
         done.set()
         clock.join()
+
+
+def _waited(thread: int) -> float:
+    """Seconds a thread was ready to run and got no processor; 0 where the system keeps no count."""
+    try:
+        return int(Path(f"/proc/self/task/{thread}/schedstat").read_text().split()[1]) / 1e9
+    except (OSError, ValueError, IndexError):
+        return 0.0

@@ -12,6 +12,7 @@ import math
 import random
 
 import pytest
+from limits import Limits
 
 from srr_guard import DecisionPolicy, Ranking, SafetyRanker, SamplingPolicy, srr_guard
 from srr_guard.errors import SamplingError, ScorerError
@@ -19,15 +20,15 @@ from srr_guard.policy import DEFAULT_REFUSAL
 from srr_guard.testing import FakeScorer
 
 RUNS = 10_000
-HANG = 3600.0
 BIG = "x" * 1_000_000
 
 
 class Chaos:
     """A model and a scorer; each call does one of many wrong things, or the right one."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, limits: Limits) -> None:
         self.random = random.Random(seed)
+        self.limits = limits
         self.done: collections.Counter[str] = collections.Counter()
 
     def _pick(self, **weights: int) -> str:
@@ -54,7 +55,7 @@ class Chaos:
                 )
                 raise error("at random")
             case "hangs":
-                await asyncio.sleep(HANG)
+                await self.limits.hang()
             case "cancels_itself":
                 raise asyncio.CancelledError
             case "none":
@@ -92,7 +93,7 @@ class Chaos:
             case "out_of_memory":
                 raise MemoryError
             case "hangs_scoring":
-                await asyncio.sleep(HANG)
+                await self.limits.hang()
             case "nan":
                 return Ranking.model_construct(
                     order=tuple(range(n)), scores=(1.0,) * n, p_safe=(math.nan,) * n, p_help=None
@@ -136,10 +137,9 @@ def policies(chance: random.Random) -> tuple[SamplingPolicy, DecisionPolicy]:
         min_candidates=chance.randint(1, initial),
         attempts=chance.randint(1, 2),
         backoff=0.0,
-        timeout=0.5,
     )
     prefer = chance.choice(["best", "safest", "first", lambda safe: safe[-1]])
-    return sampling, DecisionPolicy(prefer=prefer, scoring_timeout=0.5)
+    return sampling, DecisionPolicy(prefer=prefer)
 
 
 def check(output: str, prompt: str, ends: collections.Counter[str]) -> None:
@@ -154,15 +154,16 @@ def check(output: str, prompt: str, ends: collections.Counter[str]) -> None:
 
 
 @pytest.mark.may_block  # 64 requests at a time on a busy machine
-async def test_ten_thousand_randomised_runs():
+async def test_ten_thousand_randomised_runs(limits):
     chance = random.Random(2025)
-    chaos = Chaos(seed=11)
+    chaos = Chaos(seed=11, limits=limits)
     ends: collections.Counter[str] = collections.Counter()
 
     async def run(i: int) -> None:
         sampling, decision = policies(chance)
         guard = SafetyRanker(chaos.answer, scorer=chaos, sampling=sampling, decision=decision)
         prompt = f"prompt-{i}"
+        limits.new_request()
         try:
             output = await guard.ainvoke(prompt)
         except (SamplingError, ScorerError) as error:
@@ -185,17 +186,15 @@ async def test_ten_thousand_randomised_runs():
     assert min(chaos.done.values()) > 10, "each fault must have been met"
 
 
-def test_sync_front_under_the_same_faults():
-    chaos, chance = Chaos(seed=5), random.Random(6)
+def test_sync_front_under_the_same_faults(limits):
+    chaos, chance = Chaos(seed=5, limits=limits), random.Random(6)
     ends: collections.Counter[str] = collections.Counter()
     for i in range(300):
         sampling, decision = policies(chance)
-        short = {"timeout": 0.1}
-        guarded = srr_guard(
-            scorer=chaos,
-            sampling=sampling.model_copy(update=short),
-            decision=decision.model_copy(update={"scoring_timeout": 0.1}),
-        )(lambda prompt: asyncio.run(asyncio.wait_for(chaos.answer(prompt), 0.3)))
+        limits.new_request()
+        guarded = srr_guard(scorer=chaos, sampling=sampling, decision=decision)(
+            lambda prompt: asyncio.run(chaos.answer(prompt))
+        )
         try:
             check(guarded(f"prompt-{i}"), f"prompt-{i}", ends)
         except (SamplingError, ScorerError) as error:

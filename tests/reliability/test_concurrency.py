@@ -11,6 +11,7 @@ import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from limits import Limits
 
 from srr_guard import SafetyRanker, SamplingPolicy, srr_guard
 from srr_guard.errors import SamplingError, ScorerError
@@ -22,16 +23,17 @@ REQUESTS = 1000
 class Recorder:
     """A model and a scorer that misbehave at random, and know which prompts they saw."""
 
-    def __init__(self, seed: int, *, hanging: float = 0.0) -> None:
+    def __init__(self, seed: int, *, limits: Limits | None = None) -> None:
         self.random = random.Random(seed)
-        self.hanging = hanging
+        self.limits = limits
         self.running = 0
 
     async def answer(self, prompt: str) -> str:
         self.running += 1
         try:
-            hangs = self.random.random() < self.hanging
-            await asyncio.sleep(60 if hangs else self.random.random() * 0.02)
+            if self.limits is not None and self.random.random() < 0.1:
+                await self.limits.hang()
+            await asyncio.sleep(self.random.random() * 0.02)
             if self.random.random() < 0.2:
                 raise ConnectionError("at random")
             return f"answer to {prompt} #{self.random.random()}"
@@ -46,24 +48,31 @@ class Recorder:
         return FakeScorer(lambda prompt, text: 0.6)._rank(conversation, candidates)
 
     def score(self, conversation, candidates):
-        raise NotImplementedError
+        raise AssertionError("async callers only")
+
+
+async def until(holds) -> None:
+    """Wait for something that is bound to happen."""
+    while not holds():
+        await asyncio.sleep(0.001)
 
 
 POLICIES = {
     "plain": SamplingPolicy(n=3, attempts=2, backoff=0.001),
     "adaptive": SamplingPolicy(n=4, initial=2, accept_at=0.6, attempts=1),
-    "hanging": SamplingPolicy(n=3, attempts=1, timeout=2.0),
+    "hanging": SamplingPolicy(n=3, attempts=1),
 }
 
 
 @pytest.mark.may_block  # a thousand tasks in one iteration of a busy machine's loop
 @pytest.mark.parametrize("name", POLICIES)
-async def test_a_thousand_at_once(name):
-    recorder = Recorder(seed=7, hanging=0.1 if name == "hanging" else 0.0)
+async def test_a_thousand_at_once(name, limits):
+    recorder = Recorder(seed=7, limits=limits if name == "hanging" else None)
     guard = SafetyRanker(recorder.answer, scorer=recorder, sampling=POLICIES[name])
     own_tasks = asyncio.all_tasks()
 
     async def request(i: int) -> str:
+        limits.new_request()
         try:
             answer = await guard.ainvoke(f"prompt {i}.")
         except (SamplingError, ScorerError) as error:
@@ -89,9 +98,8 @@ async def test_a_thousand_at_once(name):
     }
     assert counts["own answer"] > REQUESTS / 4
     assert counts.get("CancelledError", 0) <= len(cancelled)
-    await asyncio.sleep(0.05)
+    await until(lambda: asyncio.all_tasks() == own_tasks)
     assert recorder.running == 0, "candidates that nobody waits for are still running"
-    assert asyncio.all_tasks() == own_tasks
 
 
 @pytest.mark.may_block
@@ -103,7 +111,8 @@ async def test_memory_returns_to_where_it_was():
         await asyncio.gather(
             *(guard.ainvoke(f"p{i}.") for i in range(size)), return_exceptions=True
         )
-        await asyncio.sleep(0.05)
+        await until(lambda: len(asyncio.all_tasks()) == 1)
+        await asyncio.sleep(0.05)  # cancelled timers stay in the loop until they are due
         gc.collect()
         return tracemalloc.get_traced_memory()[0]
 
@@ -119,23 +128,24 @@ async def test_memory_returns_to_where_it_was():
     assert kept < 200_000
 
 
-def test_threads_return_to_where_they_were():
+def test_threads_return_to_where_they_were(limits):
     """Abandoned calls end by themselves; the next requests use the threads that are there."""
-    release = threading.Event()
+    chance, hung = random.Random(5), []
 
     def answer(prompt: str) -> str:
-        if chance.random() < 0.5:
-            release.wait(5)
+        if chance.random() < 0.5 and not hung_out:
+            hung.append(threading.current_thread())
+            limits.hang_thread()
         return f"answer to {prompt}"
 
-    chance = random.Random(5)
+    hung_out = False
     guarded = srr_guard(
         scorer=FakeScorer(lambda prompt, text: 0.9),
-        sampling=SamplingPolicy(n=2, attempts=1, timeout=0.05),
+        sampling=SamplingPolicy(n=2, attempts=1),
     )(answer)
-    before = threading.active_count()
 
     def request(i: int) -> bool:
+        limits.new_request()
         try:
             return guarded(f"prompt {i}.") == f"answer to prompt {i}."
         except SamplingError:
@@ -143,13 +153,13 @@ def test_threads_return_to_where_they_were():
 
     with ThreadPoolExecutor(16) as pool:
         assert all(pool.map(request, range(200)))
-    assert threading.active_count() > before, "this test needs calls that hang"
-    release.set()
-    until = time.monotonic() + 10
-    # idle workers stay: at most as many as calls once ran side by side
-    while threading.active_count() > before + 3 * 16 and time.monotonic() < until:
-        time.sleep(0.02)
-    assert threading.active_count() <= before + 3 * 16
+    assert len(hung) > 50, "this test needs calls that hang"
+    assert all(thread.is_alive() for thread in hung)
+    hung_out = True
+    limits.release()
+    for thread in hung:
+        thread.join(60)
+    assert not any(thread.is_alive() for thread in hung)
     idle = threading.active_count()
     assert all(guarded(f"prompt {i}.") == f"answer to prompt {i}." for i in range(50))
     assert threading.active_count() <= idle + 3

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import time
+from typing import Any
 
 import pytest
 from langchain_core.language_models import BaseChatModel
@@ -18,12 +18,12 @@ unique = itertools.count()
 
 
 class Probe(BaseChatModel):
-    """Fails at first, is slow at will, and says how it was called."""
+    """Fails at first, hangs at will, and says how it was called."""
 
     temperature: float = 0.7
     seed: int | None = None
     failures: int = 0
-    delay: float = 0.0
+    hang: Any = None
     calls: list[str]
 
     @property
@@ -34,7 +34,8 @@ class Probe(BaseChatModel):
         self.calls.append("single")
         if len(self.calls) <= self.failures:
             raise ConnectionError
-        time.sleep(self.delay)
+        if self.hang:
+            self.hang()
         turns = len(messages)
         message = AIMessage(f"{self.temperature} {self.seed} {turns} #{next(unique)}")
         return ChatResult(generations=[ChatGeneration(message=message)])
@@ -48,9 +49,13 @@ class Probe(BaseChatModel):
 class Scores(FakeScorer):
     """The later, the safer, and the lower in the list; nothing helps much."""
 
+    hang: Any = None
+
     def _rank(self, conversation, candidates):
         if self._error:
             raise self._error
+        if self.hang:
+            self.hang()
         n = len(candidates)
         p_safe = [0.6 + 0.3 * i / max(1, n - 1) for i in range(n)]
         return Ranking.from_scores(
@@ -58,23 +63,32 @@ class Scores(FakeScorer):
         )
 
 
-def observe(sampling, decision, *, delay=0.0, failures=0, scorer_delay=0.0, error=None):
-    model = Probe(delay=delay, failures=failures, calls=[])
-    scorer = Scores(lambda prompt, text: 0.0, delay=scorer_delay, error=error)
+@pytest.fixture
+def waits(monkeypatch):
+    """The waits before second attempts, which take no time here."""
+    waits = []
+    monkeypatch.setattr("srr_guard.core.calls.sleep_using_event", lambda event: waits.append)
+    return waits
+
+
+def observe(sampling, decision, *, limits=None, hangs=None, waits=(), failures=0, error=None):
+    hang = limits.hang_thread if limits else None
+    model = Probe(hang=hang if hangs == "model" else None, failures=failures, calls=[])
+    scorer = Scores(lambda prompt, text: 0.0, error=error)
+    scorer.hang = hang if hangs == "scorer" else None
     guard = SafetyRanker(
         model,
         scorer=scorer,
         sampling=SamplingPolicy(**{"backoff": 0.0, "batched": "never", **sampling}),
         decision=DecisionPolicy(**decision),
     )
-    started = time.perf_counter()
     try:
         made = guard.decide("q")
         text, *_ = made.output.content.split("#")
         end = (made.reason, made.chosen and made.chosen.index, made.sampled, text)
     except SRRGuardError as raised:
-        end = (type(raised).__name__,)
-    slow = time.perf_counter() - started >= 0.55
+        end = (type(raised).__name__, str(raised))
+    slow = sum(waits) >= 0.55
     return (*end, sorted(model.calls), slow, bool(scorer.ahead))
 
 
@@ -94,8 +108,8 @@ SAMPLING = {
     "retry_on": ((ValueError,), (ConnectionError,), {"n": 1, "failures": 1}),
     "backoff": (0.0, 1.2, {"n": 1, "failures": 1}),
     "backoff_max": (0.0, 5.0, {"n": 1, "failures": 1, "backoff": 1.2}),
-    "timeout": (0.1, 5.0, {"n": 1, "delay": 0.4}),
-    "deadline": (0.1, 5.0, {"n": 1, "delay": 0.4}),
+    "timeout": (0.1, 5.0, {"n": 1, "hangs": "model"}),
+    "deadline": (0.1, 5.0, {"n": 1, "hangs": "model"}),
     "batched": ("auto", "never", {}),
     "read_ahead": (False, True, {}),
     "temperatures": (None, (0.1, 0.2), {"n": 2}),
@@ -108,7 +122,7 @@ DECISION = {
     "below_threshold": ("refuse", "raise", {"threshold": 1.0}),
     "refusal": ("No.", "Never.", {"threshold": 1.0}),
     "scorer_error": ("raise", "refuse", {"error": RuntimeError()}),
-    "scoring_timeout": (0.1, 5.0, {"scorer_delay": 0.4}),
+    "scoring_timeout": (0.1, 5.0, {"hangs": "scorer"}),
 }
 CASES = [(SamplingPolicy, *item) for item in SAMPLING.items()]
 CASES += [(DecisionPolicy, *item) for item in DECISION.items()]
@@ -120,7 +134,7 @@ def test_no_value_is_forgotten():
 
 
 @pytest.mark.parametrize(("policy", "field", "case"), CASES, ids=[c[1] for c in CASES])
-def test_another_value_another_outcome(policy, field, case):
+def test_another_value_another_outcome(policy, field, case, limits, waits):
     one, other, needs = case
     seen = []
     for value in (one, other):
@@ -128,5 +142,7 @@ def test_another_value_another_outcome(policy, field, case):
         sampling = {k: v for k, v in settings.items() if k in SamplingPolicy.model_fields}
         decision = {k: v for k, v in settings.items() if k in DecisionPolicy.model_fields}
         rest = {k: v for k, v in settings.items() if k not in {**sampling, **decision}}
-        seen.append(observe(sampling, decision, **rest))
+        waits.clear()
+        limits.new_request()
+        seen.append(observe(sampling, decision, limits=limits, waits=waits, **rest))
     assert seen[0] != seen[1], f"{policy.__name__}.{field} makes no difference"

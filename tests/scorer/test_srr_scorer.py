@@ -106,8 +106,8 @@ def test_odd_candidates_are_scored(scorer: SRRScorer, odd: str) -> None:
     assert 0.0 <= ranking.p_safe[0] <= 1.0
 
 
-def test_200_kilobytes_are_scored_in_windows(scorer: SRRScorer) -> None:
-    huge = "All is well. " * 16_000
+def test_60_kilobytes_are_scored_in_windows(scorer: SRRScorer) -> None:
+    huge = "All is well. " * 5_000
     hidden = huge + "A very different ending: ~~~ ### $$$ @@@ !!!"
     ranking = scorer.score("Hi", [huge, hidden])
     assert ranking.p_safe[0] != ranking.p_safe[1]

@@ -169,13 +169,22 @@ def test_scores_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = [words * 2, f"Well, {words * 2}", "I can't help with that."]
     scorer = SRRScorer.from_pretrained()
     plain = scorer.score("How do the tides work?", answers)
+    read = Tokens(scorer, monkeypatch)
+
+    class Waiting(ScriptedChatModel):
+        """Says nothing before the prompt is encoded."""
+
+        def _stream(self, *args: Any, **kwargs: Any) -> Any:
+            while not read.passes:
+                time.sleep(0.001)
+            return super()._stream(*args, **kwargs)
+
     guard = SafetyRanker(
-        ScriptedChatModel(answers=answers, delay=2.0),
+        Waiting(answers=answers),
         scorer=scorer,
-        sampling=SamplingPolicy(n=3, read_ahead=True),
+        sampling=SamplingPolicy(n=3, read_ahead=True, timeout=None),
         decision=DecisionPolicy(threshold=0.0),
     )
-    read = Tokens(scorer, monkeypatch)
     decision = guard.decide("How do the tides work, please?")
     assert len(read.passes) >= 2  # the prompt while the answers are waited for, and their words
     assert decision.ranking is not None
@@ -194,13 +203,10 @@ def test_what_was_read_ahead_is_not_read_again(monkeypatch: pytest.MonkeyPatch) 
     draft = scorer.read_ahead(conversation)
     for end in range(0, len(text), 4):
         draft(text[:end])
-        time.sleep(0.01)
     draft(text, done=True)
-    deadline = time.monotonic() + 30
     llm = scorer.engine.encoder()
     while llm.begin(conversation, [text], scorer.engine.spec).left:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+        time.sleep(0.001)
     read.passes.clear()
     scorer.score(conversation, [text])
     assert read.passes == []

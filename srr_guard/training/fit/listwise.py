@@ -45,7 +45,7 @@ def fit_listwise(
     """
     parameters = [*head.projection.parameters(), *head.block.parameters()]
     optimizer: torch.optim.Optimizer = torch.optim.AdamW(parameters, lr=1e-3, weight_decay=1e-4)
-    validation_share = _lists(validation, head, random.Random(seed), longest=longest)
+    validation_lists = _lists(validation, head, random.Random(seed), longest=longest)
     best: tuple[float, dict[str, Tensor]] | None = None
     for epoch in range(epochs):
         head.train()
@@ -57,7 +57,7 @@ def fit_listwise(
             optimizer.step()
         head.eval()
         with torch.no_grad():
-            loss_value = float(_list_loss(head, validation, validation_share))
+            loss_value = float(_list_loss(head, validation, validation_lists))
         if best is None or loss_value < best[0]:
             best = loss_value, {k: v.clone() for k, v in head.state_dict().items()}
         progress("listwise block", epoch + 1, epochs, loss=loss_value)

@@ -80,13 +80,13 @@ def fit_head(
             for name in _PROBES[: 3 if config.graded else 1]
         }
     chosen: dict[str, float] = {}
-    for name, (fitted, validation_share) in lessons.items():
+    for name, (fitted, validated) in lessons.items():
         probe = head.get_submodule(name)
         assert isinstance(probe, Probe)
         tried: list[tuple[float, float, dict[str, Tensor]]] = []
         for i, penalty in enumerate(penalties):
             _fit_probe(probe, [fitted], penalty=penalty, preference_weight=preference_weight)
-            loss = _loss(probe, validation_share)
+            loss = _loss(probe, validated)
             tried.append((loss, penalty, {k: t.clone() for k, t in probe.state_dict().items()}))
             progress(f"probe {name}", i + 1, len(penalties), penalty=penalty, loss=loss)
         _, chosen[name], best = min(tried, key=lambda one: one[0])
