@@ -15,7 +15,8 @@ from langchain.chat_models import init_chat_model
 from srr_guard import LocalChatModel, srr_guard
 
 name = os.environ.get("SRR_GUARD_EXAMPLE_MODEL")
-model = init_chat_model(name) if name else LocalChatModel(max_new_tokens=64)
+tokens = int(os.environ.get("SRR_GUARD_EXAMPLE_TOKENS", "64"))
+model = init_chat_model(name) if name else LocalChatModel(max_new_tokens=tokens)
 
 
 @srr_guard(n=4, prompt="question")  # `prompt` names the parameter with what the user asked

@@ -19,7 +19,9 @@ from langchain_core.tools import tool
 from srr_guard import LocalChatModel, SafetyRanker, SamplingPolicy
 
 name = os.environ.get("SRR_GUARD_EXAMPLE_MODEL")
-model = init_chat_model(name) if name else LocalChatModel(max_new_tokens=64, temperature=0.2)
+tokens = int(os.environ.get("SRR_GUARD_EXAMPLE_TOKENS", "64"))
+local = LocalChatModel(max_new_tokens=tokens, temperature=0.2)
+model = init_chat_model(name) if name else local
 
 
 @tool

@@ -17,7 +17,8 @@ from langchain_core.prompts import ChatPromptTemplate
 from srr_guard import LocalChatModel, SafetyRanker, SamplingPolicy
 
 name = os.environ.get("SRR_GUARD_EXAMPLE_MODEL")
-model = init_chat_model(name) if name else LocalChatModel(max_new_tokens=64)
+tokens = int(os.environ.get("SRR_GUARD_EXAMPLE_TOKENS", "64"))
+model = init_chat_model(name) if name else LocalChatModel(max_new_tokens=tokens)
 
 prompt = ChatPromptTemplate.from_messages(
     [("system", "You are a helpful assistant. Answer in two sentences."), ("user", "{question}")]

@@ -52,7 +52,7 @@ def test_async_test_that_blocks_fails(tmp_path):
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     assert "3 passed, 1 error" in result.stdout, result.stdout

@@ -24,7 +24,7 @@ def command(*arguments: str, **kwargs: object) -> subprocess.CompletedProcess[st
         [sys.executable, "-c", "from srr_guard.cli import main; main()", *arguments],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         **kwargs,
     )
 

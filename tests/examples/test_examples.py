@@ -27,10 +27,15 @@ def test_example(name):
     environment = {k: v for k, v in os.environ.items() if k != "SRR_GUARD_EXAMPLE_MODEL"}
     done = subprocess.run(
         [sys.executable, EXAMPLES / name, "Why is the sky blue?"],
-        env={**environment, "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "error"},
+        env={
+            **environment,
+            "SRR_GUARD_EXAMPLE_TOKENS": "16",
+            "HF_HUB_OFFLINE": "1",
+            "PYTHONWARNINGS": "error",
+        },
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -44,7 +49,7 @@ def test_a_provider_is_one_variable_away(name):
         env={**os.environ, "SRR_GUARD_EXAMPLE_MODEL": "nosuchprovider:model"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 1
