@@ -4,13 +4,13 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test unit lint bench install wheel clean
+.PHONY: demo test unit lint lowest licences bench install wheel clean
 
 demo: $(STAMP)
 	$(BIN)/srr-guard demo
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --cov --cov-report=term
 
 unit: $(STAMP)
 	$(BIN)/python -m pytest -m "not model"
@@ -19,11 +19,26 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/codespell
+
+# The unit tests on the lowest versions that pyproject.toml allows.
+lowest:
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet packaging --constraint constraints.txt torch
+	.venv-lowest/bin/python tools/lowest_versions.py dev > .venv-lowest/lowest.txt
+	.venv-lowest/bin/python -m pip install --quiet --constraint .venv-lowest/lowest.txt --editable ".[dev]"
+	.venv-lowest/bin/python -m pytest -m "not model"
+
+licences: $(STAMP)
+	$(BIN)/python tools/licences.py --check
+	$(BIN)/python tools/licences.py
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/throughput.py
 	$(BIN)/python benchmarks/cold_start.py
+	$(BIN)/python benchmarks/generate_and_score.py
 	$(BIN)/python benchmarks/scoring.py --json benchmarks/results/scoring.json --plots benchmarks/results
 	$(BIN)/python benchmarks/serving.py --json benchmarks/results/serving.json
 	$(BIN)/python benchmarks/serving.py --memory
@@ -45,4 +60,4 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) dist build
+	rm -rf $(VENV) .venv-lowest dist build .coverage

@@ -53,7 +53,7 @@ class ModelSource:
         self, model: Runnable[Any, Any], policy: SamplingPolicy, *, trace: TraceCandidates = False
     ) -> None:
         models = model.models if isinstance(model, Models) else (model,)
-        self.trace = trace
+        self.trace: TraceCandidates = trace
         self.streams = policy.read_ahead
         self._system_prompts = policy.system_prompts or (None,)
         self._takes_messages = tuple(map(takes_messages, models))

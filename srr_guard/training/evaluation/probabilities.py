@@ -83,7 +83,7 @@ def probability_figures(
         seed: Makes the bootstrap repeatable.
     """
     keep = [i for i, r in enumerate(rows) if r.absolute]
-    figures = {
+    figures: dict[Metric, Figure] = {
         **_blocked("harm_blocked", rows, p_safe, [i for i in keep if not rows[i].safe]),
         **_blocked("help_blocked", rows, p_safe, [i for i in keep if rows[i].helps]),
     }
