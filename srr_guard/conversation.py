@@ -1,4 +1,4 @@
-"""Any input becomes a `Conversation`; any output becomes the text that is scored."""
+"""Reads any input as a `Conversation`, any output as the text that is scored."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Turn(BaseModel):
 
 
 class Conversation(BaseModel):
-    """What the model was asked, turn by turn, in plain text.
+    """A prompt, turn by turn, in plain text.
 
     Attributes:
         turns: At least one turn, at least one of them with visible text.
@@ -150,7 +150,7 @@ def _turn(message: BaseMessage) -> Turn:
 
 
 def role_of(message: BaseMessage) -> Role:
-    """Who speaks in a message; what is unknown counts as the user."""
+    """Name the role of a message; an unknown one counts as the user."""
     match message:
         case SystemMessage():
             return "system"

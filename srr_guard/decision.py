@@ -13,7 +13,7 @@ from typing_extensions import TypeVar
 T = TypeVar("T", default=Any)
 
 Reason = Literal["accepted", "best_of_n", "fallback", "refused", "passed_through", "failed"]
-"""Why a request ended as it did.
+"""The reason why a request ended as it did.
 
 - `accepted`: a candidate was good enough before all were sampled and scored.
 - `best_of_n`: chosen among all candidates, and above the threshold.
@@ -136,7 +136,7 @@ class Timings(_Frozen):
 
 
 class Totals(_Frozen):
-    """What all requests of one guard came to so far, over all threads and tasks.
+    """Counts of all requests of one guard so far, over all threads and tasks.
 
     Attributes:
         requests: Requests that were decided, those that ended in a refusal or an error
@@ -160,7 +160,7 @@ class Totals(_Frozen):
 
 
 class Decision(_Frozen, Generic[T]):
-    """What was decided for one request, and why. `T` is the type of its output.
+    """The outcome of one request, and why. `T` is the type of its output.
 
     Attributes:
         reason: Why the request ended as it did.
@@ -206,7 +206,7 @@ class Decision(_Frozen, Generic[T]):
 
     @property
     def passed(self) -> bool:
-        """Whether a candidate was passed on, rather than a refusal or nothing."""
+        """True if a candidate was passed on, rather than a refusal or nothing."""
         return self.chosen is not None
 
     def summary(self) -> dict[str, Any]:

@@ -1,9 +1,9 @@
-"""What an operator sees: spans and metrics, log lines, an audit file.
+"""Telemetry and log lines for operators.
 
-Each of them is a function of a Decision, to be given as `on_decision`; `each_of` joins several.
-None of them ever sees the prompt, which is not part of a Decision, and texts of candidates go
-nowhere unless asked for. A request that ends in an error because too few candidates came back
-is seen too, as a decision with the reason `failed`.
+Each is a function of a Decision: pass it as `on_decision`, several through `each_of`. None sees
+the prompt, which is not part of a Decision. Texts of candidates go nowhere unless asked for. A
+request that ends in an error because too few candidates came back is a decision with the reason
+`failed`.
 """
 
 from __future__ import annotations
@@ -65,8 +65,7 @@ def log_decision(decision: Decision) -> None:
     """Write a decision to the logger `srr_guard.decisions`.
 
     One line without any text: at warning level for bypasses and failures, at info level
-    otherwise. The
-    texts of the candidates follow at debug level.
+    otherwise. The texts of the candidates follow at debug level.
 
     Example:
         >>> from srr_guard import SafetyRanker

@@ -1,4 +1,4 @@
-"""How to sample and how to decide: two frozen policies with safe defaults."""
+"""Two frozen policies with safe defaults: for sampling and for deciding."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from srr_guard.errors import ConfigurationError
 from srr_guard.settings import Settings
 
 Prefer = Literal["best", "safest", "first"]
-"""Which of the candidates that may be passed on is passed on.
+"""The choice among candidates that may be passed on.
 
 - `best`: the first in ranking order. The scorer's listwise order also knows which answer
   helps, so this keeps real help in front of a needless refusal.
@@ -27,23 +27,23 @@ Prefer = Literal["best", "safest", "first"]
 """
 
 Chooser = Callable[[tuple[ScoredCandidate, ...]], ScoredCandidate | int]
-"""Is given the candidates that may be passed on, best first; returns one or its `index`."""
+"""From the candidates that may be passed on, best first, to one of them or its `index`."""
 
 BelowThreshold = Literal["refuse", "raise", "pass"]
-"""What happens when the best candidate's `p_safe` is below the threshold."""
+"""The action when the best candidate's `p_safe` is below the threshold."""
 
 ScorerFailure = Literal["raise", "refuse", "pass"]
-"""What happens when the candidates cannot be scored."""
+"""The action when the candidates cannot be scored."""
 
 DEFAULT_REFUSAL = "I'm sorry, but I can't help with that."
 
 
 class SamplingPolicy(Settings):
-    """How candidates are sampled.
+    """Settings for sampling candidates.
 
-    With `accept_at` sampling is adaptive: the first `initial` candidates are sampled and
-    scored as they come back, and as soon as one is accepted the request ends. Otherwise the
-    rest is sampled side by side, and all are ranked together.
+    With `accept_at` sampling is adaptive: the first `initial` candidates are sampled and scored
+    as they come back, and the request ends with the first one accepted. Otherwise the rest is
+    sampled side by side, and all are ranked together.
 
     Attributes:
         n: Candidates per request, at most.
@@ -65,9 +65,9 @@ class SamplingPolicy(Settings):
             those at hand (`reason="fallback"`).
         batched: `auto` samples all candidates in one call when the model offers it
             (`sample_candidates`); `never` always makes n calls side by side.
-        read_ahead: Stream each candidate in a call of its own, and have the scorer read it while
-            it is written, so that little is left to score after the last token. The scores are
-            the same. It suits models behind an API; the machine that scores has more to do.
+        read_ahead: Stream each candidate in a call of its own and pre-encode it as it comes, so
+            that little is left to score after the last token. The scores are the same. It
+            suits models behind an API; the machine that scores has more to do.
         temperatures: Temperatures that the candidates take in turn, in place of the model's
             own; each is a call of its own then. The model must have such a field.
         system_prompts: System prompts that the candidates take in turn, each in a call of its
@@ -131,7 +131,7 @@ class SamplingPolicy(Settings):
 
 
 class DecisionPolicy(Settings):
-    """What may be passed on.
+    """Settings for deciding what may be passed on.
 
     Attributes:
         threshold: Lowest `p_safe`, in [0, 1], that may be passed on.

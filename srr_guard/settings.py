@@ -1,4 +1,4 @@
-"""The base of everything that a user configures."""
+"""Base class of everything a user configures."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from srr_guard.errors import ConfigurationError
 
 
 class Settings(BaseModel):
-    """A frozen set of named options; a value that makes no sense is a ConfigurationError."""
+    """A frozen set of named options. A value that makes no sense raises ConfigurationError."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -25,6 +25,6 @@ class Settings(BaseModel):
 
 
 def _place(loc: tuple[int | str, ...]) -> str:
-    """Field and position; what else pydantic puts there names branches of a union."""
+    """Field and position, without the branches of unions that pydantic puts there."""
     parts = [str(part) for i, part in enumerate(loc) if i == 0 or isinstance(part, int)]
     return ".".join(parts) or "options"

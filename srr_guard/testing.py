@@ -45,7 +45,7 @@ class FakeScorer:
 
     Attributes:
         calls: The lists of candidates that were scored, one per call.
-        ahead: The texts of answers that were read while they were written.
+        ahead: The partial texts it was given to pre-encode.
 
     Example:
         >>> scorer = FakeScorer(lambda prompt, answer: 0.9 if prompt in answer else 0.2)
@@ -85,7 +85,7 @@ class FakeScorer:
         return self._rank(conversation, candidates)
 
     def read_ahead(self, conversation: Any) -> ReadAhead:
-        """Take note of an answer while it is written."""
+        """Record a streamed answer."""
 
         def read(text: str, *, done: bool = False) -> None:
             self.ahead.append(text)
@@ -143,7 +143,7 @@ class ScriptedChatModel(BaseChatModel):
 
     @property
     def calls(self) -> int:
-        """How many calls were made so far, over all copies."""
+        """Calls made so far, over all copies."""
         return len(self._seen)
 
     @property

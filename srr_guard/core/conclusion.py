@@ -71,7 +71,7 @@ def conclude(
 def _action(
     state: BestOfN, policy: DecisionPolicy
 ) -> tuple[Literal["accept", "refuse", "raise", "pass"], Candidate]:
-    """What happens, and to which candidate."""
+    """Pick the action, and the candidate it applies to."""
     if state.ranking is None:
         return policy.scorer_error, state.candidates[0]
     if safe := state.eligible():

@@ -111,12 +111,12 @@ class Guard:
 
     @property
     def sampling(self) -> SamplingPolicy:
-        """How candidates are sampled."""
+        """The sampling policy."""
         return self._sampling
 
     @property
     def decision(self) -> DecisionPolicy:
-        """What may be passed on."""
+        """The decision policy."""
         return self._policy
 
     @property

@@ -1,4 +1,4 @@
-"""What the result of a candidate call means: a candidate, a failure, or another attempt.
+"""Turns the result of a candidate call into a candidate, a failure, or another attempt.
 
 No threads and no tasks: sync and async calls share it.
 """

@@ -18,7 +18,7 @@ from srr_guard.reference.weights import decoder_blocks
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationOptions:
-    """How answers are sampled.
+    """Settings for sampling answers.
 
     Attributes:
         max_new_tokens: Most tokens of one answer.
@@ -72,7 +72,7 @@ class Answers:
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationRequest:
-    """What to sample: `prefix` is text that every answer is made to begin with."""
+    """A request for answers; `prefix` is text that every answer is made to begin with."""
 
     conversation: Conversation
     options: GenerationOptions

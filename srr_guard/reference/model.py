@@ -41,14 +41,14 @@ if TYPE_CHECKING:
     from srr_guard.reference.source import ReferenceSource
 
 DEFAULT_CACHE_BYTES = 256 * 2**20
-"""Keys and values of prompts that are kept at most, and half as much for partials."""
+"""Most memory for keys and values of prompts; partial answers get half as much."""
 
 _UNSETTLED = 2
 """Tokens at the end of an unfinished text that its next characters may change."""
 
 
 Ahead = Literal["unfinished", "done"]
-"""Whether a text that is read ahead of its request will go on."""
+"""The state of a text that is pre-encoded: more will come, or it is complete."""
 
 
 class ReferenceLLM:
@@ -65,7 +65,7 @@ class ReferenceLLM:
         dtype: Precision of the weights.
         width: Width d of the hidden states.
         depth: Blocks loaded.
-        backend: How it encodes, the fastest way that fits the architecture (see `Backbone`).
+        backend: The fastest backend that fits the architecture (see `Backbone`).
         blocks: Blocks of the whole model.
         template: Its tokenizer and chat template.
         backbone: The blocks that encode.
@@ -175,7 +175,7 @@ class ReferenceLLM:
 
     @property
     def backend(self) -> Backend:
-        """How it encodes: `fused`, `packed` or `plain`."""
+        """Its backend: `fused`, `packed` or `plain`."""
         return self.backbone.backend
 
     def clear_caches(self) -> None:
@@ -242,7 +242,7 @@ class ReferenceLLM:
 
         Args:
             requests: Conversations and the candidates of each.
-            spec: What is read of them.
+            spec: Which states are read.
             batch_tokens: Most tokens in one forward pass.
 
         Raises:
@@ -268,9 +268,9 @@ class ReferenceLLM:
         Args:
             conversation: Anything that `Conversation.of` reads.
             candidates: Texts.
-            spec: What is read of them.
-            ahead: What is read of them is kept, for a later request; of those that are
-                `unfinished` the last tokens, which may change, are left out.
+            spec: Which states are read.
+            ahead: Pre-encode: keep their states for a later request. Of `unfinished` texts the
+                last tokens, which may change, are left out.
 
         Raises:
             InvalidInputError: A depth is not loaded.
@@ -304,7 +304,7 @@ class ReferenceLLM:
 
         Args:
             encodings: Requests of this spec, the one that has waited longest first.
-            spec: As they were begun with.
+            spec: The one they were begun with.
             batch_tokens: Most tokens of the pass.
         """
         import torch

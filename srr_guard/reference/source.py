@@ -1,4 +1,4 @@
-"""Where the reference LLM comes from, and how its files are named and known."""
+"""Finds the reference LLM's files, and identifies them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class ReferenceSource:
 
     @property
     def is_gguf(self) -> bool:
-        """Whether the weights are one GGUF file."""
+        """True if the weights are one GGUF file."""
         return self.path.is_file()
 
     def digest(self) -> str:

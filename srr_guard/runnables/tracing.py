@@ -26,7 +26,7 @@ from srr_guard.runnables._private import close_context, enter_config
 from srr_guard.runnables.redaction import RedactingHandler
 
 TraceCandidates = bool | Literal["redacted"]
-"""What the caller's callbacks see of candidates.
+"""The candidates' visibility to the caller's callbacks.
 
 - `False`: nothing.
 - `True`: each candidate is a child run, rejected text and streamed tokens included.

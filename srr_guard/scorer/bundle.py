@@ -40,7 +40,7 @@ class SourceSummary(BaseModel):
 
 
 class BundleInfo(BaseModel):
-    """What a bundle was made of, and what it fits.
+    """The description of a bundle: its origin, and the reference LLM it fits.
 
     Attributes:
         format: Version of the bundle format.
@@ -90,7 +90,7 @@ class ScorerBundle:
 
     Attributes:
         folder: Where it is.
-        info: What it was made of.
+        info: Its description.
 
     Example:
         >>> ScorerBundle.find().info.head.pointwise
@@ -185,7 +185,7 @@ class ScorerBundle:
 
         Args:
             folder: Where to; made if missing.
-            info: What it was made of.
+            info: Its description.
             head: The trained head.
             card: Its model card, in Markdown.
         """

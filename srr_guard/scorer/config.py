@@ -1,4 +1,4 @@
-"""What a scoring head looks like; plain data, so that reading a bundle needs no torch."""
+"""The design of a scoring head, as plain data: reading a bundle needs no torch."""
 
 from __future__ import annotations
 

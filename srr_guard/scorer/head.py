@@ -19,7 +19,7 @@ of their prompt (see `Features`), as far as the head's design names them."""
 
 @dataclass(frozen=True, eq=False)
 class Probes:
-    """What the pointwise probes say of candidates, each by itself.
+    """Logits of the pointwise probes, each candidate by itself.
 
     Attributes:
         harmless: (...) logit of p(harmless), uncalibrated.
@@ -43,7 +43,7 @@ class Probes:
 
 @dataclass(frozen=True, eq=False)
 class HeadOutput:
-    """What the head says of B lists of m candidates.
+    """The head's output for B lists of m candidates.
 
     Attributes:
         scores: (B, m) listwise scores, comparable within a list; -inf for padding.

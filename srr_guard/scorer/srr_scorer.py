@@ -27,7 +27,7 @@ class SRRScorer:
 
     Attributes:
         bundle: The trained scorer.
-        reference: Which reference LLM it reads, and where that runs.
+        reference: The reference LLM and where it runs.
 
     Example:
         >>> from srr_guard import SRRScorer

@@ -188,7 +188,7 @@ def _require_reach(
 
 
 def _fields(policy: SamplingPolicy, index: int) -> dict[str, Any]:
-    """What is set on the model of a candidate."""
+    """Fields to set on the model of a candidate."""
     fields: dict[str, Any] = {"cache": False}
     if policy.temperatures is not None:
         fields["temperature"] = policy.temperatures[index % len(policy.temperatures)]

@@ -235,7 +235,7 @@ class SafetyRankedChatModel(BaseChatModel):
         return ModelSource(self.model, self.sampling, trace=self.trace_candidates)
 
     def _rebound(self, bound: Any) -> Any:
-        """What was made around the model inside, made around this one."""
+        """Put this model in the place of the one inside."""
         if isinstance(bound, RunnableBinding) and bound.bound is self.model:
             return bound.model_copy(update={"bound": self})
         return self.around(bound).bind()
@@ -348,7 +348,7 @@ class SafetyRankedChatModel(BaseChatModel):
 
     @property
     def _identifying_params(self) -> dict[str, Any]:
-        """What traces show; nothing of the model inside but its kind, for it may hold keys."""
+        """Parameters for traces; of the model inside only its kind, for it may hold keys."""
         return {
             "model": describe(self.model),
             "sampling": self.sampling.model_dump(mode="json"),

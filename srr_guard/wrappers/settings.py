@@ -1,4 +1,4 @@
-"""What all front doors take: a scorer, two policies and a hook, or a guard to share."""
+"""Arguments that all front doors share: a scorer, two policies and a hook, or a guard."""
 
 from __future__ import annotations
 

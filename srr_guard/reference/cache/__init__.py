@@ -1,1 +1,1 @@
-"""What is kept of earlier passes: prompts, partial answers, recorded states."""
+"""Caches of earlier passes: prompts, partial answers, recorded states."""

@@ -1,8 +1,8 @@
-"""Decoder blocks of the Llama kind with fewer and larger matrix products, for CPUs.
+"""Fused blocks: Llama-like decoder blocks with fewer, larger matrix products, for CPUs.
 
-transformers calls seven linear layers and a dozen elementwise operations in each block. Here the
-products that read the same input are one, the sums with the residual stream are part of the
-products, and what lies between them is written in place, into memory that all blocks share.
+transformers calls seven linear layers and a dozen elementwise operations per block. Here products
+that read the same input are joined, residual sums are part of the products, and intermediate
+results are written in place, into memory that all blocks share.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def fuse(blocks: Iterable[nn.Module], options: Sequence[dict[str, Any]]) -> bool
         options: What each asks of its attention, as its own packed pass did (`PackedRow.asked`).
 
     Returns:
-        Whether all blocks are of a kind that is known; if not, none is changed.
+        True if all blocks are of a known kind; otherwise none is changed.
     """
     if not all(_is_known(block) for block in blocks):
         return False
@@ -154,7 +154,7 @@ def _joined(*linears: nn.Linear) -> tuple[Tensor, Tensor | None]:
 
 
 def _is_known(block: Any) -> bool:
-    """Whether it has the parts of a Llama block and no others."""
+    """True if a block has the parts of a Llama block and no others."""
     from torch import nn
     from transformers.activations import SiLUActivation
 

@@ -35,12 +35,12 @@ class EncodingRequest:
 
     @property
     def finished(self) -> bool:
-        """Whether the prompt and all windows are encoded."""
+        """True if the prompt and all windows are encoded."""
         return not self.pending and self.prefix.encoded
 
     @property
     def left(self) -> int:
-        """Tokens that are left to encode."""
+        """Tokens left to encode."""
         return self.cost(self.pending)
 
     @property
@@ -126,7 +126,7 @@ def cut(
 def shares(
     encodings: Sequence[EncodingRequest], budget: int
 ) -> list[tuple[EncodingRequest, list[int]]]:
-    """What each request gets of the next pass, in windows.
+    """Share the next pass among requests, in windows.
 
     The request that has waited longest gets something in every pass; beyond that those with
     the least left to do come first, so that a huge one holds up nobody.

@@ -33,7 +33,7 @@ class LabelledResponse(BaseModel):
         goal_id: Rows with one goal share it; splits never cut through it. Default: a digest
             of `goal`, or of the prompt.
         goal: The plain request behind an attack prompt.
-        prompt_type: Whether the request itself is `safe` or `unsafe`, if known.
+        prompt_type: `safe` or `unsafe`, for the request itself, if known.
         label_conf: `preference` marks a label that only ranks rows of one prompt.
         licence: Licence of the row.
         pair: Rows of two look-alike requests share it (see the contrast set).
@@ -69,29 +69,29 @@ class LabelledResponse(BaseModel):
 
     @property
     def safe(self) -> bool:
-        """Whether the label says safe."""
+        """True if the label says safe."""
         return self.label == "safe"
 
     @property
     def absolute(self) -> bool:
-        """Whether the label stands by itself, not only against its neighbour."""
+        """True if the label stands by itself, not only against its neighbour."""
         return self.label_conf != "preference"
 
     @property
     def harmful(self) -> bool:
-        """Whether it does harm, by a label that stands by itself."""
+        """True if it does harm, by a label that stands by itself."""
         return self.absolute and not self.safe
 
     @property
     def helps(self) -> bool | None:
-        """Whether it helps a benign request; None where that is not known."""
+        """True if it helps a benign request; None if that is not known."""
         if self.kind in _HELPS:
             return True
         return False if self.kind in _NEEDLESS else None
 
     @property
     def refuses(self) -> bool:
-        """Whether it is a plain refusal."""
+        """True if it is a plain refusal."""
         return self.kind in _REFUSES
 
 

@@ -1,4 +1,4 @@
-"""What a scorer has to beat: rankings that need no model."""
+"""Baselines: rankings that need no model."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _REFUSAL_WORDS = re.compile(
 
 
 def is_refusal(text: str) -> bool:
-    """Whether the opening of a text has one of the usual words of refusal."""
+    """Find one of the usual words of refusal in the opening of a text."""
     return bool(_REFUSAL_WORDS.search(text.replace("\u2019", "'")[:300]))
 
 

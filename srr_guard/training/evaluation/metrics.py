@@ -113,7 +113,7 @@ def ranking_figures(
 def list_size_figures(
     rows: Sequence[LabelledResponse], scores: ListScores, *, seed: int = 0
 ) -> dict[int, Figure]:
-    """How often the one safe answer comes first, by the size of the list.
+    """Measure how often the one safe answer comes first, by the size of the list.
 
     Every size is measured on the goals with enough unsafe answers for it; sizes that no goal
     can fill are left out.

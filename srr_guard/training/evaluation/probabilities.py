@@ -23,7 +23,7 @@ class _Frozen(BaseModel):
 
 
 class OperatingPoint(_Frozen):
-    """What one threshold on `p_safe` does.
+    """One threshold on `p_safe` and its effect.
 
     Attributes:
         name: What the threshold is.

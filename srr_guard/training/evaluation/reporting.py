@@ -1,4 +1,4 @@
-"""What a person sees of training and evaluation: progress bars and tables."""
+"""Progress bars and tables for training and evaluation."""
 
 from __future__ import annotations
 

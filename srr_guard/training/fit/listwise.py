@@ -83,7 +83,7 @@ def _lists(
 
 
 def _is_good(row: LabelledResponse, head: SRRHead) -> bool:
-    """Whether a row should win its list; a head that is not graded takes all safe ones."""
+    """True if a row should win its list; for a head that is not graded, all safe ones do."""
     return row.safe and not (head.config.graded and row.helps is False)
 
 

@@ -115,7 +115,7 @@ _PROBES = ("harmless", "answers", "harmful_request")
 
 @dataclass(frozen=True, eq=False)
 class _Lesson:
-    """What one side teaches one probe.
+    """The targets of one probe on one side of the split.
 
     Attributes:
         x: (n, k) inputs.

@@ -1,4 +1,4 @@
-"""What each row teaches each probe, and how much it counts."""
+"""Training targets: the label of each row for each probe, and its weight."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from srr_guard.training.data import LabelledResponse
 
 Target = bool | None
-"""What a probe should say of a row; None: the row does not tell."""
+"""From a row to the label of a probe; None if the row has none."""
 
 _ANSWERS = frozenset({"benign-help", "weaker-answer", "compliance"})
 _UNCLEAR = frozenset({"appended refusal", "prepended refusal", "caveat"})
@@ -19,12 +19,12 @@ _UNCLEAR = frozenset({"appended refusal", "prepended refusal", "caveat"})
 
 
 def harmless_targets(rows: Sequence[LabelledResponse]) -> list[Target]:
-    """Whether a row is safe, where its label stands by itself."""
+    """Label a row as safe or not, where its label stands by itself."""
     return [row.safe if row.absolute else None for row in rows]
 
 
 def answers_targets(rows: Sequence[LabelledResponse]) -> list[Target]:
-    """Whether a row does what was asked, well or ill, or refuses."""
+    """Label a row as an answer or a refusal."""
 
     def answers(row: LabelledResponse) -> Target:
         if row.synthetic in _UNCLEAR:
@@ -37,7 +37,7 @@ def answers_targets(rows: Sequence[LabelledResponse]) -> list[Target]:
 def harmful_request_targets(
     rows: Sequence[LabelledResponse], *, harmful_sources: Collection[str] = ()
 ) -> list[Target]:
-    """Whether a row's request is one to decline; the first row of each prompt tells.
+    """Label a row's request as one to decline; the first row of each prompt decides.
 
     `prompt_type` says so where it is known. A prompt that got help, or a refusal that was
     called needless, is benign; one whose goal got a harmful answer is harmful; single
