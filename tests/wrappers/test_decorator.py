@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import functools
 import inspect
+import pickle
 import subprocess
 import sys
 import threading
@@ -423,6 +425,53 @@ def test_above_classmethod_and_staticmethod():
     assert Bot.of_class("q") == Bot().of_class("q") == "good Bot"
     assert Bot.static("q") == Bot().static("q") == "good static"
     assert Bot.of_class.decide("q").output == "good Bot"
+
+
+@guard()
+def at_the_top(question: str) -> str:
+    return "good"
+
+
+class Deep:
+    label = "deep"
+
+    @guard()
+    def method(self, question: str) -> str:
+        return f"good {self.label}"
+
+    @guard()
+    @classmethod
+    def of_class(cls, question: str) -> str:
+        return f"good {cls.__name__}"
+
+    @guard()
+    @staticmethod
+    def static(question: str) -> str:
+        return "good static"
+
+
+class TestCopies:
+    """As with a plain function: copies are the function itself, pickles are its name."""
+
+    @pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy])
+    def test_copies(self, duplicate):
+        assert duplicate(at_the_top) is at_the_top
+        assert duplicate({"f": at_the_top})["f"] is at_the_top
+
+    def test_pickle(self):
+        for function in (at_the_top, Deep.method, Deep.static):
+            assert pickle.loads(pickle.dumps(function)) is function
+        assert pickle.loads(pickle.dumps(Deep.of_class))("q") == "good Deep"
+        bound = pickle.loads(pickle.dumps(Deep().method))
+        assert bound("q") == "good deep"
+
+    def test_local_functions_do_not_pickle(self):
+        @guard()
+        def local(question: str) -> str:
+            return "good"
+
+        with pytest.raises(pickle.PicklingError, match="not found by its name"):
+            pickle.dumps(local)
 
 
 def test_partials_can_be_guarded():

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from types import SimpleNamespace as Thing
 
 import pytest
 from langchain.agents import create_agent
+from langchain_core.runnables import ConfigurableField
 from srr_guard_integrations.langchain import SafetyRankerMiddleware
 from srr_guard_integrations.openai_client import guard_chat_completions
 
@@ -141,3 +143,46 @@ def test_one_guard_behind_all_doors():
         assert share(Model("fine"), guard=guard)("q") == "fine"
     assert guard.totals.requests == len(SHARING)
     assert SafetyRanker(lambda q: "fine", guard=guard).guard is guard
+
+
+class TestCopies:
+    def rankers(self):
+        model = ScriptedChatModel(answers=["fine"])
+        return [
+            SafetyRanker(model, scorer=SCORER, n=2),
+            SafetyRankedChatModel(model, scorer=SCORER, n=2),
+        ]
+
+    @pytest.mark.parametrize("which", range(2))
+    def test_deepcopy(self, which):
+        ranker = self.rankers()[which]
+        for twin in (copy.deepcopy(ranker), ranker.model_copy(deep=True)):
+            assert twin.invoke("q").text == "fine"
+            assert (twin.totals.requests, ranker.totals.requests) == (1, 0)
+            assert twin.sampling == ranker.sampling
+
+    @pytest.mark.parametrize("which", range(2))
+    def test_changed_copies_act_on_the_change(self, which):
+        ranker = self.rankers()[which]
+        strict = ranker.model_copy(update={"decision": DecisionPolicy(threshold=0.9)})
+        assert strict.invoke("q").text == DEFAULT_REFUSAL
+        other = ranker.model_copy(update={"model": ScriptedChatModel(answers=["other"])})
+        assert other.invoke("q").text == "other"
+        assert other.guard is ranker.guard
+        assert ranker.invoke("q").text == "fine"
+
+    def test_middleware(self):
+        twin = copy.deepcopy(SafetyRankerMiddleware(scorer=SCORER, n=2))
+        agent = create_agent(ScriptedChatModel(answers=["fine"]), middleware=[twin])
+        assert agent.invoke({"messages": [("user", "q")]})["messages"][-1].text == "fine"
+        assert twin.totals.requests == 1
+
+    @pytest.mark.parametrize("which", range(2))
+    def test_configurable_fields(self, which):
+        ranker = self.rankers()[which].configurable_fields(decision=ConfigurableField(id="d"))
+        strict = ranker.with_config(configurable={"d": DecisionPolicy(threshold=0.9)})
+        assert strict.invoke("q").text == DEFAULT_REFUSAL
+        assert ranker.invoke("q").text == "fine"
+
+    def test_name(self):
+        assert SafetyRanker(lambda q: "x", name="mine").get_name() == "mine"
