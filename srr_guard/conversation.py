@@ -80,9 +80,10 @@ class Conversation(BaseModel):
 def candidate_text(output: Any) -> str:
     """Render a model's or chain's output to the text that is scored.
 
-    Text stays as it is. Tool calls follow the text, one line each, with sorted arguments.
-    Content blocks other than text are named in brackets. Objects and dicts become JSON with
-    sorted keys. A dict with `messages` (an agent's state) gives its last message.
+    Text stays as it is, reasoning stands before it, a refusal after it. Tool calls follow, one
+    line each, with sorted arguments. Other content blocks are named in brackets. A message that
+    holds reasoning only has no text. Objects and dicts become JSON with sorted keys. A dict with
+    `messages` (an agent's state) gives its last message.
 
     Args:
         output: str, message, pydantic object, dict, list, number or bool.
@@ -96,7 +97,7 @@ def candidate_text(output: Any) -> str:
     if isinstance(output, str):
         return valid_unicode(output)
     if isinstance(output, BaseMessage):
-        return _message_text(output)
+        return _message_text(output, reasoning=True)
     if isinstance(output, Mapping) and _is_message_list(output.get("messages")):
         return candidate_text(output["messages"][-1])
     if isinstance(output, BaseModel):
@@ -165,15 +166,29 @@ def role_of(message: BaseMessage) -> Role:
     return "user"
 
 
-def _message_text(message: BaseMessage) -> str:
-    content = message.content
-    blocks = [content] if isinstance(content, str) else [_block_text(b) for b in content]
-    parts = ["".join(blocks)]
+EXTRA_TEXTS = ("refusal", "reasoning_content", "reasoning")
+"""Fields beside the content in which providers put text: a refusal, and two of reasoning."""
+
+
+def _message_text(message: BaseMessage, *, reasoning: bool = False) -> str:
+    """Text, refusal and tool calls; reasoning before them where it is asked for.
+
+    Reasoning alone is no answer: a message without anything else has no text.
+    """
+    content = [message.content] if isinstance(message.content, str) else message.content
+    beside = {name: _texts_in(message.additional_kwargs.get(name)) for name in EXTRA_TEXTS}
+    parts = ["".join(map(_block_text, content)), *beside.pop("refusal")]
     if isinstance(message, AIMessage):
         parts += [f"[tool call] {c['name']}({_stable_json(c['args'])})" for c in message.tool_calls]
         parts += [
             f"[invalid tool call] {c['name']}({c['args']})" for c in message.invalid_tool_calls
         ]
+    if reasoning and any(part.strip() for part in parts):
+        thoughts = [
+            *map(_reasoning_text, content),
+            *(t for texts in beside.values() for t in texts),
+        ]
+        parts = [*dict.fromkeys(thoughts), *parts]
     return valid_unicode("\n".join(part for part in parts if part))
 
 
@@ -181,16 +196,38 @@ def _message_text(message: BaseMessage) -> str:
 _TOOL_CALL_BLOCKS = frozenset(
     {"tool_use", "tool_call", "function_call", "tool_call_chunk", "input_json_delta"}
 )
+_REASONING_BLOCKS = frozenset({"thinking", "reasoning", "reasoning_content", "redacted_thinking"})
+_REASONING_KEYS = ("thinking", "reasoning", "reasoning_content", "text", "summary", "content")
 
 
 def _block_text(block: str | dict[Any, Any]) -> str:
     if isinstance(block, str):
         return block
+    kind = block.get("type", "block")
+    if kind in _TOOL_CALL_BLOCKS | _REASONING_BLOCKS:
+        return ""
     for key in ("text", "refusal"):
         if isinstance(block.get(key), str):
             return str(block[key])
-    kind = block.get("type", "block")
-    return "" if kind in _TOOL_CALL_BLOCKS else f"[{kind}]"
+    return f"[{kind}]"
+
+
+def _reasoning_text(block: str | dict[Any, Any]) -> str:
+    """All text of a reasoning block, or its kind where the provider hides the text."""
+    if isinstance(block, str) or block.get("type") not in _REASONING_BLOCKS:
+        return ""
+    return "\n".join(_texts_in(block)) or f"[{block['type']}]"
+
+
+def _texts_in(value: Any) -> list[str]:
+    """Texts of reasoning, in whichever of the providers' forms."""
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, Mapping):
+        return [text for key in _REASONING_KEYS for text in _texts_in(value.get(key))]
+    if isinstance(value, (list, tuple)):
+        return [text for item in value for text in _texts_in(item)]
+    return []
 
 
 def _is_message_list(value: Any) -> bool:
@@ -203,7 +240,7 @@ def _stable_json(value: Any) -> str:
 
 def _json_default(value: Any) -> Any:
     if isinstance(value, BaseMessage):
-        return _message_text(value)
+        return _message_text(value, reasoning=True)
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")
     return str(value)

@@ -139,3 +139,59 @@ def test_any_text_becomes_valid_unicode(text):
 @given(st.text(max_size=20))
 def test_valid_text_stays_as_it_is(text):
     assert valid_unicode(text) == text
+
+
+HARM, SORRY = "how to do harm", "Sorry, no."
+TEXT = {"type": "text", "text": SORRY}
+REASONING = {
+    "thinking": AIMessage([{"type": "thinking", "thinking": HARM, "signature": "x"}, TEXT]),
+    "reasoning": AIMessage([{"type": "reasoning", "reasoning": HARM}, TEXT]),
+    "summary": AIMessage(
+        [{"type": "reasoning", "summary": [{"type": "summary_text", "text": HARM}]}, TEXT]
+    ),
+    "content": AIMessage(
+        [{"type": "reasoning", "content": [{"type": "reasoning_text", "text": HARM}]}, TEXT]
+    ),
+    "text": AIMessage([{"type": "reasoning", "text": HARM}, TEXT]),
+    "nested": AIMessage([{"type": "reasoning_content", "reasoning_content": {"text": HARM}}, TEXT]),
+    "beside, DeepSeek": AIMessage(SORRY, additional_kwargs={"reasoning_content": HARM}),
+    "beside, OpenRouter": AIMessage(SORRY, additional_kwargs={"reasoning": HARM}),
+    "beside, Responses": AIMessage(
+        SORRY, additional_kwargs={"reasoning": {"summary": [{"text": HARM}]}}
+    ),
+    "with a tool call": AIMessage(
+        [{"type": "thinking", "thinking": HARM}],
+        tool_calls=[{"name": "look", "args": {}, "id": "1"}],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REASONING)
+def test_reasoning_is_scored_with_the_answer(name):
+    text = candidate_text(REASONING[name])
+    assert text.startswith(f"{HARM}\n")
+    assert SORRY in text or "[tool call] look" in text
+    assert HARM in candidate_text({"raw": REASONING[name]})
+
+
+@pytest.mark.parametrize("name", [n for n in REASONING if n != "with a tool call"])
+def test_reasoning_alone_is_no_answer(name):
+    message = REASONING[name].model_copy(deep=True)
+    message.content = [] if isinstance(message.content, str) else message.content[:-1]
+    assert candidate_text(message) == ""
+
+
+def test_reasoning_of_earlier_turns_is_not_the_prompt():
+    talk = Conversation.of([HumanMessage("hi"), REASONING["thinking"]])
+    assert talk.turns[1].text == SORRY
+
+
+def test_hidden_reasoning_is_named():
+    hidden = {"type": "redacted_thinking", "data": "xyz"}
+    assert candidate_text(AIMessage([hidden, TEXT])) == f"[redacted_thinking]\n{SORRY}"
+    assert candidate_text(AIMessage([hidden])) == ""
+
+
+def test_refusal_beside_the_content_is_the_answer():
+    assert candidate_text(AIMessage("", additional_kwargs={"refusal": SORRY})) == SORRY
+    assert candidate_text(AIMessage([{"type": "refusal", "refusal": SORRY}])) == SORRY

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, TypeVar, cast
 from srr_guard import Decision, DecisionPolicy, Guard, ResponseScorer, SamplingPolicy
 from srr_guard.core.calls import require_plain
 from srr_guard.errors import ConfigurationError
-from srr_guard.formats.openai import CompletionDelivery, as_chunks, as_conversation
+from srr_guard.formats.openai import CompletionDelivery, as_chunks, as_conversation, reusable
 from srr_guard.wrappers.settings import guard_of
 
 C = TypeVar("C")
@@ -42,8 +42,8 @@ def guard_chat_completions(
 
     `stream()`, `with_raw_response` and `with_streaming_response` raise, because nothing could
     be scored there. Everything else passes through unguarded, `client.responses` and
-    `client.beta` included. The message's text, refusal, audio transcript and tool calls are
-    scored; a provider's own fields, such as `reasoning_content`, are not.
+    `client.beta` included. The message's text, refusal, audio transcript, tool calls and
+    reasoning (`reasoning_content`, `reasoning`) are scored; other fields of a provider are not.
 
     Args:
         client: An `OpenAI` or `AsyncOpenAI` client, or an object with
@@ -166,6 +166,7 @@ class _Completions(_Proxy):
 
     def _answer(self, method: Callable[..., Any], kwargs: dict[str, Any]) -> Any:
         """Answer for a sync client; return an awaitable for an async one."""
+        kwargs = reusable(kwargs)  # the client takes any iterable, and is called several times
         n = kwargs.get("n")
         if isinstance(n, int) and n != 1:
             raise ConfigurationError(

@@ -9,7 +9,7 @@ import copy
 import functools
 import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from langchain_core.messages import AIMessage
@@ -17,7 +17,7 @@ from langchain_core.messages.ai import UsageMetadata
 from langchain_core.messages.tool import invalid_tool_call, tool_call
 from pydantic import BaseModel
 
-from srr_guard.conversation import Conversation, candidate_text
+from srr_guard.conversation import EXTRA_TEXTS, Conversation, candidate_text
 from srr_guard.decision import Decision
 from srr_guard.errors import InvalidInputError, MissingExtraError, SamplingError
 
@@ -87,6 +87,17 @@ class CompletionDelivery:
         return _replace(output, srr_guard=summary, usage=total)
 
 
+def reusable(value: Any) -> Any:
+    """Read iterators in a request's arguments into lists, so that it can be made n times."""
+    if isinstance(value, Iterator):
+        return [reusable(item) for item in value]
+    if isinstance(value, dict):
+        return {key: reusable(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [reusable(item) for item in value]
+    return value
+
+
 def as_chunks(completion: Any, *, usage: bool) -> list[Any]:
     """Split a completion into stream chunks: the message, its end, the usage if asked for.
 
@@ -154,11 +165,11 @@ def _turn(message: Any) -> Any:
 
 def _assistant(message: Any) -> AIMessage:
     """Convert an assistant's message to LangChain's; unreadable calls become invalid ones."""
-    content = _get(message, "content")
-    if not content:
-        audio = _get(message, "audio")
-        content = _get(message, "refusal") or _get(audio, "transcript") or ""
+    content = _get(message, "content") or _get(_get(message, "audio"), "transcript") or ""
     result = AIMessage(content if isinstance(content, str) else [_plain(part) for part in content])
+    for name in EXTRA_TEXTS:
+        if isinstance(text := _get(message, name), str) and text != content:
+            result.additional_kwargs[name] = text
     legacy = _get(message, "function_call")
     for call in [*(_get(message, "tool_calls") or ()), *([legacy] if legacy else ())]:
         _add_call(result, call)

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from srr_guard.conversation import Conversation, Turn, valid_unicode
+from srr_guard.errors import ReferenceLoadError
 
 _VERSION = 2
 _SLOT = "\ue000{}\ue001"
@@ -53,7 +54,7 @@ class PromptTemplate:
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
-        self._template: str = tokenizer.chat_template or _PLAIN_TEMPLATE
+        self._template = _template_of(tokenizer)
 
     @property
     def digest(self) -> str:
@@ -156,6 +157,19 @@ class PromptTemplate:
 
     def _control_ids(self, text: str) -> list[int]:
         return list(self._tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
+
+
+def _template_of(tokenizer: Any) -> str:
+    """The chat template: of several named ones the default, as in transformers."""
+    template = tokenizer.chat_template
+    if isinstance(template, dict):
+        if "default" not in template:
+            raise ReferenceLoadError(
+                f"the tokenizer has the chat templates {sorted(template)!r} and none is called "
+                "'default': save it with the one to use as its only template"
+            )
+        template = template["default"]
+    return str(template or _PLAIN_TEMPLATE)
 
 
 def _droppable(turns: Sequence[Turn]) -> int | None:

@@ -158,13 +158,22 @@ class SafetyRankedChatModel(BaseChatModel):
         """
         return self._guard.totals
 
+    @property
+    def model_name(self) -> str:
+        """Name of the model inside, which frameworks look up; else the name of its class."""
+        inner = unbind(self.model)[0]
+        names = (getattr(inner, field, None) for field in ("model_name", "model", "model_id"))
+        return next((n for n in names if n and isinstance(n, str)), describe(self.model))
+
     def around(self, model: Any) -> SafetyRankedChatModel:
         """Put the same guard around another model.
 
         Raises:
             ConfigurationError: It cannot be wrapped.
         """
-        return self.model_copy(update={"model": as_runnable(model)})
+        runnable = as_runnable(model)
+        profile = getattr(unbind(runnable)[0], "profile", None)
+        return self.model_copy(update={"model": runnable, "profile": profile})
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Copy the model; a copy with the same scorer and policies shares the guard."""

@@ -253,3 +253,28 @@ def test_without_langchain():
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60
     )
     assert 'pip install "srr-guard[agents]"' in result.stderr
+
+
+@pytest.mark.parametrize("door", ["middleware", "model"])
+@pytest.mark.parametrize("provider", [True, False])
+def test_response_format_of_a_plain_class(door, provider):
+    """LangChain chooses between the provider's way and a tool, as without the guard."""
+
+    class Answer(BaseModel):
+        good_text: str
+
+    class Structured(ScriptedChatModel):
+        model_name: str = "gpt-5-mini" if provider else "some-model"
+
+    tool_call = AIMessage(
+        "", tool_calls=[{"name": "Answer", "args": {"good_text": "x"}, "id": "1"}]
+    )
+    model = Structured(answers=['{"good_text": "x"}' if provider else tool_call])
+    options = {"scorer": FakeScorer(by_word), "n": 2}
+    if door == "middleware":
+        agent = create_agent(
+            model, response_format=Answer, middleware=[SafetyRankerMiddleware(**options)]
+        )
+    else:
+        agent = create_agent(SafetyRankedChatModel(model, **options), response_format=Answer)
+    assert agent.invoke(QUESTION)["structured_response"] == Answer(good_text="x")

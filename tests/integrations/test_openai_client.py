@@ -423,3 +423,44 @@ def test_importing_loads_neither_openai_nor_torch():
 
 def test_the_examples_in_the_docstrings():
     assert doctest.testmod(adapter).failed == 0
+
+
+def answering(*messages: Any) -> tuple[Any, list[dict[str, Any]]]:
+    """A client-shaped object that gives these messages in turn, and the requests it got."""
+    given, requests = itertools.cycle(messages), []
+
+    def create(**kwargs: Any) -> Any:
+        requests.append(kwargs)
+        choice = SimpleNamespace(message=next(given), finish_reason="stop")
+        return SimpleNamespace(choices=[choice])
+
+    completions = SimpleNamespace(create=create)
+    return SimpleNamespace(chat=SimpleNamespace(completions=completions)), requests
+
+
+def test_iterators_are_read_once_and_given_to_each_call() -> None:
+    client, requests = answering(SimpleNamespace(role="assistant", content="good"))
+    guarded = guard_chat_completions(client, scorer=FakeScorer(lambda p, a: 0.9), n=3)
+    parts = ({"type": "text", "text": text} for text in ("How ", "so?"))
+    guarded.chat.completions.create(
+        messages=(m for m in [{"role": "user", "content": parts}]),
+        tools=iter([{"type": "function", "function": {"name": "look"}}]),
+        stop=("a", "b"),
+    )
+    content = [{"type": "text", "text": "How "}, {"type": "text", "text": "so?"}]
+    assert [r["messages"] for r in requests] == [[{"role": "user", "content": content}]] * 3
+    assert [len(r["tools"]) for r in requests] == [1, 1, 1]
+    assert requests[0]["stop"] == ("a", "b")
+
+
+@pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])
+def test_reasoning_beside_the_content_is_scored(field: str) -> None:
+    bad = SimpleNamespace(role="assistant", content="fine", **{field: "HARM"})
+    good = SimpleNamespace(role="assistant", content="fine too", **{field: "thoughts"})
+    client, _ = answering(bad, good)
+    scorer = FakeScorer(lambda prompt, answer: 0.1 if "HARM" in answer else 0.9)
+    completion = guard_chat_completions(client, scorer=scorer, n=2).chat.completions.create(
+        messages=[{"role": "user", "content": "q"}]
+    )
+    assert completion.choices[0].message is good
+    assert sorted(scorer.calls[0]) == ["HARM\nfine", "thoughts\nfine too"]

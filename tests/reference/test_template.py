@@ -6,6 +6,7 @@ import pytest
 from tiny import CHAT_TEMPLATE, tiny_tokenizer
 
 from srr_guard.conversation import Conversation
+from srr_guard.errors import ReferenceLoadError
 from srr_guard.reference.template import PromptTemplate
 
 STRICT = (
@@ -106,6 +107,18 @@ def test_one_huge_turn_loses_its_middle(template: PromptTemplate) -> None:
     assert "START" in text
     assert "END" in text
     assert text.endswith("<|im_start|>assistant\n")
+
+
+def test_of_several_named_templates_the_default_counts() -> None:
+    one = tiny_tokenizer()
+    plain = PromptTemplate(one).prompt(Conversation.of("Hi"), limit=200)
+    several = tiny_tokenizer()
+    several.chat_template = {"rag": "{{ 'no' }}", "default": one.chat_template}
+    assert PromptTemplate(several).prompt(Conversation.of("Hi"), limit=200) == plain
+    assert PromptTemplate(several).digest == PromptTemplate(one).digest
+    several.chat_template = {"rag": "no", "tool_use": "no"}
+    with pytest.raises(ReferenceLoadError, match=r"\['rag', 'tool_use'\]"):
+        PromptTemplate(several)
 
 
 def test_the_digest_follows_the_template() -> None:

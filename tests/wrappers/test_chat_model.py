@@ -16,7 +16,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnableConfig, RunnableLambda
 from langchain_core.tools import tool
-from pydantic import BaseModel, SecretStr
+from pydantic import BaseModel, ConfigDict, SecretStr
 from recording import Recorder
 
 from srr_guard import (
@@ -278,6 +278,33 @@ class TestBound:
         ]
         assert "REJECTED" not in repr(parts)
         assert parts[-1][0].text == "good end"
+
+
+class TestNameAndProfile:
+    """Frameworks look them up to choose how to ask for structured output."""
+
+    @pytest.mark.parametrize(
+        ("fields", "name"),
+        [
+            ({"model_name": "gpt-5-mini"}, "gpt-5-mini"),
+            ({"model": "claude-x"}, "claude-x"),
+            ({"model_id": "m"}, "m"),
+            ({"model": 7}, "Named"),
+            ({}, "Named"),
+        ],
+    )
+    def test_name(self, fields, name):
+        class Named(ScriptedChatModel):
+            model_config = ConfigDict(extra="allow", protected_namespaces=())
+
+        inner = Named(answers=["good"], **fields)
+        assert guarded(model=inner).model_name == name
+        assert guarded(model=inner.bind(stop=["x"])).model_name == name
+
+    def test_profile_is_that_of_the_model_inside(self):
+        inner = ScriptedChatModel(answers=["good"], profile={"structured_output": True})
+        assert guarded("good").around(inner).profile == {"structured_output": True}
+        assert guarded(model=inner).around(ScriptedChatModel(answers=["a"])).profile is None
 
 
 def test_repr_and_traces_hold_no_secrets():
