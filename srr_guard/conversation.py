@@ -92,7 +92,7 @@ def candidate_text(output: Any) -> str:
         Valid Unicode: lone surrogates are replaced. May be empty.
 
     Raises:
-        InvalidInputError: The output is None, bytes, or an object with no text form.
+        InvalidInputError: The output is None, bytes, or an object without a text or JSON form.
     """
     if isinstance(output, str):
         return valid_unicode(output)
@@ -100,10 +100,14 @@ def candidate_text(output: Any) -> str:
         return _message_text(output, reasoning=True)
     if isinstance(output, Mapping) and _is_message_list(output.get("messages")):
         return candidate_text(output["messages"][-1])
-    if isinstance(output, BaseModel):
-        output = output.model_dump(mode="json")
-    if isinstance(output, (Mapping, list, tuple, int, float)):
-        return valid_unicode(_stable_json(output))
+    if isinstance(output, (BaseModel, Mapping, list, tuple, int, float)):
+        try:
+            return valid_unicode(_stable_json(output))
+        except (TypeError, ValueError, RecursionError) as error:
+            raise InvalidInputError(
+                f"an answer of type {type(output).__name__!r} has no JSON form ({error}): return "
+                "str keys and JSON-like values, or a str"
+            ) from error
     raise InvalidInputError(
         f"an answer of type {type(output).__name__!r} has no text to score: return a str, a "
         "message, a pydantic object or a dict"
@@ -235,6 +239,8 @@ def _is_message_list(value: Any) -> bool:
 
 
 def _stable_json(value: Any) -> str:
+    if isinstance(value, BaseModel):
+        value = value.model_dump(mode="json")
     return json.dumps(value, ensure_ascii=False, sort_keys=True, default=_json_default)
 
 

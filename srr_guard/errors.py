@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import copyreg
 from collections.abc import Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -106,6 +107,9 @@ class SamplingError(SRRGuardError):
 class AllCandidatesFailedError(SamplingError):
     """Every candidate failed.
 
+    Where all causes are of one type, the error is also of that type and has the first cause's
+    attributes (see `of`), so that retries, fallbacks and handlers outside still recognise it.
+
     Attributes:
         causes: One exception per candidate, in the order of the candidates.
     """
@@ -113,10 +117,43 @@ class AllCandidatesFailedError(SamplingError):
     def __init__(self, causes: Sequence[BaseException]) -> None:
         self.causes = tuple(causes)
         first = self.causes[0] if self.causes else None
-        super().__init__(
+        self.args = (
             f"all {len(self.causes)} candidates failed; the first one with {first!r}; "
-            "see `.causes` for each"
+            "see `.causes` for each",
         )
+
+    @classmethod
+    def of(cls, causes: Sequence[BaseException]) -> AllCandidatesFailedError:
+        """Make the error for these causes, also of their type where they have one in common."""
+        kinds = {type(cause) for cause in causes}
+        kind: Any = kinds.pop() if len(kinds) == 1 else SRRGuardError
+        if issubclass(kind, SRRGuardError):
+            return cls(causes)
+        try:
+            error = _also_of(kind).__new__(_also_of(kind))
+        except TypeError:  # a type that cannot be combined, or needs arguments
+            return cls(causes)
+        vars(error).update(vars(causes[0]))
+        AllCandidatesFailedError.__init__(error, causes)
+        return error
+
+
+@cache
+def _also_of(kind: Any) -> type[AllCandidatesFailedError]:
+    """`AllCandidatesFailedError` that is also an error of this type."""
+
+    def as_text(self: BaseException) -> str:
+        return str(self.args[0])
+
+    def reduce(self: AllCandidatesFailedError) -> Any:
+        return AllCandidatesFailedError.of, (self.causes,), vars(self)
+
+    members = {
+        "__str__": as_text,
+        "__reduce__": reduce,
+        "__doc__": AllCandidatesFailedError.__doc__,
+    }
+    return type("AllCandidatesFailedError", (AllCandidatesFailedError, kind), members)
 
 
 class NotEnoughCandidatesError(SamplingError):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import enum
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -195,3 +197,28 @@ def test_hidden_reasoning_is_named():
 def test_refusal_beside_the_content_is_the_answer():
     assert candidate_text(AIMessage("", additional_kwargs={"refusal": SORRY})) == SORRY
     assert candidate_text(AIMessage([{"type": "refusal", "refusal": SORRY}])) == SORRY
+
+
+class Color(enum.Enum):
+    RED = "red"
+
+
+class Raw(BaseModel):
+    data: bytes
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [{1: "a", "b": "c"}, {Color.RED: 1}, {(1, 2): 3}, [{(1,): 2}], Raw(data=b"\xff")],
+    ids=repr,
+)
+def test_answers_without_a_json_form_are_refused_by_name(odd):
+    with pytest.raises(InvalidInputError, match="has no JSON form"):
+        candidate_text(odd)
+
+
+def test_circular_answers_are_refused_by_name():
+    circle: list = []
+    circle.append(circle)
+    with pytest.raises(InvalidInputError, match="'list' has no JSON form"):
+        candidate_text(circle)

@@ -14,8 +14,9 @@ from srr_guard.errors import (
     ConfigurationError,
     MissingExtraError,
     NotEnoughCandidatesError,
+    SamplingError,
 )
-from srr_guard.testing import FakeScorer
+from srr_guard.testing import FakeScorer, ScriptedChatModel
 
 
 def drawn_tree() -> dict[str, tuple[str, str | None]]:
@@ -65,6 +66,7 @@ def test_group_errors_hold_every_cause():
         ConfigurationError("n=0 makes no sense"),
         MissingExtraError(package="openai", extra="openai", purpose="The adapter"),
         AllCandidatesFailedError([ValueError("a")]),
+        AllCandidatesFailedError.of([ValueError("a")]),
         NotEnoughCandidatesError(succeeded=1, required=2, causes=[ValueError("a")]),
     ],
     ids=lambda error: type(error).__name__,
@@ -88,3 +90,56 @@ def test_pickled_errors_keep_the_decision():
     copy = pickle.loads(pickle.dumps(caught.value))
     assert copy.decision == caught.value.decision
     assert str(copy) == str(caught.value)
+
+
+class RateLimitedError(Exception):
+    """As providers have them: it wants arguments, and carries a response."""
+
+    def __init__(self, message: str, *, response: object) -> None:
+        super().__init__(message)
+        self.response = response
+
+
+class TestAllFailedAlike:
+    @pytest.mark.parametrize(
+        "cause",
+        [
+            ConnectionResetError(104, "reset"),
+            TimeoutError("late"),
+            KeyError("question"),
+            UnicodeDecodeError("utf-8", b"x", 0, 1, "bad"),
+            RateLimitedError("slow down", response=429),
+        ],
+        ids=lambda cause: type(cause).__name__,
+    )
+    def test_it_is_also_of_their_type(self, cause):
+        error = AllCandidatesFailedError.of([cause, cause])
+        assert isinstance(error, AllCandidatesFailedError)
+        assert isinstance(error, type(cause))
+        assert type(error).__name__ == "AllCandidatesFailedError"
+        assert str(error).startswith("all 2 candidates failed; the first one with")
+        assert error.causes == (cause, cause)
+        assert getattr(error, "response", None) == getattr(cause, "response", None)
+
+    def test_causes_of_several_types(self):
+        error = AllCandidatesFailedError.of([ValueError("a"), KeyError("b")])
+        assert type(error) is AllCandidatesFailedError
+
+    def test_own_errors_and_types_that_cannot_be_combined(self):
+        for cause in (SamplingError("blank"), ExceptionGroup("many", [ValueError()])):
+            assert type(AllCandidatesFailedError.of([cause])) is AllCandidatesFailedError
+
+    def test_pickle(self):
+        error = pickle.loads(pickle.dumps(AllCandidatesFailedError.of([TimeoutError("late")])))
+        assert isinstance(error, TimeoutError)
+        assert str(error.causes[0]) == "late"
+
+    def test_outer_fallbacks_and_retries_recognise_it(self):
+        model = ScriptedChatModel(answers=[RateLimitedError("x", response=429)])
+        guard = SafetyRanker(model, scorer=FakeScorer(lambda p, a: 0.9), n=2)
+        backup = ScriptedChatModel(answers=["backup"])
+        chain = guard.with_fallbacks([backup], exceptions_to_handle=(RateLimitedError,))
+        assert chain.invoke("q").text == "backup"
+        with pytest.raises(RateLimitedError) as caught:
+            guard.invoke("q")
+        assert caught.value.response == 429

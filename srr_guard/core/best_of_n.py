@@ -109,7 +109,7 @@ class BestOfN:
         required = self._sampling.min_candidates
         error: SamplingError
         if not self.candidates:
-            error = AllCandidatesFailedError(self.causes)
+            error = AllCandidatesFailedError.of(self.causes)
         elif len(self.candidates) < required:
             error = NotEnoughCandidatesError(
                 succeeded=len(self.candidates), required=required, causes=self.causes

@@ -105,7 +105,8 @@ class CallPlan:
 
         def worth_it(error: BaseException) -> bool:
             wanted = isinstance(error, policy.retry_on) and not must_propagate(error)
-            return wanted and not isinstance(error, InvalidInputError)
+            hopeless = getattr(error, "is_retryable", True) is False  # as providers' errors say
+            return wanted and not hopeless and not isinstance(error, InvalidInputError)
 
         def backoff(state: RetryCallState) -> float:
             longest = min(policy.backoff * 2.0 ** (state.attempt_number - 1), policy.backoff_max)

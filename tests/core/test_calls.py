@@ -187,6 +187,21 @@ def test_input_errors_are_not_retried(run):
         run(flaky(InvalidInputError("bad"), "never reached"), quick(n=1, attempts=5))
 
 
+def test_errors_that_say_so_are_not_retried(run):
+    class HopelessError(ValueError):
+        is_retryable = False
+
+    made = []
+
+    def call(index):
+        made.append(index)
+        raise HopelessError
+
+    with pytest.raises(AllCandidatesFailedError):
+        run(call, quick(n=1, attempts=5))
+    assert made == [0]
+
+
 @pytest.mark.parametrize(
     ("error", "calls"), [(ConnectionResetError(), 3), (ValueError("no"), 1), (None, 1)]
 )
