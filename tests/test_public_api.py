@@ -81,6 +81,11 @@ def test_import_is_light():
     assert loaded.isdisjoint({"torch", "transformers", "langchain_core.runnables", "pydantic"})
 
 
+def test_decorating_needs_no_runnables():
+    loaded = loaded_after("from srr_guard import Guard, srr_guard")
+    assert loaded.isdisjoint({"torch", "transformers", "langchain_core.runnables.base"})
+
+
 def test_wrapping_needs_no_torch():
     loaded = loaded_after("from srr_guard import SafetyRanker, srr_guard, testing")
     assert loaded.isdisjoint({"torch", "transformers"})

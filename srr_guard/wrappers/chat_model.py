@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, Self
+from typing import Any
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
@@ -17,7 +17,7 @@ from pydantic import ConfigDict, Field, PrivateAttr
 from srr_guard.conversation import Conversation
 from srr_guard.core.delivery import as_chunk
 from srr_guard.core.guard import Guard
-from srr_guard.decision import Decision, Totals
+from srr_guard.decision import Decision
 from srr_guard.errors import BelowThresholdError, ConfigurationError, SamplingError
 from srr_guard.policy import DecisionPolicy, SamplingPolicy
 from srr_guard.protocols import ResponseScorer
@@ -26,11 +26,12 @@ from srr_guard.runnables.tree import unbind, with_entries
 from srr_guard.sources.models import ModelRequest, ModelSource
 from srr_guard.sources.several import Models, as_runnable, describe
 from srr_guard.wrappers.settings import SETTINGS, guard_of
+from srr_guard.wrappers.shell import ModelShell
 
 _OWN = ("model", *SETTINGS, "trace_candidates")
 
 
-class SafetyRankedChatModel(BaseChatModel):
+class SafetyRankedChatModel(ModelShell, BaseChatModel):
     """A chat model that samples several answers of another one and passes the best safe one on.
 
     Use it where a `BaseChatModel` is demanded: agents, evaluators, other libraries. Callbacks
@@ -141,24 +142,6 @@ class SafetyRankedChatModel(BaseChatModel):
         self._source = self._make_source()
 
     @property
-    def guard(self) -> Guard:
-        """The guard behind it; give it to other wrappers as `guard=` to share it."""
-        return self._guard
-
-    @property
-    def bypasses(self) -> int:
-        """Answers passed on unscored or below the threshold so far."""
-        return self.totals.bypasses
-
-    @property
-    def totals(self) -> Totals:
-        """Requests, candidates and bypasses so far.
-
-        Models made from this one (`bind_tools`, `around`) count together.
-        """
-        return self._guard.totals
-
-    @property
     def model_name(self) -> str:
         """Name of the model inside, which frameworks look up; else the name of its class."""
         inner = unbind(self.model)[0]
@@ -174,15 +157,6 @@ class SafetyRankedChatModel(BaseChatModel):
         runnable = as_runnable(model)
         profile = getattr(unbind(runnable)[0], "profile", None)
         return self.model_copy(update={"model": runnable, "profile": profile})
-
-    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """Copy the model; a copy with the same scorer and policies shares the guard."""
-        copy = super().model_copy(update=update, deep=deep)
-        if update:
-            if not update.keys().isdisjoint(SETTINGS):
-                copy._guard = Guard(**{setting: getattr(copy, setting) for setting in SETTINGS})
-            copy._source = copy._make_source()
-        return copy
 
     def bind_tools(
         self, tools: Sequence[Any], *, tool_choice: str | None = None, **kwargs: Any
@@ -239,9 +213,6 @@ class SafetyRankedChatModel(BaseChatModel):
                 "model inside, then wrap the result"
             )
         return found
-
-    def _make_source(self) -> ModelSource:
-        return ModelSource(self.model, self.sampling, trace=self.trace_candidates)
 
     def _rebound(self, bound: Any) -> Any:
         """Put this model in the place of the one inside."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, Self
+from typing import Any
 
 from langchain_core.callbacks import (
     AsyncCallbackManagerForChainRun,
@@ -19,7 +19,7 @@ from typing_extensions import override
 from srr_guard.conversation import Conversation
 from srr_guard.core.delivery import as_chunk
 from srr_guard.core.guard import Guard
-from srr_guard.decision import Decision, Totals
+from srr_guard.decision import Decision
 from srr_guard.errors import ConfigurationError
 from srr_guard.policy import DecisionPolicy, SamplingPolicy
 from srr_guard.protocols import ResponseScorer
@@ -28,11 +28,12 @@ from srr_guard.runnables.tracing import RunManager, TraceCandidates
 from srr_guard.sources.models import ModelRequest, ModelSource
 from srr_guard.sources.several import as_runnable, describe
 from srr_guard.wrappers.settings import SETTINGS, guard_of
+from srr_guard.wrappers.shell import ModelShell
 
 _OWN = ("prompt", "trace_candidates")
 
 
-class SafetyRanker(RunnableSerializable[Any, Any]):
+class SafetyRanker(ModelShell, RunnableSerializable[Any, Any]):
     """A runnable that samples several answers and passes the best safe one on.
 
     It stands wherever the wrapped model, chain or function stood: it takes the same input and
@@ -145,24 +146,6 @@ class SafetyRanker(RunnableSerializable[Any, Any]):
         self._guard = given
         self._source = self._make_source()
 
-    @property
-    def guard(self) -> Guard:
-        """The guard behind it; give it to other wrappers as `guard=` to share it."""
-        return self._guard
-
-    @property
-    def bypasses(self) -> int:
-        """Answers passed on unscored or below the threshold so far."""
-        return self.totals.bypasses
-
-    @property
-    def totals(self) -> Totals:
-        """Requests, candidates and bypasses so far.
-
-        Rankers made from this one (`bind_tools`, `with_structured_output`) count together.
-        """
-        return self._guard.totals
-
     def decide(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Decision:
         """Sample, score and decide; return the whole Decision in place of its output.
 
@@ -256,18 +239,6 @@ class SafetyRanker(RunnableSerializable[Any, Any]):
             ConfigurationError: What is wrapped has no `with_structured_output`.
         """
         return self._around("with_structured_output", schema, **kwargs)
-
-    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """Copy the ranker; a copy with the same scorer and policies shares the guard."""
-        copy = super().model_copy(update=update, deep=deep)
-        if update:
-            if not update.keys().isdisjoint(SETTINGS):
-                copy._guard = Guard(**{setting: getattr(copy, setting) for setting in SETTINGS})
-            copy._source = copy._make_source()
-        return copy
-
-    def _make_source(self) -> ModelSource:
-        return ModelSource(self.model, self.sampling, trace=self.trace_candidates)
 
     def _around(self, method: str, argument: Any, **kwargs: Any) -> SafetyRanker:
         bind = getattr(self.model, method, None)
