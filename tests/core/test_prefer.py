@@ -138,10 +138,10 @@ class Hanging:
         self._limits = limits
 
     def score(self, conversation, candidates):
-        self._limits.hang_thread()
+        self._limits.hang_thread("scorer")
 
     async def ascore(self, conversation, candidates):
-        await self._limits.hang()
+        await self._limits.hang("scorer")
 
 
 class TestScoringTimeout:
@@ -204,7 +204,7 @@ class TestScoringTimeout:
         class Stubborn(FakeScorer):
             async def ascore(self, conversation, candidates):
                 try:
-                    await limits.hang()
+                    await limits.hang("scorer")
                 except asyncio.CancelledError:
                     await release.wait()
                 ended.append("late")

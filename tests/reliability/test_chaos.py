@@ -93,7 +93,7 @@ class Chaos:
             case "out_of_memory":
                 raise MemoryError
             case "hangs_scoring":
-                await self.limits.hang()
+                await self.limits.hang("scorer")
             case "nan":
                 return Ranking.model_construct(
                     order=tuple(range(n)), scores=(1.0,) * n, p_safe=(math.nan,) * n, p_help=None

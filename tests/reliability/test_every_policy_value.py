@@ -75,7 +75,7 @@ def observe(sampling, decision, *, limits=None, hangs=None, waits=(), failures=0
     hang = limits.hang_thread if limits else None
     model = Probe(hang=hang if hangs == "model" else None, failures=failures, calls=[])
     scorer = Scores(lambda prompt, text: 0.0, error=error)
-    scorer.hang = hang if hangs == "scorer" else None
+    scorer.hang = (lambda: hang("scorer")) if hangs == "scorer" else None
     guard = SafetyRanker(
         model,
         scorer=scorer,
