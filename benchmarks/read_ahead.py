@@ -45,7 +45,7 @@ class StreamingModel(BaseChatModel):
         return ChatResult(generations=[ChatGeneration(message=AIMessage("".join(words)))])
 
     def _generate(self, *_: Any, **__: Any) -> ChatResult:
-        raise NotImplementedError("this model is async")
+        raise TypeError("this model is async: call it from async code")
 
     async def _astream(self, *_: Any, **__: Any) -> AsyncIterator[ChatGenerationChunk]:
         begun = time.perf_counter()

@@ -36,8 +36,8 @@ from srr_guard.threads import blocking_calls
 class ModelSource:
     """Makes the candidates of all requests to one wrapped model.
 
-    Candidates are sampled past the LLM cache, wherever in the wrapped thing the language models
-    are; n calls would give n copies of one answer otherwise.
+    Candidates are sampled past the LLM cache of all language models that `with_models` reaches;
+    n calls would give n copies of one answer otherwise.
 
     Args:
         model: What is wrapped; `Models` take turns.

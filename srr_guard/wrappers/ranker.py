@@ -49,7 +49,8 @@ class SafetyRanker(ModelShell, RunnableSerializable[Any, Any]):
 
     Streaming means: select, then emit one chunk. Candidates run outside your callbacks, so
     rejected text never shows up in a stream, event or trace, and past the LLM cache, which
-    would make all of them the same.
+    would make all of them the same. The cache of a model that a function or a LangGraph agent
+    calls by itself is out of reach: switch it off there (`cache=False`).
 
     Args:
         model: A chat model, any runnable, or a function; or a list of them, which make the
