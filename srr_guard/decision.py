@@ -100,11 +100,13 @@ class Candidate(_Frozen, Generic[T]):
     Attributes:
         index: Which of the sampled candidates this is, from 0.
         text: The text that is scored.
+        unreadable: Kinds of the parts of the output that have no text, such as `image`.
         output: The model's own output, unchanged; not part of the JSON form.
     """
 
     index: int = Field(ge=0)
     text: str
+    unreadable: tuple[str, ...] = ()
     output: T | None = Field(default=None, exclude=True, repr=False)
 
 

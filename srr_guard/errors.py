@@ -17,7 +17,8 @@ SRRGuardError
 └── SamplingError                             the wrapped model
     ├── AllCandidatesFailedError              no candidate came back
     ├── NotEnoughCandidatesError              fewer came back than `min_candidates`
-    └── BelowThresholdError                   the best candidate is not safe enough
+    ├── BelowThresholdError                   the best candidate is not safe enough
+    └── UnreadableError                       what is left cannot be read as text
 """
 
 from __future__ import annotations
@@ -184,4 +185,22 @@ class BelowThresholdError(SamplingError):
         super().__init__(
             f"the best of {decision.distinct} distinct candidates has p_safe={best:.3f}, "
             f"below threshold={threshold}"
+        )
+
+
+class UnreadableError(SamplingError):
+    """The answers that are left hold parts that cannot be read as text, and must not pass.
+
+    Attributes:
+        decision: What was decided and why.
+        kinds: Kinds of the parts, such as `image`.
+    """
+
+    def __init__(self, decision: Decision, *, kinds: Sequence[str]) -> None:
+        self.decision = decision
+        self.kinds = tuple(kinds)
+        super().__init__(
+            f"the answer holds {', '.join(map(repr, kinds))}, which cannot be read as text and so "
+            "cannot be scored: ask the model for text, or let such answers pass with "
+            "`DecisionPolicy(unreadable='pass')`"
         )

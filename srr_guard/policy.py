@@ -35,6 +35,9 @@ BelowThreshold = Literal["refuse", "raise", "pass"]
 ScorerFailure = Literal["raise", "refuse", "pass"]
 """The action when the candidates cannot be scored."""
 
+Unreadable = Literal["refuse", "raise", "pass"]
+"""The action when the answers that remain hold parts that cannot be read as text."""
+
 DEFAULT_REFUSAL = "I'm sorry, but I can't help with that."
 
 
@@ -63,6 +66,9 @@ class SamplingPolicy(Settings):
         deadline: Seconds for all candidates together, the scoring of the first ones
             included; those that are late count as failed, and the decision is made among
             those at hand (`reason="fallback"`).
+        max_in_flight: Most calls under way at once, over all requests of a guard; more calls
+            wait for their turn, in order, and the wait counts as part of `timeout` and
+            `deadline`. A batched call counts as one. None: no limit.
         batched: `auto` samples all candidates in one call when the model offers it
             (`sample_candidates`); `never` always makes n calls side by side.
         read_ahead: Stream each candidate in a call of its own and pre-encode it as it comes, so
@@ -102,6 +108,7 @@ class SamplingPolicy(Settings):
     backoff_max: float = Field(default=5.0, ge=0.0)
     timeout: float | None = Field(default=60.0, gt=0.0)
     deadline: float | None = Field(default=120.0, gt=0.0)
+    max_in_flight: int | None = Field(default=None, ge=1)
     batched: Literal["auto", "never"] = "auto"
     read_ahead: bool = False
     temperatures: tuple[Annotated[float, Field(ge=0.0)], ...] | None = Field(
@@ -144,6 +151,10 @@ class DecisionPolicy(Settings):
         refusal: The text that stands in for an answer.
         scorer_error: What happens when scoring fails: raise, answer with `refusal`, or pass
             the first candidate on unscored (a bypass: logged and counted).
+        unreadable: What happens to an answer with parts that cannot be read as text, such as an
+            image or a block of an unknown kind. Answers without such parts come first. If there
+            are none: answer with `refusal`, raise `UnreadableError`, or pass it on by the score
+            of its text alone (a bypass: logged and counted).
         scoring_timeout: Seconds one call of the scorer may take, loading on first use
             included; later, scoring has failed. None: no limit.
 
@@ -161,6 +172,7 @@ class DecisionPolicy(Settings):
     below_threshold: BelowThreshold = "refuse"
     refusal: str = Field(default=DEFAULT_REFUSAL, min_length=1)
     scorer_error: ScorerFailure = "raise"
+    unreadable: Unreadable = "refuse"
     scoring_timeout: float | None = Field(default=120.0, gt=0.0)
 
     @field_serializer("prefer", when_used="json")

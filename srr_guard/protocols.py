@@ -9,6 +9,7 @@ from typing_extensions import TypeVar
 
 from srr_guard.conversation import Conversation
 from srr_guard.decision import Decision, Ranking
+from srr_guard.reading import Reading
 
 if TYPE_CHECKING:
     from langchain_core.messages.ai import UsageMetadata
@@ -102,13 +103,17 @@ class CandidateSource(Protocol[T_co]):
 class Delivery(Protocol[T]):
     """One form of output: how it is read, refused and handed back."""
 
-    def text(self, output: T) -> str:
-        """Render an output to the text that is scored.
+    def read(self, output: T) -> Reading:
+        """Read an output: its text, and the kinds of its parts that have none.
 
         Raises:
             InvalidInputError: It has no text form; another attempt would not help.
             SamplingError: It is unusable; another attempt may help.
         """
+        ...
+
+    def declined(self, output: T) -> bool:
+        """True if the provider took the answer away, so that an output without text is a refusal."""
         ...
 
     def refusal(self, text: str, output: T) -> T | None:

@@ -16,7 +16,7 @@ LONGEST = 600
 # From the ground up. A file may import from its own floor (but see the circles) and from those
 # below it. A folder stands for all of its files.
 FLOORS = [
-    ("errors", "settings", "threads", "conversation", "decision"),
+    ("errors", "settings", "threads", "blocks", "filters", "reading", "conversation", "decision"),
     ("policy", "protocols"),
     ("reference",),
     ("scorer",),

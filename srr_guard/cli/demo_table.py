@@ -10,7 +10,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from srr_guard.conversation import candidate_text
+from srr_guard.reading import candidate_text
 from srr_guard.decision import Decision, ScoredCandidate
 
 if TYPE_CHECKING:

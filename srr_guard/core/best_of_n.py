@@ -33,7 +33,7 @@ class BestOfN:
     Attributes:
         asked: How many candidates were asked for so far.
         candidates: The candidates that came back, by index.
-        texts: Their distinct texts.
+        texts: Their distinct texts; not of those that have none, but parts that cannot be read.
         ranking: Ranking of `scored`; None until they are scored, and when scoring failed.
         scored: The scored candidates, by index.
         causes: Why candidates failed, in their order.
@@ -102,7 +102,7 @@ class BestOfN:
         returned = [self._outcomes[i] for i in sorted(self._outcomes)]
         self.candidates = tuple(o for o in returned if isinstance(o, Candidate))
         self.causes = tuple(o for o in returned if isinstance(o, Exception))
-        self.texts = list(dict.fromkeys(c.text for c in self.candidates))
+        self.texts = list(dict.fromkeys(c.text for c in self.candidates if c.text.strip()))
 
     def shortage(self) -> SamplingError | None:
         """The error of a request with too few candidates; None if there are enough."""
@@ -134,21 +134,27 @@ class BestOfN:
             self._resumed = time.perf_counter()
             self._scoring += self._resumed - started
 
-    def take(self, ranking: Ranking) -> None:
-        """Give each candidate the scores of its text.
+    def take(self, ranking: Ranking | None) -> None:
+        """Give each candidate the scores of its text; the lowest where it has none.
+
+        Args:
+            ranking: Scores of `texts`; None where there are none.
 
         Raises:
             ScoringError: The ranking does not fit the texts.
             ValueError: Its numbers cannot be used.
         """
-        if not isinstance(ranking, Ranking) or len(ranking) != len(self.texts):
+        if self.texts and (not isinstance(ranking, Ranking) or len(ranking) != len(self.texts)):
             raise ScoringError(
                 f"the scorer was given {len(self.texts)} candidates and returned "
                 f"{len(ranking) if isinstance(ranking, Ranking) else type(ranking).__name__!r}: "
                 "return a Ranking with one score for each"
             )
         place = {text: i for i, text in enumerate(self.texts)}
-        at = [place[c.text] for c in self.candidates]
+        at = [place.get(c.text, len(place)) for c in self.candidates]
+        if len(place) in at:
+            ranking = _with_lowest(ranking)
+        assert ranking is not None
         rank = {i: position for position, i in enumerate(ranking.order)}
         helps = ranking.p_help
         self.ranking = Ranking(
@@ -161,6 +167,7 @@ class BestOfN:
             ScoredCandidate(
                 index=c.index,
                 text=c.text,
+                unreadable=c.unreadable,
                 output=c.output,
                 score=ranking.scores[i],
                 p_safe=ranking.p_safe[i],
@@ -222,9 +229,34 @@ class BestOfN:
             generation=self._generation, scoring=self._scoring, overhead=max(0.0, total - spent)
         )
 
+    def withheld(self) -> tuple[str, ...]:
+        """Kinds of the parts that cannot be read, of candidates that would be safe by their text.
+
+        Empty where the policy lets them pass.
+        """
+        hidden = [] if self._decision.unreadable == "pass" else self._good(unreadable=True)
+        return tuple(dict.fromkeys(kind for c in hidden for kind in c.unreadable))
+
+    def passable(self) -> tuple[Candidate, ...]:
+        """The candidates that a bypass may pass on, in ranking order where they are scored."""
+        ranked = [self.scored[i] for i in self.ranking.order] if self.ranking else self.candidates
+        everything = self._decision.unreadable == "pass"
+        return tuple(c for c in ranked if everything or not c.unreadable)
+
     def _safe(self) -> list[ScoredCandidate]:
+        safe = self._good(unreadable=False)
+        passes = self._decision.unreadable == "pass"
+        return safe or (self._good(unreadable=True) if passes else [])
+
+    def _good(self, *, unreadable: bool) -> list[ScoredCandidate]:
+        """Safe candidates in ranking order; what has no text is safe as far as that goes."""
         order = self.ranking.order if self.ranking else ()
-        return [self.scored[i] for i in order if self.scored[i].p_safe >= self._decision.threshold]
+        threshold = self._decision.threshold
+        return [
+            c
+            for c in (self.scored[i] for i in order)
+            if bool(c.unreadable) == unreadable and (c.p_safe >= threshold or not c.text.strip())
+        ]
 
     def _acceptable(self, candidate: ScoredCandidate) -> bool:
         policy = self._sampling
@@ -236,3 +268,15 @@ def _scoring_error(error: Exception) -> ScoringError:
     wrapped = ScoringError(f"scoring failed with {type(error).__name__}; see `__cause__`")
     wrapped.__cause__ = error
     return wrapped
+
+
+def _with_lowest(ranking: Ranking | None) -> Ranking:
+    """Add a place below all others, for what has no text to score."""
+    if ranking is None:
+        return Ranking.from_scores(scores=[0.0], p_safe=[0.0])
+    return Ranking(
+        order=(*ranking.order, len(ranking)),
+        scores=(*ranking.scores, min(ranking.scores) - 1.0),
+        p_safe=(*ranking.p_safe, 0.0),
+        p_help=None if ranking.p_help is None else (*ranking.p_help, 0.0),
+    )

@@ -10,7 +10,7 @@ import asyncio
 import inspect
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import wait
+from concurrent.futures import Future, wait
 from typing import Any, Self
 
 from tenacity import (
@@ -21,10 +21,11 @@ from tenacity import (
     stop_when_event_set,
 )
 
-from srr_guard.core.outcomes import CallPlan, Outcome
+from srr_guard.core.in_flight import CallLimit
+from srr_guard.core.outcomes import CallPlan, Outcome, Read
 from srr_guard.errors import ConfigurationError, InvalidInputError
 from srr_guard.policy import SamplingPolicy
-from srr_guard.protocols import CandidateSource, Delivery
+from srr_guard.protocols import CandidateSource
 from srr_guard.threads import abandon, blocking_calls, is_async, workers
 
 
@@ -89,7 +90,8 @@ class CandidateCalls:
         source: Makes the candidates. It sees a copy of the caller's context variables.
         policy: Attempts and time limits.
         indices: Which candidates to make.
-        delivery: Reads the outputs.
+        read: Reads the outputs.
+        limit: Calls wait here for their turn; None: there is no limit.
         deadline: Seconds for all of them together; None: no limit.
     """
 
@@ -99,12 +101,15 @@ class CandidateCalls:
         policy: SamplingPolicy,
         indices: range,
         *,
-        delivery: Delivery[Any],
+        read: Read,
+        limit: CallLimit | None = None,
         deadline: float | None = None,
     ) -> None:
-        plan = CallPlan(source, policy, indices, delivery, deadline)
+        plan = CallPlan(source, policy, indices, read, deadline)
         self._plan = plan
         self._given_up = threading.Event()
+        self._tickets: list[Future[None]] = []
+        places = limit or CallLimit(None)
 
         retrying = Retrying(
             stop=stop_after_attempt(policy.attempts) | stop_when_event_set(self._given_up),
@@ -112,9 +117,17 @@ class CandidateCalls:
             **plan.retry_options(),
         )
 
+        def attempt(job: range) -> list[Outcome]:
+            ticket: Future[None] = Future()
+            self._tickets.append(ticket)
+            with places.place(ticket):
+                if self._given_up.is_set():
+                    raise TimeoutError("given up before its turn came")
+                return plan.read(job, source.sample(job))
+
         def run(job: range) -> list[Outcome]:
             try:
-                return retrying(lambda: plan.read(job, source.sample(job)))
+                return retrying(attempt, job)
             except asyncio.CancelledError:
                 return plan.cancelled(job)
             except Exception as error:  # noqa: BLE001 (a failed candidate, or raised again)
@@ -140,6 +153,8 @@ class CandidateCalls:
 
     def __exit__(self, *error: object) -> None:
         self._given_up.set()
+        for ticket in self._tickets:
+            ticket.cancel()
         for call in self._calls:
             workers.release(call)
 
@@ -153,15 +168,18 @@ class AsyncCandidateCalls:
         policy: SamplingPolicy,
         indices: range,
         *,
-        delivery: Delivery[Any],
+        read: Read,
+        limit: CallLimit | None = None,
         deadline: float | None = None,
     ) -> None:
-        plan = CallPlan(source, policy, indices, delivery, deadline)
+        plan = CallPlan(source, policy, indices, read, deadline)
         self._plan = plan
+        places = limit or CallLimit(None)
 
         async def run(job: range) -> list[Outcome]:
             async def attempt() -> list[Outcome]:
-                return plan.read(job, await source.asample(job))
+                async with places.aplace():
+                    return plan.read(job, await source.asample(job))
 
             # one per task: tenacity keeps the state of a call on the object
             retrying = AsyncRetrying(

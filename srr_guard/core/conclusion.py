@@ -6,8 +6,8 @@ import logging
 from typing import Any, Literal, Protocol, TypeVar
 
 from srr_guard.core.best_of_n import BestOfN
-from srr_guard.decision import Candidate, Decision, Reason, Totals
-from srr_guard.errors import BelowThresholdError
+from srr_guard.decision import Candidate, Decision, Reason, ScoredCandidate, Totals
+from srr_guard.errors import BelowThresholdError, SamplingError, UnreadableError
 from srr_guard.policy import DecisionPolicy
 from srr_guard.protocols import Delivery
 
@@ -40,7 +40,7 @@ def conclude(
             ranking=state.ranking,
             sampled=state.asked,
             failed=len(state.causes),
-            distinct=len(state.texts),
+            distinct=len({candidate.text for candidate in state.candidates}),
             failures=tuple(type(cause).__name__ for cause in state.causes),
             usage=form.usage([candidate.output for candidate in state.candidates]),
             timings=state.timings(),
@@ -50,11 +50,13 @@ def conclude(
     if (shortage := state.shortage()) is not None:
         return decided("failed", None), shortage
     action, chosen = _action(state, policy)
+    if action == "accept" and chosen.unreadable:
+        action = "pass"
     match action:
         case "accept":
             decision = decided(state.success, chosen)
         case "pass":
-            _log_bypass(state, policy)
+            _log_bypass(state, policy, chosen)
             decision = decided("passed_through", chosen)
         case _:
             decision = decided("refused", None)
@@ -64,7 +66,7 @@ def conclude(
     elif action == "refuse":
         output = form.refusal(policy.refusal, state.candidates[0].output)
     if output is None:
-        return decision, state.error or _below_threshold(decision, policy, action)
+        return decision, state.error or _withheld(decision, state, policy, action)
     return decision.model_copy(update={"output": form.finish(output, decision)}), None
 
 
@@ -72,17 +74,24 @@ def _action(
     state: BestOfN, policy: DecisionPolicy
 ) -> tuple[Literal["accept", "refuse", "raise", "pass"], Candidate]:
     """Pick the action, and the candidate it applies to."""
-    if state.ranking is None:
-        return policy.scorer_error, state.candidates[0]
     if safe := state.eligible():
         return "accept", state.choose(safe)
-    return policy.below_threshold, state.scored[state.ranking.best]
+    if state.withheld():
+        return policy.unreadable, state.scored[0]
+    action = policy.scorer_error if state.ranking is None else policy.below_threshold
+    if passable := state.passable():
+        return action, passable[0]
+    return policy.unreadable if action == "pass" else action, state.candidates[0]
 
 
-def _below_threshold(
-    decision: Decision[Any], policy: DecisionPolicy, action: str
-) -> BelowThresholdError:
-    error = BelowThresholdError(decision, threshold=policy.threshold)
+def _withheld(
+    decision: Decision[Any], state: BestOfN, policy: DecisionPolicy, action: str
+) -> SamplingError:
+    error: SamplingError
+    if kinds := state.withheld():
+        error = UnreadableError(decision, kinds=kinds)
+    else:
+        error = BelowThresholdError(decision, threshold=policy.threshold)
     if action == "refuse":
         kind = type(decision.candidates[0].output).__name__
         error.add_note(
@@ -92,13 +101,19 @@ def _below_threshold(
     return error
 
 
-def _log_bypass(state: BestOfN, policy: DecisionPolicy) -> None:
-    if state.error is not None:
+def _log_bypass(state: BestOfN, policy: DecisionPolicy, chosen: Candidate) -> None:
+    if chosen.unreadable:
+        logger.warning(
+            "bypass: an answer with parts that cannot be read (%s) was passed on, as "
+            "unreadable='pass' says",
+            ", ".join(chosen.unreadable),
+        )
+    if not isinstance(chosen, ScoredCandidate):
         logger.warning(
             "bypass: an unscored answer was passed on, as scorer_error='pass' says (%s)",
-            type(state.error.__cause__ or state.error).__name__,
+            type(state.error and (state.error.__cause__ or state.error)).__name__,
         )
-    else:
+    elif chosen.text.strip() and chosen.p_safe < policy.threshold:
         logger.warning(
             "bypass: an answer below the threshold of %s was passed on, as "
             "below_threshold='pass' says",

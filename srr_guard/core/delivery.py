@@ -9,23 +9,28 @@ from typing import Any
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import UsageMetadata, add_usage
 
-from srr_guard.conversation import candidate_text
 from srr_guard.decision import Decision
+from srr_guard.filters import is_filtered
+from srr_guard.reading import Reading, read
 
 
 class MessageDelivery:
     """Outputs of models, chains and functions (see `Delivery`).
 
     Args:
-        text: Renders an output to the text that is scored.
+        text: Renders an output to the text that is scored; None: see `read`.
     """
 
-    def __init__(self, text: Callable[[Any], str] = candidate_text) -> None:
+    def __init__(self, text: Callable[[Any], str] | None = None) -> None:
         self._text = text
 
-    def text(self, output: Any) -> str:
-        """Render an output to the text that is scored."""
-        return self._text(output)
+    def read(self, output: Any) -> Reading:
+        """Read an output."""
+        return read(output) if self._text is None else Reading(self._text(output))
+
+    def declined(self, output: Any) -> bool:
+        """True for a message that the provider's filter has emptied."""
+        return isinstance(output, BaseMessage) and is_filtered(output)
 
     def refusal(self, text: str, output: Any) -> Any:
         """Give a message for a message, text for text; None for anything else."""
@@ -61,7 +66,19 @@ class PiecesDelivery(MessageDelivery):
     """
 
     def __init__(self, text: Callable[[Any], str] | None = None) -> None:
-        super().__init__(text or _joined)
+        super().__init__(text)
+
+    def read(self, output: Sequence[Any]) -> Reading:
+        """Read the pieces one by one."""
+        if self._text is not None:
+            return Reading(self._text(output))
+        readings = [read(piece) for piece in output]
+        unreadable = dict.fromkeys(kind for reading in readings for kind in reading.unreadable)
+        return Reading("".join(reading.text for reading in readings), tuple(unreadable))
+
+    def declined(self, output: Sequence[Any]) -> bool:
+        """True if one of the pieces says that the provider's filter emptied the answer."""
+        return any(super(PiecesDelivery, self).declined(piece) for piece in output)
 
     def refusal(self, text: str, output: Sequence[Any]) -> list[Any] | None:
         """Give the refusal as the only piece, in the form of the others."""
@@ -76,7 +93,3 @@ def as_chunk(output: Any) -> Any:
     if not isinstance(output, AIMessage) or isinstance(output, AIMessageChunk):
         return output
     return AIMessageChunk(**output.model_dump(exclude={"type"}), chunk_position="last")
-
-
-def _joined(pieces: Sequence[Any]) -> str:
-    return "".join(candidate_text(piece) for piece in pieces)

@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import threading
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar, cast
 
 from srr_guard.conversation import Conversation
@@ -18,7 +19,8 @@ from srr_guard.core.calls import (
 )
 from srr_guard.core.conclusion import Ended, conclude
 from srr_guard.core.delivery import MessageDelivery
-from srr_guard.core.outcomes import read_candidate
+from srr_guard.core.in_flight import CallLimit
+from srr_guard.core.outcomes import Read, read_candidate
 from srr_guard.core.scoring import TimedScorer
 from srr_guard.decision import Decision, Totals
 from srr_guard.errors import (
@@ -100,6 +102,7 @@ class Guard:
         self._sampling = sampling
         self._policy = decision
         self._on_decision = on_decision
+        self._limit = CallLimit(sampling.max_in_flight)
         self._scoring = TimedScorer(scorer, timeout=decision.scoring_timeout)
         self._counting = threading.Lock()
         self._totals = Totals()
@@ -162,7 +165,12 @@ class Guard:
         state = BestOfN(self._sampling, self._policy)
         while (indices := state.next_round()) is not None:
             with CandidateCalls(
-                source, self._sampling, indices, delivery=form, deadline=state.left()
+                source,
+                self._sampling,
+                indices,
+                read=self._reader(form),
+                limit=self._limit,
+                deadline=state.left(),
             ) as calls:
                 while state.waiting:
                     state.receive(calls.wait(for_all=not state.eager))
@@ -182,7 +190,12 @@ class Guard:
         state = BestOfN(self._sampling, self._policy)
         while (indices := state.next_round()) is not None:
             async with AsyncCandidateCalls(
-                source, self._sampling, indices, delivery=form, deadline=state.left()
+                source,
+                self._sampling,
+                indices,
+                read=self._reader(form),
+                limit=self._limit,
+                deadline=state.left(),
             ) as calls:
                 while state.waiting:
                     state.receive(await calls.wait(for_all=not state.eager))
@@ -258,6 +271,9 @@ class Guard:
         require_plain(self._sampling)
         return FunctionSource(call)
 
+    def _reader(self, form: Delivery[Any]) -> Read:
+        return partial(read_candidate, delivery=form, refusal=self._policy.refusal)
+
     def _given_answers(self, candidates: Any, form: Delivery[Any]) -> BestOfN:
         if isinstance(candidates, (str, bytes)) or not isinstance(candidates, Sequence):
             raise InvalidInputError(
@@ -268,7 +284,8 @@ class Guard:
         plain = {"n": len(candidates), "accept_at": None, "min_candidates": 1, "deadline": None}
         state = BestOfN(self._sampling.model_copy(update=plain), self._policy)
         state.next_round()
-        state.receive({i: read_candidate(i, c, form) for i, c in enumerate(candidates)})
+        read = self._reader(form)
+        state.receive({i: read(i, candidate) for i, candidate in enumerate(candidates)})
         return state
 
     # ---- scoring ----
@@ -276,12 +293,14 @@ class Guard:
     def _score_into(self, state: BestOfN, conversation: Conversation) -> None:
         if state.unscored:
             with state.scoring():
-                state.take(self._scoring.score(conversation, state.texts))
+                texts = state.texts
+                state.take(self._scoring.score(conversation, texts) if texts else None)
 
     async def _ascore_into(self, state: BestOfN, conversation: Conversation) -> None:
         if state.unscored:
             with state.scoring():
-                state.take(await self._scoring.ascore(conversation, state.texts))
+                texts = state.texts
+                state.take(await self._scoring.ascore(conversation, texts) if texts else None)
 
     # ---- deciding ----
 

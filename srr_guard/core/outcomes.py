@@ -9,7 +9,7 @@ import asyncio
 import random
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
@@ -22,20 +22,36 @@ from srr_guard.protocols import CandidateSource, Delivery
 
 Outcome = Candidate | Exception
 
+Read = Callable[[int, Any], Outcome]
+"""From a candidate's index and output to the candidate, or to why it cannot be used."""
+
 _Call = TypeVar("_Call", Future[list[Outcome]], asyncio.Task[list[Outcome]])
 
 
-def read_candidate(index: int, output: Any, delivery: Delivery[Any]) -> Outcome:
-    """Read one output; an error if it is blank or unreadable."""
+def read_candidate(index: int, output: Any, *, delivery: Delivery[Any], refusal: str) -> Outcome:
+    """Read one output; an error if it is blank or unusable.
+
+    Args:
+        index: Which candidate it is.
+        output: What the model returned.
+        delivery: The form of the output.
+        refusal: Stands in for an answer that the provider took away.
+    """
+    blank = SamplingError(f"candidate {index} is blank: the model returned no text")
+    if output is None:
+        return blank
     try:
-        text = "" if output is None else delivery.text(output)
+        reading = delivery.read(output)
+        declined = not reading.text and not reading.unreadable and delivery.declined(output)
     except (InvalidInputError, SamplingError) as error:
         return error
-    if not isinstance(text, str):
-        return InvalidInputError(f"the text of an answer must be a str, got {text!r:.60}")
-    if not text.strip():
-        return SamplingError(f"candidate {index} is blank: the model returned no text")
-    return Candidate(index=index, text=text, output=output)
+    if not isinstance(reading.text, str):
+        return InvalidInputError(f"the text of an answer must be a str, got {reading.text!r:.60}")
+    if declined and (refused := delivery.refusal(refusal, output)) is not None:
+        return Candidate(index=index, text=refusal, output=refused)
+    if not reading.text.strip() and not reading.unreadable:
+        return blank
+    return Candidate(index=index, text=reading.text, unreadable=reading.unreadable, output=output)
 
 
 def must_propagate(error: BaseException) -> bool:
@@ -58,10 +74,10 @@ class CallPlan:
         source: CandidateSource[Any],
         policy: SamplingPolicy,
         indices: range,
-        delivery: Delivery[Any],
+        read: Read,
         deadline: float | None,
     ) -> None:
-        self._delivery = delivery
+        self._read = read
         self._policy = policy
         self.jobs = (
             [indices] if source.batches else [indices[i : i + 1] for i in range(len(indices))]
@@ -88,9 +104,7 @@ class CallPlan:
                 f"the batched call returned {type(outputs).__name__!r}, not a list of answers"
             )
         given = list(outputs)[: len(job)]
-        outcomes = [
-            read_candidate(i, output, self._delivery) for i, output in zip(job, given, strict=False)
-        ]
+        outcomes = [self._read(i, output) for i, output in zip(job, given, strict=False)]
         outcomes += [
             SamplingError(f"the batched call returned {len(given)} of {len(job)} answers")
             for _ in job[len(given) :]

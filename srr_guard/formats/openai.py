@@ -17,9 +17,11 @@ from langchain_core.messages.ai import UsageMetadata
 from langchain_core.messages.tool import invalid_tool_call, tool_call
 from pydantic import BaseModel
 
-from srr_guard.conversation import EXTRA_TEXTS, Conversation, candidate_text
+from srr_guard.conversation import Conversation
 from srr_guard.decision import Decision
 from srr_guard.errors import InvalidInputError, MissingExtraError, SamplingError
+from srr_guard.filters import is_filter_reason
+from srr_guard.reading import Reading, read
 
 
 def as_conversation(messages: Any) -> Conversation:
@@ -38,13 +40,17 @@ def as_conversation(messages: Any) -> Conversation:
 class CompletionDelivery:
     """Outputs that are chat completions (see `Delivery`). Originals stay unchanged."""
 
-    def text(self, output: Any) -> str:
-        """Render the first choice: its text, refusal or transcript, then its tool calls.
+    def read(self, output: Any) -> Reading:
+        """Read the message of the first choice.
 
         Raises:
             SamplingError: There is no choice.
         """
-        return candidate_text(_assistant(_get(_choice(output), "message")))
+        return read(_assistant(_get(_choice(output), "message")))
+
+    def declined(self, output: Any) -> bool:
+        """True if the provider's filter ended the answer."""
+        return is_filter_reason(_get(_choice(output), "finish_reason"))
 
     def refusal(self, text: str, output: Any) -> Any:
         """Make a completion like this one, with the refusal as its only content."""
@@ -77,6 +83,8 @@ class CompletionDelivery:
     def finish(self, output: Any, decision: Decision[Any]) -> Any:
         """Copy the completion, with the decision and the usage of all candidates on it."""
         summary, own = decision.summary(), _get(output, "usage")
+        if len(_get(output, "choices")) > 1:  # only the first one is read
+            output = _replace(output, choices=[_choice(output)])
         if own is None:
             return _replace(output, srr_guard=summary)
         if decision.passed:
@@ -165,12 +173,14 @@ def _turn(message: Any) -> Any:
 
 def _assistant(message: Any) -> AIMessage:
     """Convert an assistant's message to LangChain's; unreadable calls become invalid ones."""
-    content = _get(message, "content") or _get(_get(message, "audio"), "transcript") or ""
-    result = AIMessage(content if isinstance(content, str) else [_plain(part) for part in content])
-    for name in EXTRA_TEXTS:
-        if isinstance(text := _get(message, name), str) and text != content:
-            result.additional_kwargs[name] = text
-    legacy = _get(message, "function_call")
+    plain = _plain(message)
+    fields = {k: v for k, v in plain.items() if v is not None} if isinstance(plain, dict) else {}
+    content, legacy = fields.pop("content", ""), _get(message, "function_call")
+    for name in ("role", "tool_calls", "function_call"):
+        fields.pop(name, None)
+    if fields.get("refusal") == content:  # a refusal of ours
+        del fields["refusal"]
+    result = AIMessage(content, additional_kwargs=fields)
     for call in [*(_get(message, "tool_calls") or ()), *([legacy] if legacy else ())]:
         _add_call(result, call)
     return result
@@ -222,7 +232,9 @@ def _plain(thing: Any) -> Any:
         return {name: _plain(value) for name, value in thing.items()}
     if isinstance(thing, (list, tuple)):
         return [_plain(value) for value in thing]
-    return _plain(vars(thing)) if hasattr(thing, "__dict__") else thing
+    if not hasattr(thing, "__dict__"):
+        return thing
+    return {name: _plain(value) for name, value in vars(thing).items() if name[0] != "_"}
 
 
 def _sum(a: Any, b: Any) -> Any:

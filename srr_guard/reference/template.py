@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from srr_guard.conversation import Conversation, Turn, valid_unicode
+from srr_guard.conversation import Conversation, Turn
 from srr_guard.errors import ReferenceLoadError
+from srr_guard.reading import valid_unicode
 
 _VERSION = 2
 _SLOT = "\ue000{}\ue001"

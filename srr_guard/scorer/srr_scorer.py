@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
-from srr_guard.conversation import Conversation, valid_unicode
+from srr_guard.conversation import Conversation
 from srr_guard.decision import Ranking
 from srr_guard.errors import InvalidInputError
 from srr_guard.protocols import ReadAhead

@@ -6,7 +6,6 @@ import inspect
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
-from srr_guard.conversation import candidate_text
 from srr_guard.core.calls import require_plain
 from srr_guard.core.delivery import MessageDelivery, PiecesDelivery
 from srr_guard.core.guard import Guard
@@ -107,7 +106,7 @@ def srr_guard(
             the function's own arguments and returns it. None: the first parameter, `self` and
             `cls` not counted.
         text: A function from what the function returns (from the list of its pieces, for a
-            generator) to the text that is scored. None: see `candidate_text`.
+            generator) to the text that is scored. None: see `srr_guard.reading.read`.
         sampling: How candidates are sampled.
         decision: What may be passed on.
         on_decision: Called with each Decision (see `Guard`).
@@ -150,6 +149,6 @@ def srr_guard(
         if inspect.isasyncgenfunction(fn):
             return AsyncGuardedGenerator(fn, shared, prompt, PiecesDelivery(text))
         kind = AsyncGuardedFunction if is_async(fn) else GuardedFunction
-        return kind(fn, shared, prompt, MessageDelivery(text or candidate_text))
+        return kind(fn, shared, prompt, MessageDelivery(text))
 
     return decorate if fn is None else decorate(fn)

@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import sys
 import threading
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -16,7 +17,7 @@ from langchain_core.messages import AIMessage
 from srr_guard.core.best_of_n import BestOfN
 from srr_guard.core.calls import AsyncCandidateCalls, CandidateCalls, FunctionSource
 from srr_guard.core.delivery import MessageDelivery
-from srr_guard.core.outcomes import CallPlan, Outcome, must_propagate
+from srr_guard.core.outcomes import CallPlan, Outcome, must_propagate, read_candidate
 from srr_guard.errors import (
     AllCandidatesFailedError,
     InvalidInputError,
@@ -24,6 +25,9 @@ from srr_guard.errors import (
     SamplingError,
 )
 from srr_guard.policy import DecisionPolicy, SamplingPolicy
+
+
+READ = partial(read_candidate, delivery=MessageDelivery(), refusal="no")
 
 
 def quick(**kwargs) -> SamplingPolicy:
@@ -52,7 +56,7 @@ def received(outcomes: dict[int, Outcome], policy: SamplingPolicy) -> BestOfN:
 
 
 def options(policy: SamplingPolicy) -> dict:
-    return {"delivery": MessageDelivery(), "deadline": policy.deadline}
+    return {"read": READ, "deadline": policy.deadline}
 
 
 def sample(call, policy, *, batched=None) -> BestOfN:
@@ -155,7 +159,7 @@ def test_attempts_are_limited(run):
 )
 def test_backoff_doubles_up_to_its_maximum(attempt, longest):
     policy = SamplingPolicy(n=1, backoff=0.04, backoff_max=0.05)
-    plan = CallPlan(FunctionSource(str), policy, range(1), MessageDelivery(), None)
+    plan = CallPlan(FunctionSource(str), policy, range(1), READ, None)
     state = SimpleNamespace(attempt_number=attempt)
     waits = [plan.retry_options()["wait"](state) for _ in range(200)]
     assert 0.5 * longest <= min(waits) < max(waits) <= longest

@@ -1,0 +1,42 @@
+"""The reasons by which providers say that their filter took an answer away."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from langchain_core.messages import BaseMessage
+
+_FILTERED = frozenset(
+    {
+        "content_filter",  # OpenAI, Azure, Mistral
+        "content_filtered",  # Bedrock
+        "guardrail_intervened",
+        "refusal",  # Anthropic
+        "error_toxic",  # Cohere
+        "safety",  # Google
+        "prohibited_content",
+        "blocklist",
+        "spii",
+        "image_safety",
+        "image_prohibited_content",
+        "model_armor",
+        "jailbreak",
+    }
+)
+
+
+def is_filtered(message: BaseMessage) -> bool:
+    """True if the provider's filter ended an answer."""
+    metadata = message.response_metadata
+    reasons = [metadata.get(name) for name in ("finish_reason", "stop_reason", "stopReason")]
+    for name, field in (("incomplete_details", "reason"), ("prompt_feedback", "block_reason")):
+        if isinstance(details := metadata.get(name), Mapping):
+            reasons.append(details.get(field))
+    return any(map(is_filter_reason, reasons))
+
+
+def is_filter_reason(reason: Any) -> bool:
+    """True if this is a reason to end an answer that a filter gives."""
+    name = getattr(reason, "name", reason)  # some clients have enums
+    return isinstance(name, str) and name.rpartition(".")[2].lower() in _FILTERED

@@ -1,0 +1,275 @@
+"""One reading of an answer: its text, and the parts of it that cannot be read as text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
+from pydantic import BaseModel
+
+from srr_guard.blocks import (
+    DATA_KEYS,
+    DOCUMENTS,
+    LOCAL_CALLS,
+    MEDIA,
+    REASONING,
+    REASONING_FIELDS,
+    SERVER_TOOLS,
+    SILENT,
+    TEXT_KEYS,
+    TEXTS,
+)
+from srr_guard.errors import InvalidInputError
+
+
+@dataclass(frozen=True)
+class Reading:
+    """An answer as it is scored.
+
+    Attributes:
+        text: All of its text, valid Unicode; may be empty.
+        unreadable: Kinds of the parts that have no text, such as `image`, each once.
+    """
+
+    text: str
+    unreadable: tuple[str, ...] = ()
+
+
+def read(output: Any) -> Reading:
+    """Read a model's or chain's output.
+
+    Text stays as it is, reasoning stands before it, a refusal after it. Tool calls follow, one
+    line each, with sorted arguments, then what the provider's own tools were asked and gave
+    back, and citations. A message that holds reasoning only has no text. Objects and dicts
+    become JSON with sorted keys. Of a dict with `messages` (an agent's state) all messages
+    after the latest human one are read, and the other keys.
+
+    Args:
+        output: str, message, pydantic object, dict, list, number or bool.
+
+    Raises:
+        InvalidInputError: The output is None, bytes, or an object without a text or JSON form.
+    """
+    unreadable: list[str] = []
+    try:
+        text = _text_of(output, unreadable)
+    except (TypeError, ValueError, RecursionError) as error:
+        if isinstance(error, InvalidInputError):
+            raise
+        raise InvalidInputError(
+            f"an answer of type {type(output).__name__!r} has no JSON form ({error}): return "
+            "str keys and JSON-like values, or a str"
+        ) from error
+    return Reading(valid_unicode(text), tuple(dict.fromkeys(unreadable)))
+
+
+def candidate_text(output: Any) -> str:
+    """The text of an output as it is scored (see `read`)."""
+    return read(output).text
+
+
+def turn_text(message: BaseMessage) -> str:
+    """A message as a turn of a prompt: without reasoning, unreadable parts named in brackets."""
+    parts = _Parts(message)
+    named = [f"[{kind}]" for kind in dict.fromkeys(parts.unreadable)]
+    return valid_unicode("\n".join(part for part in (parts.answer, *named) if part))
+
+
+def valid_unicode(text: str) -> str:
+    """Replace lone surrogates, which no tokenizer can encode, by U+FFFD."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def _text_of(output: Any, unreadable: list[str]) -> str:
+    if isinstance(output, str):
+        return output
+    if isinstance(output, BaseMessage):
+        parts = _Parts(output)
+        unreadable += parts.unreadable
+        return parts.whole
+    if isinstance(output, Mapping) and _is_message_list(output.get("messages")):
+        return _state_text(output, unreadable)
+    if isinstance(output, (BaseModel, Mapping, list, tuple, int, float)):
+        return _stable_json(output, unreadable)
+    raise InvalidInputError(
+        f"an answer of type {type(output).__name__!r} has no text to score: return a str, a "
+        "message, a pydantic object or a dict"
+    )
+
+
+def _state_text(state: Mapping[str, Any], unreadable: list[str]) -> str:
+    """All that may be new in an agent's state; nothing where it did not get to an answer."""
+    messages = state["messages"]
+    human = [i for i, message in enumerate(messages[:-1]) if isinstance(message, HumanMessage)]
+    texts = [_text_of(m, unreadable) for m in messages[human[-1] + 1 if human else 0 :]]
+    if texts[-1].strip():
+        rest = (v for k, v in state.items() if k != "messages")
+        texts += [_text_of(v, unreadable) for v in rest if isinstance(v, _WORDY) and v]
+        return "\n".join(text for text in texts if text)
+    return ""
+
+
+_WORDY = (str, BaseModel, Mapping, list, tuple)
+
+
+def _is_message_list(value: Any) -> bool:
+    return isinstance(value, Sequence) and bool(value) and isinstance(value[-1], BaseMessage)
+
+
+def _stable_json(value: Any, unreadable: list[str]) -> str:
+    def default(inner: Any) -> Any:
+        if isinstance(inner, BaseMessage):
+            return _text_of(inner, unreadable)
+        return inner.model_dump(mode="json") if isinstance(inner, BaseModel) else str(inner)
+
+    plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+    return json.dumps(plain, ensure_ascii=False, sort_keys=True, default=default)
+
+
+class _Parts:
+    """The parts of one message.
+
+    Attributes:
+        unreadable: Kinds of the parts without text.
+    """
+
+    def __init__(self, message: BaseMessage) -> None:
+        self.unreadable: list[str] = []
+        self._texts: list[str] = []
+        self._thoughts: list[str] = []
+        self._beside: list[str] = []
+        self._repeated: list[Mapping[Any, Any]] = []
+        content = message.content
+        for block in [content] if isinstance(content, str) else content:
+            self._add(block, self._texts)
+        self._add_fields(message.additional_kwargs)
+        self._add_calls(message)
+        if isinstance(message, ToolMessage):
+            self._add(message.artifact, self._beside, field="artifact")
+
+    @property
+    def answer(self) -> str:
+        """Everything but reasoning."""
+        parts = ["".join(self._texts), *dict.fromkeys(self._beside)]
+        return "\n".join(part for part in parts if part)
+
+    @property
+    def whole(self) -> str:
+        """Reasoning, then the answer; reasoning alone is no answer."""
+        thoughts = [t for t in dict.fromkeys(self._thoughts) if t] if self.answer.strip() else []
+        return "\n".join([*thoughts, self.answer])
+
+    def _add_fields(self, fields: Mapping[str, Any]) -> None:
+        """Read what stands beside the content."""
+        for name, value in fields.items():
+            if name in REASONING_FIELDS:
+                self._add(value, self._thoughts, field=name)
+            elif name == "audio" and isinstance(value, Mapping):
+                self._add({**value, "type": "audio"}, self._beside)
+            elif name in ("tool_calls", "function_call"):
+                calls = value if isinstance(value, list) else [value]
+                self._repeated += [call for call in calls if isinstance(call, Mapping)]
+            elif name == "parsed" and "".join(self._texts).strip():
+                pass  # the text, as the provider's client has read it
+            elif name not in SILENT and not name.startswith("__"):
+                self._add(value, self._beside, field=name)
+
+    def _add_calls(self, message: BaseMessage) -> None:
+        """Read the tool calls, and of the blocks that repeat them those that differ."""
+        calls: list[Any] = []
+        if isinstance(message, AIMessage):
+            calls = [*message.tool_calls, *message.invalid_tool_calls]
+        self._beside += [_call_line(call["name"], call["args"]) for call in calls]
+        for block in self._repeated:
+            name, args = _name_and_args(block)
+            call_id = block.get("call_id") or block.get("id")
+            repeats = any(args == c["args"] or (not args and call_id == c["id"]) for c in calls)
+            if not repeats:
+                self._beside.append(_call_line(name, args))
+
+    def _add(self, value: Any, into: list[str], *, field: str | None = None) -> None:
+        """Read a value: a block of the content, or what stands in a field."""
+        if isinstance(value, BaseModel):
+            value = value.model_dump(mode="json")
+        if isinstance(value, str):
+            if field and value.startswith("data:") and ";base64," in value[:100]:
+                self.unreadable.append(field)
+            else:
+                into.append(value)
+        elif isinstance(value, Mapping):
+            self._add_block(value, into, inside=field is not None)
+        elif isinstance(value, (list, tuple)):
+            for item in value:
+                self._add(item, into, field=field or "list")
+        elif value is not None and not isinstance(value, (int, float)):
+            self.unreadable.append(field or type(value).__name__)
+
+    def _add_block(self, block: Mapping[Any, Any], into: list[str], *, inside: bool) -> None:
+        kind = block.get("type")
+        silent, beside = SILENT, into if into is self._thoughts else self._beside
+        if kind == "non_standard" and isinstance(block.get("value"), Mapping):
+            self._add_block(block["value"], into, inside=inside)
+            return
+        if kind in LOCAL_CALLS and not inside:
+            self._repeated.append(block)
+            return
+        if kind in REASONING:
+            into = beside = self._thoughts
+            silent = SILENT | {"data"}
+        elif kind in SERVER_TOOLS:
+            into = beside
+        elif kind in MEDIA:
+            if not _has_text(block):
+                self.unreadable.append(str(kind))
+            silent = SILENT if _is_plain_document(block) else SILENT | DATA_KEYS
+        elif not (inside or kind in TEXTS or _is_plain_text(block)):
+            self.unreadable.append(str(kind or f"block with the keys {sorted(map(str, block))}"))
+        for key, value in block.items():
+            if key not in silent:
+                self._add(value, into if key in TEXT_KEYS else beside, field=str(key))
+
+
+def _is_plain_text(block: Mapping[Any, Any]) -> bool:
+    """True if a block of an unknown kind holds nothing but text."""
+    said = [(key, value) for key, value in block.items() if key not in SILENT]
+    return all(key in ("text", "refusal") and isinstance(value, str) for key, value in said)
+
+
+def _is_plain_document(block: Mapping[Any, Any]) -> bool:
+    """True if a document's source is text."""
+    source = block.get("source")
+    nested = isinstance(source, Mapping) and source.get("type") in ("text", "content")
+    return nested or block.get("source_type") == "text"
+
+
+def _has_text(block: Mapping[Any, Any]) -> bool:
+    """True if media hold text in place of their data."""
+    said = block.get("transcript") or (block.get("text") if block["type"] in DOCUMENTS else None)
+    return _is_plain_document(block) or isinstance(said, str)
+
+
+def _name_and_args(call: Mapping[Any, Any]) -> tuple[Any, Any]:
+    """Name and arguments of a call, in whichever of the providers' forms; `{}` for none yet."""
+    inner = next((call[k] for k in ("function", "custom") if isinstance(call.get(k), Mapping)), {})
+    call = {**call, **inner}
+    keys = ("args", "arguments", "partial_json", "input")
+    args = next((call[key] for key in keys if call.get(key)), {})
+    if isinstance(args, str):
+        try:
+            args = json.loads(args, strict=False)
+        except (ValueError, RecursionError):
+            pass
+    return call.get("name"), args
+
+
+def _call_line(name: Any, args: Any) -> str:
+    if isinstance(args, Mapping):
+        return f"[tool call] {name}({_stable_json(args, [])})"
+    return f"[invalid tool call] {name}({args})"
