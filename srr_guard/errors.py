@@ -3,6 +3,7 @@
 SRRGuardError
 ├── InvalidInputError          (ValueError)   a prompt, candidate or argument cannot be used
 ├── ConfigurationError         (ValueError)   a policy, decorator or setting makes no sense
+│   └── NotRepeatableError                    what is guarded keeps state or asks a human
 ├── DataError                  (ValueError)   a row of training or evaluation data is malformed
 ├── MissingExtraError          (ImportError)  an optional dependency is not installed
 ├── ReferenceModelError                       the reference LLM
@@ -49,6 +50,10 @@ class InvalidInputError(SRRGuardError, ValueError):
 
 class ConfigurationError(SRRGuardError, ValueError):
     """A policy, decorator argument or setting makes no sense."""
+
+
+class NotRepeatableError(ConfigurationError):
+    """What is guarded keeps state or asks a human, which n candidates would do n times."""
 
 
 class DataError(SRRGuardError, ValueError):

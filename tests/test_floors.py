@@ -46,7 +46,7 @@ INNER = {
         ("evaluation",),
         ("train",),
     ],
-    "runnables": [("_private", "inputs", "redaction"), ("tree", "tracing")],
+    "runnables": [("_private", "inputs", "redaction"), ("tree",), ("state",), ("tracing",)],
 }
 
 

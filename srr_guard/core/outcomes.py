@@ -9,14 +9,14 @@ import asyncio
 import random
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from tenacity import RetryCallState, retry_if_exception
 
 from srr_guard.decision import Candidate
-from srr_guard.errors import InvalidInputError, SamplingError
+from srr_guard.errors import InvalidInputError, NotRepeatableError, SamplingError
 from srr_guard.policy import SamplingPolicy
 from srr_guard.protocols import CandidateSource, Delivery
 
@@ -37,6 +37,8 @@ def read_candidate(index: int, output: Any, *, delivery: Delivery[Any], refusal:
         delivery: The form of the output.
         refusal: Stands in for an answer that the provider took away.
     """
+    if isinstance(output, Mapping) and output.get("__interrupt__"):
+        raise _not_repeatable("interrupts its graph to ask a human")
     blank = SamplingError(f"candidate {index} is blank: the model returned no text")
     if output is None:
         return blank
@@ -57,12 +59,23 @@ def read_candidate(index: int, output: Any, *, delivery: Delivery[Any], refusal:
 def must_propagate(error: BaseException) -> bool:
     """Tell control flow from a failed candidate.
 
-    True for KeyboardInterrupt, CancelledError and the like, and for the exceptions by which
-    LangGraph interrupts or leaves a graph.
+    True for KeyboardInterrupt, CancelledError and the like, for the exceptions by which
+    LangGraph interrupts or leaves a graph, and for NotRepeatableError.
     """
+    return not isinstance(error, Exception) or isinstance(error, NotRepeatableError) or (
+        _leaves_graph(error)
+    )
+
+
+def _leaves_graph(error: BaseException) -> bool:
     langgraph = sys.modules.get("langgraph.errors")
-    return not isinstance(error, Exception) or (
-        langgraph is not None and isinstance(error, langgraph.GraphBubbleUp)
+    return langgraph is not None and isinstance(error, langgraph.GraphBubbleUp)
+
+
+def _not_repeatable(does: str) -> NotRepeatableError:
+    return NotRepeatableError(
+        f"what is guarded {does}, which each candidate would do again: put the guard inside, "
+        "around the model call alone, and interrupt or hand over outside it"
     )
 
 
@@ -132,8 +145,11 @@ class CallPlan:
         """Outcomes of a call whose last attempt failed.
 
         Raises:
-            Exception: The error itself, when it must propagate.
+            NotRepeatableError: The call interrupts or leaves a LangGraph graph.
+            BaseException: The error itself, when it must propagate.
         """
+        if _leaves_graph(error):
+            raise _not_repeatable(f"leaves its graph by {type(error).__name__}") from error
         if must_propagate(error):
             raise error
         return [error for _ in job]

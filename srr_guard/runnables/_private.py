@@ -1,18 +1,22 @@
-"""Every private name of langchain-core and langsmith that srr_guard uses.
+"""Every private name of langchain-core, langgraph and langsmith that srr_guard uses.
 
 `tests/runnables/test_private.py` holds each of them against the versions it was written for.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import dis
 import inspect
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.language_models.llms import BaseLLM
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
+
+from srr_guard.errors import NotRepeatableError
 
 
 def is_own_async(model: BaseChatModel | BaseLLM) -> bool:
@@ -77,3 +81,60 @@ def close_context() -> None:
     tracing_v2_callback_var.set(None)
     for variable, *_ in _configure_hooks:
         variable.set(None)
+
+
+_PREGEL = "__pregel_"
+_PLACES = ("checkpoint_ns", "checkpoint_id", "checkpoint_map")
+
+
+def outside_graph(configurable: dict[str, Any]) -> dict[str, Any]:
+    """The `configurable` of a candidate that runs in a LangGraph node.
+
+    It can read the graph's state, store and context. It cannot write to the graph's streams,
+    channels and checkpoints, and a graph inside it is a graph of its own. Interrupts and tasks
+    are refused, for each candidate would have its own.
+    """
+    runtime = configurable.get("__pregel_runtime")
+    scratchpad = configurable.get("__pregel_scratchpad")
+    if runtime is None and scratchpad is None:
+        return configurable
+    inside = {
+        name: value
+        for name, value in configurable.items()
+        if not name.startswith(_PREGEL) and name not in _PLACES
+    }
+    for name in ("__pregel_read", "__pregel_read_state"):
+        if name in configurable:
+            inside[name] = configurable[name]
+    inside["__pregel_call"] = _refusing("calls a LangGraph task", "put @task outermost")
+    inside["__pregel_send"] = _refusing("writes to its graph", "return what is to be written")
+    if runtime is not None:
+        inside["__pregel_runtime"] = silenced(runtime)
+    if scratchpad is not None:
+        asks = _refusing("calls interrupt()", "call it before or after the guarded part")
+        inside["__pregel_scratchpad"] = dataclasses.replace(scratchpad, interrupt_counter=asks)
+    return inside
+
+
+def silenced(runtime: Any, **changes: Any) -> Any:
+    """A LangGraph runtime whose stream writer writes nowhere."""
+    return dataclasses.replace(runtime, stream_writer=nowhere, **changes)
+
+
+def stream_writer_of(config: RunnableConfig) -> Any:
+    """The stream writer of the LangGraph node that a config is from; None outside of one."""
+    runtime = config.get("configurable", {}).get("__pregel_runtime")
+    return getattr(runtime, "stream_writer", None)
+
+
+def nowhere(_: Any) -> None:
+    """Stand for a stream writer."""
+
+
+def _refusing(does: str, mend: str) -> Callable[..., Any]:
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise NotRepeatableError(
+            f"what is guarded {does}, which each candidate would do again: {mend}"
+        )
+
+    return refuse

@@ -7,6 +7,7 @@ collectors. `trace_candidates` shows candidates as child runs, whole or redacted
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import is_dataclass
 from typing import Any, Literal, cast
 
 from langchain_core.callbacks import (
@@ -14,16 +15,26 @@ from langchain_core.callbacks import (
     AsyncCallbackManagerForChainRun,
     AsyncCallbackManagerForLLMRun,
     BaseCallbackHandler,
+    BaseCallbackManager,
     CallbackManager,
     CallbackManagerForChainRun,
     CallbackManagerForLLMRun,
     UsageMetadataCallbackHandler,
 )
+from langchain_core.callbacks.manager import BaseRunManager
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import patch_config
 
-from srr_guard.runnables._private import close_context, enter_config
+from srr_guard.runnables._private import (
+    close_context,
+    enter_config,
+    nowhere,
+    outside_graph,
+    silenced,
+    stream_writer_of,
+)
 from srr_guard.runnables.redaction import RedactingHandler
+from srr_guard.runnables.state import HistoryWatch
 
 TraceCandidates = bool | Literal["redacted"]
 """The candidates' visibility to the caller's callbacks.
@@ -65,7 +76,7 @@ def candidate_config(
         return isolated(config)
     if trace:
         child = _child(run_manager, f"srr:candidate:{index}", redacted=trace == "redacted")
-        return patch_config(config, callbacks=child)
+        return patch_config(_outside(config), callbacks=child)
     if isinstance(run_manager, (CallbackManagerForLLMRun, AsyncCallbackManagerForLLMRun)):
         return isolated(config)  # its own end reports the usage of all candidates
     counters = [
@@ -79,14 +90,54 @@ def candidate_config(
 def isolated(
     config: RunnableConfig, handlers: Sequence[BaseCallbackHandler] = ()
 ) -> RunnableConfig:
-    """Make a config that keeps a candidate out of its caller's streams, events and traces."""
+    """Make a config that keeps a candidate out of its caller's streams, events and traces.
+
+    Those of a LangGraph graph around it included (see `outside_graph`).
+    """
     # Not None: a candidate would then inherit the caller's callbacks from the context. Not an
     # empty list: `BaseLLM.agenerate` looks at its first item.
-    callbacks = CallbackManager(list(handlers), list(handlers))
-    child: RunnableConfig = {**config, "callbacks": callbacks}
+    watched = [*handlers, HistoryWatch()]
+    callbacks = CallbackManager(watched, watched)
+    child: RunnableConfig = {**_outside(config), "callbacks": callbacks}
     child.pop("run_id", None)
     child.pop("run_name", None)
     return child
+
+
+def shielded(value: Any, config: RunnableConfig) -> Any:
+    """An argument of a candidate without its roads to the outside.
+
+    A config, a callback manager or handler, a run's manager, LangGraph's runtime and stream
+    writer are given in a form that reaches nobody. Anything else stays as it is.
+
+    Args:
+        value: The argument.
+        config: The caller's config.
+    """
+    match value:
+        case dict() if value.keys() <= _CONFIG_KEYS and not value.keys().isdisjoint(_ROADS):
+            return isolated(cast("RunnableConfig", value))
+        case BaseCallbackManager():
+            return isolated({})["callbacks"]
+        case BaseCallbackHandler():
+            return BaseCallbackHandler()
+        case BaseRunManager():
+            return type(value).get_noop_manager()
+        case [BaseCallbackHandler(), *_]:
+            return []
+    if is_dataclass(value) and hasattr(value, "stream_writer"):
+        inner = getattr(value, "config", None)
+        return silenced(value, **({"config": isolated(inner)} if inner else {}))
+    return nowhere if value is not None and value is stream_writer_of(config) else value
+
+
+_CONFIG_KEYS = RunnableConfig.__annotations__.keys()
+_ROADS = ("callbacks", "configurable")
+
+
+def _outside(config: RunnableConfig) -> RunnableConfig:
+    configurable = config.get("configurable")
+    return {**config, "configurable": outside_graph(configurable)} if configurable else config
 
 
 def _child(run_manager: RunManager, tag: str, *, redacted: bool) -> Any:

@@ -35,45 +35,76 @@ Change = Callable[[BaseLanguageModel[Any]], Any]
 """From a language model to what stands in its place."""
 
 
+def parts(runnable: Any) -> Iterator[Runnable[Any, Any]]:
+    """A runnable and all runnables inside it that can be found without calling it."""
+    if isinstance(runnable, Runnable):
+        yield runnable
+    if isinstance(runnable, RunnableLambda):
+        for returned in returned_by(runnable):
+            yield from parts(returned)
+    elif isinstance(runnable, Runnable) and not isinstance(runnable, BaseLanguageModel):
+        for value in _fields(runnable).values():
+            yield from _parts_in(value)
+
+
 def language_models(runnable: Any) -> Iterator[BaseLanguageModel[Any]]:
     """All language models inside a runnable that can be found without calling it."""
-    if isinstance(runnable, BaseLanguageModel):
-        yield runnable
-    elif isinstance(runnable, RunnableLambda):
-        for returned in returned_by(runnable):
-            yield from language_models(returned)
-    elif isinstance(runnable, Runnable):
-        for value in _fields(runnable).values():
-            yield from _models_in(value)
+    return (part for part in parts(runnable) if isinstance(part, BaseLanguageModel))
 
 
-def with_models(runnable: Any, change: Change) -> Any:
-    """A copy whose language models are changed; the runnable itself if it has none.
+def with_models(runnable: Any, change: Change, *, silent: bool = False) -> Any:
+    """A copy whose language models are changed; the runnable itself if nothing changes.
 
     Functions that return runnables, alternatives made on demand among them, return changed
     ones.
+
+    Args:
+        runnable: What to copy.
+        change: From a language model to what stands in its place.
+        silent: Also leave out the callbacks and listeners that parts of it carry.
     """
     if isinstance(runnable, BaseLanguageModel):
-        return change(runnable)
+        return change(silenced(runnable) if silent else runnable)
     if isinstance(runnable, RunnableLambda):
-        return _with_changed_result(runnable, change)
+        return _with_changed_result(runnable, change, silent)
     if not isinstance(runnable, Runnable):
         return runnable
+    if silent:
+        runnable = silenced(runnable)
     changed = {
         name: new
         for name, value in _fields(runnable).items()
-        if (new := _changed(value, change)) is not value
+        if (new := _changed(value, change, silent)) is not value
     }
     if isinstance(runnable, RunnableConfigurableAlternatives):
         changed["alternatives"] = {
-            name: with_models(made, change)
+            name: with_models(made, change, silent=silent)
             if isinstance(made, Runnable)
-            else _changing_its_result(made, change)
+            else _changing_its_result(made, change, silent)
             for name, made in runnable.alternatives.items()
         }
     if not changed:
         return runnable
     return runnable.model_copy(update=changed)  # type: ignore[attr-defined]
+
+
+def silenced(runnable: Any) -> Any:
+    """A copy without the callbacks and listeners it carries; the runnable itself if none."""
+    config = getattr(runnable, "config", None)
+    update: dict[str, Any] = {}
+    if isinstance(config, dict) and config.get("callbacks"):
+        update["config"] = {k: v for k, v in config.items() if k != "callbacks"}
+    if getattr(runnable, "config_factories", None):
+        update["config_factories"] = []
+    if getattr(runnable, "callbacks", None):
+        update["callbacks"] = None
+    if not update:
+        return runnable
+    if isinstance(runnable, BaseModel):
+        return runnable.model_copy(update=update)
+    changed = copy.copy(runnable)
+    vars(changed).update(update)
+    return changed
 
 
 def entries(runnable: Runnable[Any, Any]) -> tuple[Runnable[Any, Any], ...]:
@@ -138,26 +169,23 @@ def _fields(runnable: Any) -> dict[str, Any]:
     return {name: values[name] for name in type(runnable).model_fields if name in values}
 
 
-def _models_in(value: Any) -> Iterator[BaseLanguageModel[Any]]:
+def _parts_in(value: Any) -> Iterator[Runnable[Any, Any]]:
     if isinstance(value, Runnable):
-        yield from language_models(value)
-    elif isinstance(value, Mapping):
-        for inner in value.values():
-            yield from _models_in(inner)
-    elif isinstance(value, (list, tuple)):
-        for inner in value:
-            yield from _models_in(inner)
+        yield from parts(value)
+    elif isinstance(value, (Mapping, list, tuple)):
+        for inner in value.values() if isinstance(value, Mapping) else value:
+            yield from _parts_in(inner)
 
 
-def _changed(value: Any, change: Change) -> Any:
-    """A field's value with its language models changed; the value itself if it has none."""
+def _changed(value: Any, change: Change, silent: bool) -> Any:
+    """A field's value with its language models changed; the value itself if nothing changes."""
     if isinstance(value, Runnable):
-        return with_models(value, change)
+        return with_models(value, change, silent=silent)
     if isinstance(value, Mapping):
-        new = {k: _changed(v, change) for k, v in value.items()}
+        new = {k: _changed(v, change, silent) for k, v in value.items()}
         return value if all(new[k] is v for k, v in value.items()) else new
     if isinstance(value, (list, tuple)):
-        items = [_changed(v, change) for v in value]
+        items = [_changed(v, change, silent) for v in value]
         if all(a is b for a, b in zip(items, value, strict=True)):
             return value
         return items if isinstance(value, list) else tuple(items)
@@ -165,29 +193,31 @@ def _changed(value: Any, change: Change) -> Any:
 
 
 def _with_changed_result(
-    runnable: RunnableLambda[Any, Any], change: Change
+    runnable: RunnableLambda[Any, Any], change: Change, silent: bool
 ) -> RunnableLambda[Any, Any]:
     """A function whose result is changed where it is a runnable."""
     changed = copy.copy(runnable)
     for name in ("func", "afunc"):
         if (function := getattr(runnable, name, None)) is not None:
-            setattr(changed, name, _changing_its_result(function, change))
+            setattr(changed, name, _changing_its_result(function, change, silent))
     return changed
 
 
-def _changing_its_result(function: Callable[..., Any], change: Change) -> Callable[..., Any]:
+def _changing_its_result(
+    function: Callable[..., Any], change: Change, silent: bool
+) -> Callable[..., Any]:
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         return function
     if not is_async(function):
 
         @functools.wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
-            return with_models(function(*args, **kwargs), change)
+            return with_models(function(*args, **kwargs), change, silent=silent)
 
         return call
 
     @functools.wraps(function)
     async def acall(*args: Any, **kwargs: Any) -> Any:
-        return with_models(await function(*args, **kwargs), change)
+        return with_models(await function(*args, **kwargs), change, silent=silent)
 
     return acall

@@ -13,6 +13,7 @@ from srr_guard.errors import ConfigurationError
 from srr_guard.policy import SamplingPolicy
 from srr_guard.protocols import ReadAhead, SupportsCandidateSampling
 from srr_guard.runnables._private import messages_of
+from srr_guard.runnables.state import require_repeatable
 from srr_guard.runnables.tracing import (
     RunManager,
     TraceCandidates,
@@ -47,11 +48,13 @@ class ModelSource:
 
     Raises:
         ConfigurationError: A temperature, system prompt or seed is given and no model takes it.
+        NotRepeatableError: The model keeps state or asks a human (see `require_repeatable`).
     """
 
     def __init__(
         self, model: Runnable[Any, Any], policy: SamplingPolicy, *, trace: TraceCandidates = False
     ) -> None:
+        require_repeatable(model)
         models = model.models if isinstance(model, Models) else (model,)
         self.trace: TraceCandidates = trace
         self.streams = policy.read_ahead
@@ -60,7 +63,7 @@ class ModelSource:
         _require_reach(model, models, policy, any(self._takes_messages))
         tuned = policy.temperatures is not None or policy.seed is not None
         self._models = tuple(
-            _with_fields(models[i % len(models)], _fields(policy, i))
+            _with_fields(models[i % len(models)], _fields(policy, i), silent=trace is not True)
             for i in range(policy.n if tuned else len(models))
         )
         alike = len(models) == 1 and policy.temperatures is None and policy.system_prompts is None
@@ -197,14 +200,16 @@ def _fields(policy: SamplingPolicy, index: int) -> dict[str, Any]:
     return fields
 
 
-def _with_fields(runnable: Runnable[Any, Any], fields: dict[str, Any]) -> Runnable[Any, Any]:
+def _with_fields(
+    runnable: Runnable[Any, Any], fields: dict[str, Any], *, silent: bool
+) -> Runnable[Any, Any]:
     """A copy whose language models have these fields, as far as they know them."""
 
     def change(model: BaseLanguageModel[Any]) -> BaseLanguageModel[Any]:
         known = {k: v for k, v in fields.items() if k in type(model).model_fields}
         return model.model_copy(update=known)
 
-    changed: Runnable[Any, Any] = with_models(runnable, change)
+    changed: Runnable[Any, Any] = with_models(runnable, change, silent=silent)
     return changed
 
 

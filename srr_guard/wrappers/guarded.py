@@ -132,7 +132,7 @@ class _SyncGuarded(_Guarded[P, O]):
         return lambda _: self._candidate(args, kwargs)
 
     def _candidate(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        _isolate()
+        args, kwargs = _isolated(args, kwargs)
         return self._fn(*self._prefix, *args, **kwargs)
 
 
@@ -155,7 +155,7 @@ class _AsyncGuarded(_Guarded[P, O]):
     adecide = decide
 
     async def _candidate(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        _isolate()
+        args, kwargs = _isolated(args, kwargs)
         return await self._fn(*self._prefix, *args, **kwargs)
 
 
@@ -247,7 +247,7 @@ class AsyncGuardedGenerator(_AsyncGuarded[P, list[R]], Generic[P, R]):
             yield piece
 
     async def _candidate(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        _isolate()
+        args, kwargs = _isolated(args, kwargs)
         return [piece async for piece in self._fn(*self._prefix, *args, **kwargs)]
 
     @overload
@@ -286,20 +286,27 @@ def _name(fn: Callable[..., Any]) -> str:
     return getattr(fn, "__qualname__", repr(fn))
 
 
-def _isolate() -> None:
-    """Keep a candidate out of the callbacks and traces of the LangChain run it is called in.
+def _isolated(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+    """Keep a candidate out of the callbacks, streams and traces of the run it is called in.
+
+    Returns:
+        The arguments, without roads to the outside that frameworks put there.
 
     It sets context variables of the candidate's own copied context, so nothing is undone.
     Without LangChain's runnables there is no such run: they are imported only if they were
     before, or if the environment asks for traces.
     """
     traced = any(os.environ.get(name) == "true" for name in _TRACING)
-    if traced or "langchain_core.runnables.config" in sys.modules:
-        from langchain_core.runnables import ensure_config
+    if not traced and "langchain_core.runnables.config" not in sys.modules:
+        return args, kwargs
+    from langchain_core.runnables import ensure_config
 
-        from srr_guard.runnables.tracing import enter, isolated
+    from srr_guard.runnables.tracing import enter, isolated, shielded
 
-        enter(isolated(ensure_config()))
+    config = ensure_config()
+    enter(isolated(config))
+    named = {name: shielded(value, config) for name, value in kwargs.items()}
+    return tuple(shielded(value, config) for value in args), named
 
 
 def _named(module: str, qualname: str) -> Any:
