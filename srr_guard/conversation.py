@@ -17,8 +17,13 @@ from langchain_core.messages import (
 from langchain_core.prompt_values import PromptValue
 from pydantic import BaseModel, ConfigDict
 
-from srr_guard.errors import InvalidInputError
-from srr_guard.reading import turn_text
+from srr_guard.errors import ConfigurationError, InvalidInputError
+from srr_guard.reading import read, turn_text
+
+PROMPT_KEYS = ("question", "input", "prompt", "query", "messages")
+"""Keys under which a dict holds what was asked, the first of them first."""
+
+_ROLE_NAMES = frozenset({"human", "user", "ai", "assistant", "system", "developer", "tool"})
 
 Role = Literal["system", "user", "assistant", "tool"]
 
@@ -55,11 +60,14 @@ class Conversation(BaseModel):
 
         Args:
             value: A string; a message; a list of messages (LangChain objects, `(role, text)`
-                tuples, OpenAI dicts, strings); a PromptValue; a dict with `messages`; or a
-                Conversation.
+                tuples, OpenAI dicts, strings); a PromptValue; a Conversation; or a dict, of
+                which everything is read: lists of messages first, then all else that is not
+                None, one `key: value` a line, and last what was asked, by the first of the
+                keys `question`, `input`, `prompt`, `query`, `messages`.
 
         Raises:
             InvalidInputError: The value is of another kind, empty or blank.
+            ConfigurationError: A part of a dict has no text.
         """
         if isinstance(value, Conversation):
             return value
@@ -85,12 +93,7 @@ def _messages(value: Any) -> list[BaseMessage]:
     if isinstance(value, PromptValue):
         return value.to_messages()
     if isinstance(value, Mapping):
-        if "messages" not in value:
-            raise InvalidInputError(
-                f"no prompt found in a dict with the keys {sorted(map(str, value))!r}: give it "
-                "the key 'messages', or say where the prompt is with `prompt=`"
-            )
-        return _messages(value["messages"])
+        return _all_of(value)
     if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray)):
         if not value:
             raise InvalidInputError("the prompt has no messages: give it at least one")
@@ -102,6 +105,55 @@ def _messages(value: Any) -> list[BaseMessage]:
         f"a prompt of type {type(value).__name__!r} cannot be read: give a str, messages, a "
         "PromptValue or a dict with 'messages'"
     )
+
+
+def _all_of(parts: Mapping[Any, Any]) -> list[BaseMessage]:
+    """Read every part of a dict: earlier turns, then facts, then what was asked."""
+    parts = {key: value for key, value in parts.items() if value is not None}
+    asked_by = next((key for key in PROMPT_KEYS if key in parts), None)
+    if asked_by is None and len(parts) == 1:
+        asked_by = next(iter(parts))
+    turns: list[BaseMessage] = []
+    facts: list[str] = []
+    for key, value in parts.items():
+        if key != asked_by and are_messages(value):
+            turns += _messages(value)
+        elif key != asked_by:
+            facts.append(f"{key}: {_fact(key, value)}")
+    if facts:
+        turns.append(HumanMessage("\n".join(facts)))
+    return turns if asked_by is None else turns + _asked(asked_by, parts[asked_by])
+
+
+def _asked(key: Any, value: Any) -> list[BaseMessage]:
+    if key == "messages" or isinstance(value, str) or are_messages(value):
+        return _messages(value)
+    return [HumanMessage(_fact(key, value))]
+
+
+def are_messages(value: Any) -> bool:
+    """True for what can only be messages: objects, `(role, text)`, OpenAI dicts."""
+    if isinstance(value, (BaseMessage, PromptValue)):
+        return True
+    return isinstance(value, (list, tuple)) and bool(value) and all(map(_is_message, value))
+
+
+def _is_message(item: Any) -> bool:
+    if isinstance(item, Mapping):
+        return "role" in item and not item.keys().isdisjoint({"content", "tool_calls"})
+    pair = isinstance(item, tuple) and len(item) == 2 and item[0] in _ROLE_NAMES
+    return pair or isinstance(item, BaseMessage)
+
+
+def _fact(key: Any, value: Any) -> str:
+    try:
+        return read(value).text
+    except InvalidInputError as error:
+        raise ConfigurationError(
+            f"the input's part {key!r} of type {type(value).__name__!r} cannot be read as part "
+            "of what was asked: give `prompt=`, a function from the input to the prompt, or "
+            "leave it out"
+        ) from error
 
 
 def _turn(message: BaseMessage) -> Turn:

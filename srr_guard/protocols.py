@@ -113,7 +113,7 @@ class Delivery(Protocol[T]):
         ...
 
     def declined(self, output: T) -> bool:
-        """True if the provider took the answer away, so that an output without text is a refusal."""
+        """True if the provider took the answer away: without text it is a refusal then."""
         ...
 
     def refusal(self, text: str, output: T) -> T | None:

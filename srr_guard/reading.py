@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -257,15 +258,14 @@ def _has_text(block: Mapping[Any, Any]) -> bool:
 
 def _name_and_args(call: Mapping[Any, Any]) -> tuple[Any, Any]:
     """Name and arguments of a call, in whichever of the providers' forms; `{}` for none yet."""
-    inner = next((call[k] for k in ("function", "custom") if isinstance(call.get(k), Mapping)), {})
-    call = {**call, **inner}
+    for key in ("function", "custom"):
+        if isinstance(call.get(key), Mapping):
+            call = {**call, **call[key]}
     keys = ("args", "arguments", "partial_json", "input")
-    args = next((call[key] for key in keys if call.get(key)), {})
+    args: Any = next((call[key] for key in keys if call.get(key)), {})
     if isinstance(args, str):
-        try:
+        with suppress(ValueError, RecursionError):
             args = json.loads(args, strict=False)
-        except (ValueError, RecursionError):
-            pass
     return call.get("name"), args
 
 

@@ -46,7 +46,7 @@ INNER = {
         ("evaluation",),
         ("train",),
     ],
-    "runnables": [("_private", "inputs", "redaction"), ("tree",), ("state",), ("tracing",)],
+    "runnables": [("_private", "redaction"), ("tree",), ("state", "inputs"), ("tracing",)],
 }
 
 

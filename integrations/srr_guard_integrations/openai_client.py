@@ -10,11 +10,10 @@ from srr_guard import Decision, DecisionPolicy, Guard, ResponseScorer, SamplingP
 from srr_guard.core.calls import require_plain
 from srr_guard.errors import ConfigurationError
 from srr_guard.formats.openai import CompletionDelivery, as_chunks, as_conversation, reusable
+from srr_guard.formats.schemas import schema_check
 from srr_guard.wrappers.settings import guard_of
 
 C = TypeVar("C")
-
-_COMPLETIONS = CompletionDelivery()
 
 
 def guard_chat_completions(
@@ -182,7 +181,7 @@ class _Completions(_Proxy):
         completion = self._guard.decide(
             as_conversation(kwargs.get("messages")),
             lambda _: method(**arguments),
-            delivery=_COMPLETIONS,
+            delivery=CompletionDelivery(schema_check(kwargs)),
         ).output
         if kwargs.get("stream"):
             return ChunkStream(as_chunks(completion, usage=_wants_usage(kwargs)))
@@ -195,7 +194,8 @@ class _Completions(_Proxy):
             return await method(**arguments)
 
         asked = as_conversation(kwargs.get("messages"))
-        completion = (await self._guard.adecide(asked, call, delivery=_COMPLETIONS)).output
+        form = CompletionDelivery(schema_check(kwargs))
+        completion = (await self._guard.adecide(asked, call, delivery=form)).output
         if kwargs.get("stream"):
             return AsyncChunkStream(as_chunks(completion, usage=_wants_usage(kwargs)))
         return completion

@@ -10,8 +10,8 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from srr_guard.reading import candidate_text
 from srr_guard.decision import Decision, ScoredCandidate
+from srr_guard.reading import candidate_text
 
 if TYPE_CHECKING:
     from srr_guard.wrappers.ranker import SafetyRanker

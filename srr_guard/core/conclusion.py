@@ -95,8 +95,8 @@ def _withheld(
     if action == "refuse":
         kind = type(decision.candidates[0].output).__name__
         error.add_note(
-            f"raised in place of a refusal: the answers are of type {kind!r}, and a refusal can "
-            "only stand in for a str or a message"
+            f"raised in place of a refusal: the answers are of type {kind!r}, or structured, and "
+            "a refusal can only stand in for a str or a message without a schema"
         )
     return error
 

@@ -10,6 +10,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import UsageMetadata, add_usage
 
 from srr_guard.decision import Decision
+from srr_guard.errors import SamplingError
 from srr_guard.filters import is_filtered
 from srr_guard.reading import Reading, read
 
@@ -19,13 +20,33 @@ class MessageDelivery:
 
     Args:
         text: Renders an output to the text that is scored; None: see `read`.
+        checks: Raise SamplingError for an output that cannot be used. What the provider took
+            away is not checked.
+        may_refuse: False where a refusal has no form that the caller can use.
     """
 
-    def __init__(self, text: Callable[[Any], str] | None = None) -> None:
+    def __init__(
+        self,
+        text: Callable[[Any], str] | None = None,
+        *,
+        checks: Sequence[Callable[[Any], None]] = (),
+        may_refuse: bool = True,
+    ) -> None:
         self._text = text
+        self._checks = checks
+        self._may_refuse = may_refuse
 
     def read(self, output: Any) -> Reading:
-        """Read an output."""
+        """Read an output.
+
+        Raises:
+            InvalidInputError: It has no text.
+            SamplingError: It cannot be used.
+        """
+        require_parsed(output)
+        if self._checks and not self.declined(output):
+            for check in self._checks:
+                check(output)
         return read(output) if self._text is None else Reading(self._text(output))
 
     def declined(self, output: Any) -> bool:
@@ -34,6 +55,8 @@ class MessageDelivery:
 
     def refusal(self, text: str, output: Any) -> Any:
         """Give a message for a message, text for text; None for anything else."""
+        if not self._may_refuse:
+            return None
         if isinstance(output, BaseMessage):
             return AIMessage(text)
         return text if isinstance(output, str) else None
@@ -86,6 +109,25 @@ class PiecesDelivery(MessageDelivery):
             return [AIMessageChunk(content=text, chunk_position="last")]
         piece = super().refusal(text, output[0])
         return None if piece is None else [piece]
+
+
+def require_parsed(output: Any) -> None:
+    """Refuse what `with_structured_output(include_raw=True)` gives for an answer it cannot parse.
+
+    Raises:
+        SamplingError: It is such an output.
+    """
+    if (
+        isinstance(output, dict)
+        and output.keys() == {"raw", "parsed", "parsing_error"}
+        and (output["parsing_error"] is not None or output["parsed"] is None)
+    ):
+        raise misfit()
+
+
+def misfit() -> SamplingError:
+    """The error for an answer that cannot be parsed."""
+    return SamplingError("the candidate cannot be used: it does not fit the schema asked for")
 
 
 def as_chunk(output: Any) -> Any:

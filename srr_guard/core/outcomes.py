@@ -62,8 +62,10 @@ def must_propagate(error: BaseException) -> bool:
     True for KeyboardInterrupt, CancelledError and the like, for the exceptions by which
     LangGraph interrupts or leaves a graph, and for NotRepeatableError.
     """
-    return not isinstance(error, Exception) or isinstance(error, NotRepeatableError) or (
-        _leaves_graph(error)
+    return (
+        not isinstance(error, Exception)
+        or isinstance(error, NotRepeatableError)
+        or (_leaves_graph(error))
     )
 
 

@@ -9,7 +9,7 @@ import copy
 import functools
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from langchain_core.messages import AIMessage
@@ -38,15 +38,25 @@ def as_conversation(messages: Any) -> Conversation:
 
 
 class CompletionDelivery:
-    """Outputs that are chat completions (see `Delivery`). Originals stay unchanged."""
+    """Outputs that are chat completions (see `Delivery`). Originals stay unchanged.
+
+    Args:
+        check: Raises SamplingError for an assistant's message that cannot be used.
+    """
+
+    def __init__(self, check: Callable[[Any], None] | None = None) -> None:
+        self._check = check
 
     def read(self, output: Any) -> Reading:
         """Read the message of the first choice.
 
         Raises:
-            SamplingError: There is no choice.
+            SamplingError: There is no choice, or its message cannot be used.
         """
-        return read(_assistant(_get(_choice(output), "message")))
+        message = _assistant(_get(_choice(output), "message"))
+        if self._check is not None and not self.declined(output):
+            self._check(message)
+        return read(message)
 
     def declined(self, output: Any) -> bool:
         """True if the provider's filter ended the answer."""

@@ -1,35 +1,93 @@
-"""Finds the prompt in a runnable's input."""
+"""Finds what was asked in a runnable's input, as its own prompt template reads it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from langchain_core.language_models import BaseLanguageModel
+from langchain_core.prompts import BasePromptTemplate, ChatPromptTemplate, MessagesPlaceholder
+from langchain_core.runnables import Runnable, RunnableParallel, RunnableSequence
+from langchain_core.runnables.passthrough import RunnableAssign, RunnablePassthrough
+
 from srr_guard.conversation import Conversation
-from srr_guard.errors import InvalidInputError
-
-PROMPT_KEYS = ("question", "input", "prompt", "query", "messages")
+from srr_guard.runnables.tree import entries
 
 
-def find_prompt(value: Any) -> Conversation:
-    """Read the conversation from a runnable's input.
+@dataclass(frozen=True)
+class EntryTemplate:
+    """The prompt template that a runnable's input reaches.
 
-    A dict without `messages` gives the value of the first of its keys that is one of
-    `question`, `input`, `prompt`, `query` (in this order), or else its only str value.
+    Attributes:
+        template: The template.
+        direct: Nothing stands before it, so that what it does not print reaches no model.
+    """
+
+    template: BasePromptTemplate[Any]
+    direct: bool = True
+
+    @property
+    def variables(self) -> set[str]:
+        """What it prints."""
+        return {*self.template.input_variables, *self.template.optional_variables}
+
+    def conversation(self, value: Any) -> Conversation | None:
+        """The conversation that it makes of an input; None if it prints nothing of it.
+
+        What it prints and the input lacks, because a step before it adds that, is left blank.
+        """
+        names = self.template.input_variables
+        if not isinstance(value, Mapping):
+            if not self.direct or len(names) != 1:
+                return None
+            value = {names[0]: value}
+        given = {name: value[name] for name in self.variables if name in value}
+        if not given:
+            return None
+        blank = {name: _blank(self.template, name) for name in self.variables}
+        printed = Conversation.of(self.template.format_prompt(**{**blank, **given}))
+        rest = {k: v for k, v in value.items() if k not in given and v is not None}
+        if self.direct or not rest:
+            return printed
+        return Conversation(turns=(*Conversation.of(rest).turns, *printed.turns))
+
+
+def entry_template(models: Sequence[Runnable[Any, Any]]) -> EntryTemplate | None:
+    """The template that the input of all these runnables reaches; None if there is no such one."""
+    found = [_template_of(model) for model in models]
+    return found[0] if all(template == found[0] for template in found) else None
+
+
+def find_prompt(value: Any, template: EntryTemplate | None = None) -> Conversation:
+    """Read the conversation from a runnable's input: as the template prints it, else all of it.
 
     Raises:
-        InvalidInputError: There is none, or it is empty.
+        InvalidInputError: There is nothing to read.
+        ConfigurationError: A part of the input has no text.
     """
-    if not isinstance(value, Mapping) or "messages" in value:
-        return Conversation.of(value)
-    texts = [v for v in value.values() if isinstance(v, str)]
-    for key in PROMPT_KEYS:
-        if key in value:
-            return Conversation.of(value[key])
-    if len(texts) == 1:
-        return Conversation.of(texts[0])
-    raise InvalidInputError(
-        f"cannot tell which of {sorted(map(str, value))!r} is the prompt: it must be the only "
-        f"str value or have one of the keys {PROMPT_KEYS!r}; else give `prompt=`, a function "
-        "from the input to the prompt"
-    )
+    printed = template.conversation(value) if template else None
+    return printed or Conversation.of(value)
+
+
+def _template_of(runnable: Runnable[Any, Any]) -> EntryTemplate | None:
+    if isinstance(runnable, BasePromptTemplate):
+        return EntryTemplate(runnable)
+    if not isinstance(runnable, RunnableSequence):
+        return entry_template(entries(runnable)) if entries(runnable) else None
+    direct = True
+    for step in runnable.steps:
+        if isinstance(step, BaseLanguageModel):
+            break
+        makes_inputs = isinstance(step, (RunnableParallel, RunnableAssign))
+        if not makes_inputs and (found := _template_of(step)) is not None:
+            return EntryTemplate(found.template, direct and found.direct)
+        direct = direct and type(step) is RunnablePassthrough
+    return None
+
+
+def _blank(template: BasePromptTemplate[Any], name: str) -> Any:
+    """What an absent variable prints: no messages, or no text."""
+    messages = template.messages if isinstance(template, ChatPromptTemplate) else []
+    places = (m.variable_name for m in messages if isinstance(m, MessagesPlaceholder))
+    return [] if name in places else ""

@@ -85,7 +85,7 @@ def with_models(runnable: Any, change: Change, *, silent: bool = False) -> Any:
         }
     if not changed:
         return runnable
-    return runnable.model_copy(update=changed)  # type: ignore[attr-defined]
+    return runnable.model_copy(update=changed)
 
 
 def silenced(runnable: Any) -> Any:

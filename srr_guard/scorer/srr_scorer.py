@@ -12,6 +12,7 @@ from srr_guard.conversation import Conversation
 from srr_guard.decision import Ranking
 from srr_guard.errors import InvalidInputError
 from srr_guard.protocols import ReadAhead
+from srr_guard.reading import valid_unicode
 from srr_guard.reference.spec import Device, DType, ModelSpec
 from srr_guard.scorer.bundle import ScorerBundle
 

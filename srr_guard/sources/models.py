@@ -9,10 +9,12 @@ from typing import Any, cast
 from langchain_core.language_models import BaseChatModel, BaseLanguageModel
 from langchain_core.runnables import Runnable, RunnableConfig
 
+from srr_guard.conversation import Conversation
 from srr_guard.errors import ConfigurationError
 from srr_guard.policy import SamplingPolicy
 from srr_guard.protocols import ReadAhead, SupportsCandidateSampling
 from srr_guard.runnables._private import messages_of
+from srr_guard.runnables.inputs import entry_template, find_prompt
 from srr_guard.runnables.state import require_repeatable
 from srr_guard.runnables.tracing import (
     RunManager,
@@ -57,6 +59,7 @@ class ModelSource:
         require_repeatable(model)
         models = model.models if isinstance(model, Models) else (model,)
         self.trace: TraceCandidates = trace
+        self._template = entry_template(models)
         self.streams = policy.read_ahead
         self._system_prompts = policy.system_prompts or (None,)
         self._takes_messages = tuple(map(takes_messages, models))
@@ -70,6 +73,10 @@ class ModelSource:
         one_call = policy.batched == "auto" and not trace and not policy.read_ahead
         self.batches = alike and one_call and _can_batch(models[0])
         """One call makes all candidates of a round."""
+
+    def asked(self, value: Any) -> Conversation:
+        """Read the conversation from an input (see `find_prompt`)."""
+        return find_prompt(value, self._template)
 
     def model(self, index: int) -> Runnable[Any, Any]:
         """The model of one candidate, or of a batch whose first candidate it is."""

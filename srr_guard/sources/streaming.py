@@ -8,9 +8,9 @@ from typing import Any
 
 from langchain_core.messages import AIMessageChunk, message_chunk_to_message
 
-from srr_guard.reading import candidate_text
 from srr_guard.errors import InvalidInputError
 from srr_guard.protocols import ReadAhead
+from srr_guard.reading import candidate_text
 
 
 def collect(chunks: Iterator[Any], read: ReadAhead) -> Any:

@@ -11,17 +11,24 @@ from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.language_models.base import LangSmithParams
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
-from langchain_core.runnables import Runnable, RunnableBinding, RunnableLambda, ensure_config
+from langchain_core.runnables import (
+    Runnable,
+    RunnableBinding,
+    RunnableLambda,
+    RunnablePassthrough,
+    ensure_config,
+)
 from pydantic import ConfigDict, Field, PrivateAttr
 
 from srr_guard.conversation import Conversation
-from srr_guard.core.delivery import as_chunk
+from srr_guard.core.delivery import MessageDelivery, as_chunk, misfit, require_parsed
 from srr_guard.core.guard import Guard
 from srr_guard.decision import Decision
-from srr_guard.errors import BelowThresholdError, ConfigurationError, SamplingError
+from srr_guard.errors import ConfigurationError, SamplingError
+from srr_guard.formats.schemas import schema_check
 from srr_guard.policy import DecisionPolicy, SamplingPolicy
 from srr_guard.protocols import ResponseScorer
-from srr_guard.runnables.tracing import RunManager, TraceCandidates
+from srr_guard.runnables.tracing import RunManager, TraceCandidates, isolated
 from srr_guard.runnables.tree import unbind, with_entries
 from srr_guard.sources.models import ModelRequest, ModelSource
 from srr_guard.sources.several import Models, as_runnable, describe
@@ -39,7 +46,7 @@ class SafetyRankedChatModel(ModelShell, BaseChatModel):
     `usage_metadata` the sum over all candidates. Streaming means: select, then emit one chunk.
 
     `with_structured_output` raises BelowThresholdError in place of a refusal, which has no
-    structured form.
+    structured form. An answer that does not fit the schema is a failed candidate.
 
     Args:
         model: A chat model, or a runnable from messages to a message around one; a list of
@@ -91,7 +98,7 @@ class SafetyRankedChatModel(ModelShell, BaseChatModel):
 
     _guard: Guard = PrivateAttr()
     _source: ModelSource = PrivateAttr()
-    _may_refuse: bool = PrivateAttr(default=True)
+    _parser: Runnable[Any, Any] | None = PrivateAttr(default=None)
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
@@ -183,11 +190,14 @@ class SafetyRankedChatModel(ModelShell, BaseChatModel):
         method = self._inner("with_structured_output")
         structured = method(schema, include_raw=include_raw, **kwargs)
         copy = self.model_copy()
-        copy._may_refuse = False
+        copy._parser = with_entries(structured, lambda _: RunnablePassthrough())
         if isinstance(structured, Models):  # each model has its own parser; one does for all
-            return super(SafetyRankedChatModel, copy).with_structured_output(
+            copy._parser = None
+            structured = super(SafetyRankedChatModel, copy).with_structured_output(
                 schema, include_raw=include_raw, **kwargs
             )
+            copy._parser = with_entries(structured, lambda _: RunnablePassthrough())
+            return structured
         guarded: Runnable[LanguageModelInput, Any] = with_entries(structured, copy._rebound)
         return guarded
 
@@ -195,14 +205,14 @@ class SafetyRankedChatModel(ModelShell, BaseChatModel):
         names = (*_OWN, *(name for name in self.model_fields_set if name not in _OWN))
         return SafetyRankedChatModel._rebuilt, (
             {name: getattr(self, name) for name in names},
-            self._may_refuse,
+            self._parser,
         )
 
     @classmethod
-    def _rebuilt(cls, options: dict[str, Any], may_refuse: bool) -> SafetyRankedChatModel:
+    def _rebuilt(cls, options: dict[str, Any], parser: Any) -> SafetyRankedChatModel:
         """Unpickle; the scorer is loaded anew and the totals begin at 0."""
         model = cls(**options)
-        model._may_refuse = may_refuse
+        model._parser = parser
         return model
 
     def _inner(self, method: str) -> Callable[..., Any]:
@@ -273,7 +283,7 @@ class SafetyRankedChatModel(ModelShell, BaseChatModel):
     ) -> AIMessage:
         asked = Conversation.of(messages)
         source = self._of(asked, messages, stop, run_manager, kwargs)
-        return self._message(self._guard.decide(asked, source))
+        return self._message(self._guard.decide(asked, source, delivery=self._form(kwargs)))
 
     async def _achoose(
         self,
@@ -284,7 +294,8 @@ class SafetyRankedChatModel(ModelShell, BaseChatModel):
     ) -> AIMessage:
         asked = Conversation.of(messages)
         source = self._of(asked, messages, stop, run_manager, kwargs)
-        return self._message(await self._guard.adecide(asked, source))
+        form = self._form(kwargs)
+        return self._message(await self._guard.adecide(asked, source, delivery=form))
 
     def _of(
         self,
@@ -303,16 +314,33 @@ class SafetyRankedChatModel(ModelShell, BaseChatModel):
         )
 
     def _message(self, decision: Decision) -> AIMessage:
-        if decision.chosen is None and not self._may_refuse:
-            error = BelowThresholdError(decision, threshold=self.decision.threshold)
-            error.add_note("raised in place of a refusal, which has no structured form")
-            raise error
         if not isinstance(decision.output, AIMessage):
             raise SamplingError(
                 f"{self!r} was answered with {type(decision.output).__name__!r}, and a chat "
                 "model must answer with a message: use SafetyRanker"
             )
         return decision.output
+
+    def _form(self, kwargs: dict[str, Any]) -> MessageDelivery:
+        """The form of the answers to one call, with the schema that it asks for."""
+        asked = schema_check({**unbind(self.model)[1], **kwargs})
+        checks = [check for check in (asked, self._parser and self._parse) if check is not None]
+        return MessageDelivery(checks=checks, may_refuse=self._parser is None)
+
+    def _parse(self, message: Any) -> None:
+        """Parse an answer as the caller will.
+
+        Raises:
+            SamplingError: It does not fit the schema.
+        """
+        assert self._parser is not None
+        try:
+            parsed = self._parser.invoke(message, isolated({}))
+        except Exception as error:
+            raise misfit() from error
+        if parsed is None:
+            raise misfit()
+        require_parsed(parsed)
 
     def _call_options(self, stop: list[str] | None, kwargs: dict[str, Any]) -> dict[str, Any]:
         own = {

@@ -104,7 +104,7 @@ def srr_guard(
         threshold: Short for `decision=DecisionPolicy(threshold=...)`.
         prompt: Name of the parameter that holds the prompt, or a function that is called with
             the function's own arguments and returns it. None: the first parameter, `self` and
-            `cls` not counted.
+            `cls` not counted, after all parameters that hold lists of messages.
         text: A function from what the function returns (from the list of its pieces, for a
             generator) to the text that is scored. None: see `srr_guard.reading.read`.
         sampling: How candidates are sampled.

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from importlib import import_module
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, cast, overload
 
-from srr_guard.conversation import Conversation
+from srr_guard.conversation import Conversation, are_messages
 from srr_guard.core.guard import Guard
 from srr_guard.decision import Decision, Totals
 from srr_guard.errors import ConfigurationError, InvalidInputError
@@ -49,6 +49,7 @@ class _Guarded(Generic[P, O]):
         self._guard = guard
         self._delivery = delivery
         self._signature = inspect.signature(fn)
+        self._reads_history = prompt is None
         self._prompt = _check_prompt(prompt, fn, list(self._signature.parameters))
 
     @property
@@ -76,15 +77,23 @@ class _Guarded(Generic[P, O]):
     def _conversation(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Conversation:
         if callable(self._prompt):
             return Conversation.of(self._prompt(*self._prefix, *args, **kwargs))
-        arguments = self._signature.bind(*self._prefix, *args, **kwargs)
-        arguments.apply_defaults()
-        value = arguments.arguments[self._prompt]
+        bound = self._signature.bind(*self._prefix, *args, **kwargs)
+        bound.apply_defaults()
+        value = bound.arguments[self._prompt]
         if value is None:
             raise InvalidInputError(
                 f"{_name(self._fn)}({self._prompt}=None): the prompt must be a str, "
                 "messages or a PromptValue"
             )
-        return Conversation.of(value)
+        earlier = bound.arguments.values() if self._reads_history else ()
+        turns = [
+            turn
+            for history in earlier
+            if history is not value and are_messages(history)
+            for turn in Conversation.of(history).turns
+        ]
+        asked = Conversation.of(value)
+        return Conversation(turns=(*turns, *asked.turns)) if turns else asked
 
     # Like a function: copies are the function itself, pickles are its name.
 

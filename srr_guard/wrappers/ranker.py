@@ -17,14 +17,15 @@ from pydantic import ConfigDict, PrivateAttr
 from typing_extensions import override
 
 from srr_guard.conversation import Conversation
-from srr_guard.core.delivery import as_chunk
+from srr_guard.core.delivery import MessageDelivery, as_chunk
 from srr_guard.core.guard import Guard
 from srr_guard.decision import Decision
 from srr_guard.errors import ConfigurationError
+from srr_guard.formats.schemas import schema_check
 from srr_guard.policy import DecisionPolicy, SamplingPolicy
 from srr_guard.protocols import ResponseScorer
-from srr_guard.runnables.inputs import find_prompt
 from srr_guard.runnables.tracing import RunManager, TraceCandidates
+from srr_guard.runnables.tree import unbind
 from srr_guard.sources.models import ModelRequest, ModelSource
 from srr_guard.sources.several import as_runnable, describe
 from srr_guard.wrappers.settings import SETTINGS, guard_of
@@ -59,8 +60,8 @@ class SafetyRanker(ModelShell, RunnableSerializable[Any, Any]):
         sampling: How candidates are sampled.
         decision: What may be passed on.
         prompt: Finds the prompt in the input: a function from the input to anything
-            `Conversation.of` reads. None: the input itself, or the first of its keys
-            `messages`, `question`, `input`, `prompt`, `query`, or its only str value.
+            `Conversation.of` reads. None: the input as the chain's own prompt template prints
+            it, or all of it where there is no such template (see `Conversation.of`).
         trace_candidates: True makes each candidate a child run tagged `srr:candidate:<i>`:
             traces and event streams then hold the text of rejected candidates, and streams show
             their tokens. `"redacted"` makes the same child runs without any text, which never
@@ -258,7 +259,8 @@ class SafetyRanker(ModelShell, RunnableSerializable[Any, Any]):
         kwargs: dict[str, Any],
     ) -> Decision:
         asked = self._conversation(value)
-        return self._guard.decide(asked, self._of(asked, value, run_manager, config, kwargs))
+        source = self._of(asked, value, run_manager, config, kwargs)
+        return self._guard.decide(asked, source, delivery=self._form(kwargs))
 
     async def _adecide(
         self,
@@ -269,10 +271,15 @@ class SafetyRanker(ModelShell, RunnableSerializable[Any, Any]):
     ) -> Decision:
         asked = self._conversation(value)
         source = self._of(asked, value, run_manager, config, kwargs)
-        return await self._guard.adecide(asked, source)
+        return await self._guard.adecide(asked, source, delivery=self._form(kwargs))
+
+    def _form(self, kwargs: dict[str, Any]) -> MessageDelivery:
+        """The form of the answers to one call, with the schema that it asks for."""
+        check = schema_check({**unbind(self.model)[1], **kwargs})
+        return MessageDelivery(checks=[] if check is None else [check])
 
     def _conversation(self, value: Any) -> Conversation:
-        return Conversation.of(self.prompt(value)) if self.prompt else find_prompt(value)
+        return Conversation.of(self.prompt(value)) if self.prompt else self._source.asked(value)
 
     def _of(
         self,

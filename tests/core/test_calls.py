@@ -22,10 +22,10 @@ from srr_guard.errors import (
     AllCandidatesFailedError,
     InvalidInputError,
     NotEnoughCandidatesError,
+    NotRepeatableError,
     SamplingError,
 )
 from srr_guard.policy import DecisionPolicy, SamplingPolicy
-
 
 READ = partial(read_candidate, delivery=MessageDelivery(), refusal="no")
 
@@ -357,18 +357,27 @@ def test_call_that_cancels_itself_is_a_failed_candidate(run):
     assert sampled.candidates[0].text == "text"
 
 
-def test_graph_control_flow_propagates(run):
-    from langgraph.errors import GraphInterrupt
+@pytest.mark.parametrize("name", ["GraphInterrupt", "ParentCommand"])
+def test_what_leaves_a_graph_is_refused_at_once(run, name):
+    import langgraph.errors
+    from langgraph.types import Command
+
+    error = getattr(langgraph.errors, name)(Command())
 
     calls = []
 
     def call(index):
         calls.append(index)
-        raise GraphInterrupt
+        raise error
 
-    with pytest.raises(GraphInterrupt):
+    with pytest.raises(NotRepeatableError, match=f"leaves its graph by {name}.*guard inside"):
         run(call, quick(n=1, attempts=3))
     assert len(calls) == 1
+
+
+def test_an_answer_that_asks_a_human_is_refused_at_once(run):
+    with pytest.raises(NotRepeatableError, match="to ask a human"):
+        run(lambda i: {"messages": [], "__interrupt__": ["who?"]}, quick(n=2))
 
 
 def test_must_propagate_without_langgraph(monkeypatch):

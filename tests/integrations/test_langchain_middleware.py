@@ -26,7 +26,7 @@ from srr_guard_integrations import langchain as adapter
 from srr_guard_integrations.langchain import SafetyRankerMiddleware
 
 from srr_guard import DecisionPolicy, SafetyRankedChatModel, SamplingPolicy
-from srr_guard.errors import BelowThresholdError, ConfigurationError
+from srr_guard.errors import BelowThresholdError, ConfigurationError, NotRepeatableError
 from srr_guard.policy import DEFAULT_REFUSAL
 from srr_guard.testing import FakeScorer, ScriptedChatModel
 
@@ -212,7 +212,7 @@ def test_human_in_the_loop_with_a_checkpointer(ask):
     assert "REJECTED" not in repr(loop.get_state(THREAD))
 
 
-def test_interrupts_of_a_model_pass_through(ask):
+def test_interrupts_of_a_model_are_refused_by_name(ask):
     class Interrupting(ScriptedChatModel):
         def _generate(self, *args, **kwargs):
             raise GraphInterrupt(())
@@ -224,7 +224,8 @@ def test_interrupts_of_a_model_pass_through(ask):
     loop = create_agent(
         model=model, tools=[search], middleware=[guard()], checkpointer=InMemorySaver()
     )
-    assert ask(loop, QUESTION, THREAD)["messages"][-1].type == "human"
+    with pytest.raises(NotRepeatableError, match="leaves its graph by GraphInterrupt"):
+        ask(loop, QUESTION, THREAD)
 
 
 def test_scorer_and_bypasses_are_shared(ask):

@@ -23,6 +23,7 @@ class Probe(BaseChatModel):
     temperature: float = 0.7
     seed: int | None = None
     failures: int = 0
+    image: bool = False
     hang: Any = None
     calls: list[str]
 
@@ -37,7 +38,8 @@ class Probe(BaseChatModel):
         if self.hang:
             self.hang()
         turns = len(messages)
-        message = AIMessage(f"{self.temperature} {self.seed} {turns} #{next(unique)}")
+        text = f"{self.temperature} {self.seed} {turns} #{next(unique)}"
+        message = AIMessage([text, {"type": "image", "url": "x"}] if self.image else text)
         return ChatResult(generations=[ChatGeneration(message=message)])
 
     def sample_candidates(self, messages, n, *, stop=None, **kwargs):
@@ -71,9 +73,11 @@ def waits(monkeypatch):
     return waits
 
 
-def observe(sampling, decision, *, limits=None, hangs=None, waits=(), failures=0, error=None):
+def observe(
+    sampling, decision, *, limits=None, hangs=None, waits=(), failures=0, error=None, **model
+):
     hang = limits.hang_thread if limits else None
-    model = Probe(hang=hang if hangs == "model" else None, failures=failures, calls=[])
+    model = Probe(hang=hang if hangs == "model" else None, failures=failures, calls=[], **model)
     scorer = Scores(lambda prompt, text: 0.0, error=error)
     scorer.hang = (lambda: hang("scorer")) if hangs == "scorer" else None
     guard = SafetyRanker(
@@ -84,7 +88,7 @@ def observe(sampling, decision, *, limits=None, hangs=None, waits=(), failures=0
     )
     try:
         made = guard.decide("q")
-        text, *_ = made.output.content.split("#")
+        text, *_ = made.output.text.split("#")
         end = (made.reason, made.chosen and made.chosen.index, made.sampled, text)
     except SRRGuardError as raised:
         end = (type(raised).__name__, str(raised))
@@ -122,6 +126,7 @@ DECISION = {
     "below_threshold": ("refuse", "raise", {"threshold": 1.0}),
     "refusal": ("No.", "Never.", {"threshold": 1.0}),
     "scorer_error": ("raise", "refuse", {"error": RuntimeError()}),
+    "unreadable": ("refuse", "pass", {"image": True}),
     "scoring_timeout": (0.1, 5.0, {"hangs": "scorer"}),
 }
 CASES = [(SamplingPolicy, *item) for item in SAMPLING.items()]
@@ -129,7 +134,8 @@ CASES += [(DecisionPolicy, *item) for item in DECISION.items()]
 
 
 def test_no_value_is_forgotten():
-    assert set(SAMPLING) == set(SamplingPolicy.model_fields)
+    in_flight = "max_in_flight"  # see tests/core/test_in_flight.py
+    assert set(SAMPLING) == set(SamplingPolicy.model_fields) - {in_flight}
     assert set(DECISION) == set(DecisionPolicy.model_fields)
 
 

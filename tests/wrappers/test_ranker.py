@@ -241,7 +241,7 @@ class TestPrompt:
             ChatPromptTemplate.from_template("{x}").invoke({"x": "tea?"}),
             {"question": "tea?", "context": "long text"},
             {"context": "long text", "input": "tea?", "query": "not this"},
-            {"topic": "tea?", "k": 3},
+            {"topic": "tea?", "k": None},
         ],
     )
     def test_found(self, decide, value):
@@ -257,9 +257,9 @@ class TestPrompt:
         decide(guard, {"a": "tea?", "b": "milk?"})
         assert prompts == ["tea?"]
 
-    @pytest.mark.parametrize("value", [{"a": "x", "b": "y"}, {"a": 1}, {}])
-    def test_ambiguous_dict_names_the_mend(self, decide, value):
-        with pytest.raises(InvalidInputError, match="prompt="):
+    @pytest.mark.parametrize("value", [{"a": "x", "b": b"y"}, {"a": object()}])
+    def test_parts_without_text_name_the_mend(self, decide, value):
+        with pytest.raises(ConfigurationError, match="prompt="):
             decide(ranker(model=lambda x: "answer"), value)
 
     @pytest.mark.parametrize(

@@ -1,0 +1,151 @@
+"""Tells answers that fit the schema they were asked for from those that do not.
+
+The schema is read from the arguments of the model call, in the forms of OpenAI, Anthropic,
+Bedrock, Google, Ollama and those who follow them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from langchain_core.messages import AIMessage
+from pydantic import BaseModel, ValidationError
+
+from srr_guard.errors import SamplingError
+
+Check = Callable[[Any], None]
+"""Raises SamplingError for an answer that does not fit."""
+
+
+def schema_check(options: Mapping[str, Any]) -> Check | None:
+    """The check for answers to a model call; None where no schema is asked for.
+
+    A schema is asked for by a response format, or by tools of which one must be called. What
+    declines, calls a tool in place of an answer, or is no message is not checked.
+
+    Args:
+        options: Keyword arguments of the call.
+    """
+    schema = _response_schema(options)
+    tools = _forced_tools(options)
+    if schema is None and tools is None:
+        return None
+
+    def check(output: Any) -> None:
+        if not isinstance(output, AIMessage) or output.additional_kwargs.get("refusal"):
+            return
+        calls = [*output.tool_calls, *output.invalid_tool_calls]
+        if calls:
+            _check_calls(output, tools or {})
+        elif tools is not None:
+            raise _misfit("calls none of the tools, one of which must be called")
+        elif schema is not None:
+            _check_text(output.text, schema)
+
+    return check
+
+
+def _check_calls(message: AIMessage, tools: Mapping[str, Any]) -> None:
+    if message.invalid_tool_calls:
+        raise _misfit(
+            f"calls {message.invalid_tool_calls[0]['name']!r} with arguments that are "
+            "no JSON object"
+        )
+    for call in message.tool_calls:
+        if call["name"] in tools:
+            _check_value(call["args"], tools[call["name"]], f"arguments of {call['name']!r}")
+
+
+def _check_text(text: str, schema: Any) -> None:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _misfit("is no JSON") from error
+    _check_value(value, schema, "answer")
+
+
+def _check_value(value: Any, schema: Any, name: str) -> None:
+    """Check a value; a schema that cannot be used itself allows anything."""
+    if isinstance(schema, type) and issubclass(schema, BaseModel):
+        try:
+            schema.model_validate(value)
+        except ValidationError as error:
+            where = ".".join(map(str, error.errors()[0]["loc"]))
+            raise _misfit(f"does not fit: {name}, at {where!r}") from error
+        return
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import SchemaError
+
+    try:
+        Draft202012Validator.check_schema(schema)
+    except SchemaError:
+        return
+    found = next(Draft202012Validator(schema).iter_errors(value), None)
+    if found is not None:
+        where = ".".join(map(str, found.absolute_path))
+        raise _misfit(f"does not fit: {name}, at {where!r}, {found.validator!r}")
+
+
+def _misfit(why: str) -> SamplingError:
+    return SamplingError(f"the candidate cannot be used, for a schema was asked for: it {why}")
+
+
+def _response_schema(options: Mapping[str, Any]) -> Any:
+    """The schema of the whole answer: a dict, a pydantic class, `{}` for any JSON; None."""
+    for wanted in (options.get(name) for name in ("response_format", "output_format", "format")):
+        if isinstance(wanted, type) and issubclass(wanted, BaseModel):
+            return wanted
+        if wanted == "json":
+            return {}
+        if isinstance(wanted, Mapping):
+            return _schema_in(wanted)
+    if isinstance(output := options.get("output_config"), Mapping):
+        wanted = output.get("format")
+        return _schema_in(wanted) if isinstance(wanted, Mapping) else None
+    if options.get("response_mime_type") == "application/json":
+        schema = options.get("response_json_schema") or options.get("response_schema")
+        return schema if isinstance(schema, Mapping) else {}
+    return None
+
+
+def _schema_in(wanted: Mapping[str, Any]) -> Any:
+    """The schema in a response format; one that asks for text has none."""
+    match wanted:
+        case {"type": "text"}:
+            return None
+        case {"type": "json_object"}:
+            return {}
+        case {"json_schema": {"schema": schema}} | {"schema": schema}:
+            return schema
+        case {"type": "json_schema"}:
+            return {}
+    return wanted  # Ollama: the schema itself
+
+
+def _forced_tools(options: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Schemas of the tools by name where one must be called; None where none must."""
+    tools = options.get("tools")
+    if not isinstance(tools, Iterable) or not _is_forced(options.get("tool_choice")):
+        return None
+    return dict(found for tool in tools if (found := _tool_schema(tool)) is not None)
+
+
+def _is_forced(choice: Any) -> bool:
+    if isinstance(choice, Mapping):
+        choice = choice.get("type", choice)
+    return choice not in (None, False, "auto", "none", "")
+
+
+def _tool_schema(tool: Any) -> tuple[str, Any] | None:
+    match tool:
+        case {"function": {"name": str(name), **rest}}:  # OpenAI
+            return name, rest.get("parameters") or {}
+        case {"toolSpec": {"name": str(name), "inputSchema": {"json": schema}}}:  # Bedrock
+            return name, schema
+        case {"name": str(name), "input_schema": schema}:  # Anthropic
+            return name, schema
+        case {"name": str(name), **rest}:  # OpenAI's responses, Google
+            return name, rest.get("parameters") or {}
+    return None
