@@ -23,7 +23,6 @@ Change = Callable[[str], str]
 _Shape = tuple[tuple[str, int | str], ...]
 """For each message its role and the number of its text; a blank text stands for itself."""
 
-_GIVEN: dict[Form, str] = {"exact": "given as they are,", "alternating": "given alternating,"}
 _SLOT = "\ue000{}\ue001"
 _SLOTS = re.compile("\ue000([0-9]+)\ue001")
 _CLOCK = "strftime_now"
@@ -178,7 +177,7 @@ class Renderer:
             return _Failure(reason, error.with_traceback(None))
         changes = _changes(controls, numbers, probes)
         if changes is None:
-            return _Failure("it rewrites the text of turns, or prints others around another text")
+            return _Failure("it rewrites the text of turns, or prints something that depends on it")
         return _Layout(tuple(controls), tuple(zip(numbers, changes, strict=True)))
 
     def _apply(self, shape: _Shape, parts: bool, pattern: str) -> str:
@@ -250,7 +249,7 @@ def _refusal(
     shown = ", ".join(roles if len(roles) <= 8 else [*roles[:4], "...", *roles[-3:]])
     # What it does to texts says more than how it fails on other kinds of content.
     telling = [(form, f) for form, f in failures if not f.cause] or failures
-    reasons = dict.fromkeys(f"{_GIVEN[form]} {failure.reason}" for form, failure in telling)
+    reasons = dict.fromkeys(failure.reason for _, failure in telling)
     error = ReferenceLoadError(
         f"the tokenizer's chat template cannot be used for the turns {shown}: "
         f"{'; '.join(reasons)}. Give the tokenizer a chat template that prints the text of every "
