@@ -43,9 +43,9 @@ CONVERSATIONS = {
     "two systems": [("system", "Be brief."), ("system", "Be kind."), ("user", "Why?")],
     "the same words": [("system", "S"), ("user", "Go on"), ("assistant", "A"), ("user", "Go on")],
     "blanks": [
-        ("system", BLANKS + "0"),
-        ("user", BLANKS),
-        ("assistant", "0" + BLANKS),
+        ("system", f"{BLANKS}SYSTEM"),
+        ("user", f"FIRST{BLANKS}"),
+        ("assistant", f"{BLANKS}ANSWER{BLANKS}"),
         ("user", BLANKS),
     ],
     "blank turns": [("system", ""), ("user", " \n"), ("assistant", ""), ("user", "Why?")],
