@@ -140,7 +140,7 @@ class Renderer:
             ReferenceLoadError: The template fails on these turns, drops one or rewrites its text.
         """
         plain = [("user" if role == "tool" else role, text) for role, text in turns]
-        failures: list[tuple[Form, _Failure]] = []
+        failures: list[_Failure] = []
         for form, messages in _forms(plain):
             numbers: dict[str, int] = {}
             shape = tuple(
@@ -151,7 +151,7 @@ class Renderer:
                 layout = self._learned(shape, parts)
                 if isinstance(layout, _Layout):
                     return _filled(layout, list(numbers), shape[-1][1], form)
-                failures.append((form, layout))
+                failures.append(layout)
         raise _refusal(plain, failures)
 
     def _learn_anew(self, shape: _Shape, parts: bool) -> _Layout | _Failure:
@@ -242,18 +242,16 @@ def _filled(layout: _Layout, texts: list[str], latest: int | str, form: Form) ->
     return Rendering(controls=layout.controls, texts=changed, latest=last, form=form)
 
 
-def _refusal(
-    messages: Sequence[Message], failures: list[tuple[Form, _Failure]]
-) -> ReferenceLoadError:
+def _refusal(messages: Sequence[Message], failures: list[_Failure]) -> ReferenceLoadError:
     roles = [role for role, _ in messages]
     shown = ", ".join(roles if len(roles) <= 8 else [*roles[:4], "...", *roles[-3:]])
     # What it does to texts says more than how it fails on other kinds of content.
-    telling = [(form, f) for form, f in failures if not f.cause] or failures
-    reasons = dict.fromkeys(failure.reason for _, failure in telling)
+    telling = [failure for failure in failures if failure.cause is None] or failures
+    reasons = "; ".join(dict.fromkeys(failure.reason for failure in telling))
     error = ReferenceLoadError(
-        f"the tokenizer's chat template cannot be used for the turns {shown}: "
-        f"{'; '.join(reasons)}. Give the tokenizer a chat template that prints the text of every "
-        "turn: set `tokenizer.chat_template` and save the tokenizer into the model's folder"
+        f"the tokenizer's chat template cannot be used for the turns {shown}: {reasons}. Give the "
+        "tokenizer a chat template that prints the text of every turn: set "
+        "`tokenizer.chat_template` and save the tokenizer into the model's folder"
     )
-    error.__cause__ = next((f.cause for _, f in failures if f.cause), None)
+    error.__cause__ = telling[0].cause
     return error
