@@ -32,7 +32,7 @@ FLOORS = [
 # Floors inside folders that have some.
 INNER = {
     "reference": [
-        ("source", "features", "template", "_private"),
+        ("source", "features", "rendering", "template", "_private"),
         ("spec",),
         ("weights", "cache"),
         ("encoding",),

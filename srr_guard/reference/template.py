@@ -6,17 +6,18 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Callable, Sequence
+from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from itertools import pairwise
 from typing import Any
 
 from srr_guard.conversation import Conversation, Turn
 from srr_guard.errors import ReferenceLoadError
 from srr_guard.reading import valid_unicode
+from srr_guard.reference.rendering import Renderer, Rendering
 
 _VERSION = 2
-_SLOT = "\ue000{}\ue001"
 _PLAIN_TEMPLATE = (
     "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
@@ -48,14 +49,17 @@ class PromptIds:
 class PromptTemplate:
     """The tokenizer and its chat template, with the text of every turn kept as text.
 
-    The template is rendered around numbered slots; its own pieces are encoded with control
-    tokens, the turns' texts without. A user or a candidate that writes `<|im_end|>` gets the
-    characters, not the token. A tokenizer without a chat template gets a plain one.
+    Ordinary conversations get the very ids of `apply_chat_template`. Where a turn contains an
+    added token such as `<|im_end|>` or `<think>`, the template's own pieces are encoded with
+    control tokens and the turns' texts without: a user or a candidate that writes `<|im_end|>`
+    gets the characters, not the token. A tokenizer without a chat template gets a plain one.
     """
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
         self._template = _template_of(tokenizer)
+        self._renderer = Renderer(tokenizer, self._template)
+        self._control = _control_tokens(tokenizer)
 
     @property
     def digest(self) -> str:
@@ -65,14 +69,20 @@ class PromptTemplate:
 
     def text_ids(self, text: str) -> list[int]:
         """Encode plain text: control tokens in it stay text, nothing is added or cut off."""
-        return list(
-            self._tokenizer(
-                valid_unicode(text),
-                add_special_tokens=False,
-                split_special_tokens=True,
-                verbose=False,
-            )["input_ids"]
-        )
+        text = valid_unicode(text)
+        ids, _ = self._encoded(text, split_special_tokens=True)
+        if self._control.keys().isdisjoint(ids) or not self._tokenizer.is_fast:
+            return ids
+        # Added tokens that are not special are recognised all the same: part their characters.
+        ids, offsets = self._encoded(text, split_special_tokens=True, return_offsets_mapping=True)
+        cuts = [
+            start + len(found) - len(found.lstrip()) + 1
+            for token, (start, stop) in zip(ids, offsets, strict=True)
+            if self._is_control(token, found := text[start:stop]) and len(found.strip()) > 1
+        ]
+        if not cuts:
+            return ids
+        return [i for a, b in pairwise([0, *cuts, len(text)]) for i in self.text_ids(text[a:b])]
 
     def candidate_ids(self, text: str) -> list[int]:
         """Encode an answer without blank space around it, and with little within it.
@@ -91,18 +101,18 @@ class PromptTemplate:
         Args:
             conversation: What the model was asked.
             limit: Most tokens to return.
+
+        Raises:
+            ReferenceLoadError: The chat template fails on these turns, drops one or rewrites
+                its text.
         """
         turns = list(conversation.turns)
-        prompt = self._render(turns, self.text_ids)
+        prompt = self._encode(turns)
         whole = len(prompt.ids)
-        while len(prompt.ids) > limit and (drop := _droppable(turns)) is not None:
-            del turns[drop]
-            prompt = self._render(turns, self.text_ids)
-        room = limit
-        while len(prompt.ids) > limit and room > 1:
-            room //= 2
-            prompt = self._render(turns, partial(self._short_ids, room=room))
-        prompt = prompt.latest(limit)
+        if whole > limit:
+            turns, prompt = self._without_middle(turns, prompt, limit)
+        if len(prompt.ids) > limit:
+            prompt = self._with_short_texts(turns, limit).latest(limit)
         if len(prompt.ids) < whole:
             _log.warning(
                 "a prompt of %d tokens was shortened to %d: kept the system turn, %d of %d turns",
@@ -113,51 +123,89 @@ class PromptTemplate:
             )
         return prompt
 
-    def _short_ids(self, text: str, *, room: int) -> list[int]:
-        ids = self.text_ids(text)
-        return ids if len(ids) <= room else ids[: room - room // 2] + ids[len(ids) - room // 2 :]
+    def _without_middle(
+        self, turns: Sequence[Turn], prompt: PromptIds, limit: int
+    ) -> tuple[list[Turn], PromptIds]:
+        """Leave out the oldest turns between the first and the latest, as few as will do."""
+        middle = [i for i, turn in enumerate(turns) if turn.role != "system"][1:-1]
+        costs = [len(self.text_ids(turn.text)) for turn in turns]
+        around = max(len(prompt.ids) - sum(costs), 0) / len(turns)
 
-    def _render(self, turns: Sequence[Turn], encode: Callable[[str], list[int]]) -> PromptIds:
-        ids: list[int] = []
-        request = range(0)
-        rendered, texts = self._slots(turns)
-        for i, text in enumerate(texts):
-            before, found, rendered = rendered.partition(_SLOT.format(i))
-            ids += self._control_ids(before)
-            if found:
-                start = len(ids)
-                ids += encode(text)
-                request = range(start, len(ids))
-        ids += self._control_ids(rendered)
-        return PromptIds(ids=ids, request=request or range(len(ids) - 1, len(ids)))
+        def encode(gone: int) -> tuple[list[Turn], PromptIds]:
+            out = set(middle[:gone])
+            kept = [turn for i, turn in enumerate(turns) if i not in out]
+            return kept, self._encode(kept)
 
-    def _slots(self, turns: Sequence[Turn]) -> tuple[str, list[str]]:
-        """Render the template around slots; strict templates get alternating turns instead."""
-        from jinja2.exceptions import TemplateError
+        gone, best = 0, (list(turns), prompt)
+        while len(best[1].ids) > limit and gone < len(middle):
+            over: float = len(best[1].ids) - limit
+            while over > 0 and gone < len(middle):
+                over -= costs[middle[gone]] + around
+                gone += 1
+            best = encode(gone)
+        while gone > 1 and len((more := encode(gone - 1))[1].ids) <= limit:
+            gone, best = gone - 1, more
+        return best
 
-        plain = [(t.role, t.text) for t in turns]
-        try:
-            return self._apply([role for role, _ in plain]), [text for _, text in plain]
-        except TemplateError:
-            merged = _alternating(plain)
-            return self._apply([role for role, _ in merged]), [text for _, text in merged]
+    def _with_short_texts(self, turns: Sequence[Turn], limit: int) -> PromptIds:
+        """Halve the room for each text until the prompt fits; a text loses its middle."""
+        pieces, latest = self._pieces(self._rendered(turns))
+        prompt, room = _joined(pieces, latest), limit
+        while len(prompt.ids) > limit and room > 1:
+            room //= 2
+            short = [_shortened(p, room) if i % 2 else p for i, p in enumerate(pieces)]
+            prompt = _joined(short, latest)
+        return prompt
 
-    def _apply(self, roles: Sequence[str]) -> str:
-        messages = [
-            {"role": "user" if role == "tool" else role, "content": _SLOT.format(i)}
-            for i, role in enumerate(roles)
+    def _rendered(self, turns: Sequence[Turn]) -> Rendering:
+        return self._renderer.render([(turn.role, valid_unicode(turn.text)) for turn in turns])
+
+    def _encode(self, turns: Sequence[Turn]) -> PromptIds:
+        rendering = self._rendered(turns)
+        prompt = self._encode_whole(rendering) if self._tokenizer.is_fast else None
+        return prompt or _joined(*self._pieces(rendering))
+
+    def _encode_whole(self, rendering: Rendering) -> PromptIds | None:
+        """Encode all pieces in one call; None where a turn's text holds a control token."""
+        text, spans = "".join(rendering.pieces), rendering.spans
+        ids, offsets = self._encoded(text, return_offsets_mapping=True)
+        starts = [start for start, _ in spans]
+        for token, (start, stop) in zip(ids, offsets, strict=True):
+            if self._is_control(token, found := text[start:stop]):
+                # Some control tokens swallow the blanks around them.
+                stop -= len(found) - len(found.rstrip())
+                before = bisect_left(starts, stop) - 1
+                if before >= 0 and spans[before][1] > start + len(found) - len(found.lstrip()):
+                    return None
+        begin, end = (0, 0) if rendering.latest is None else spans[rendering.latest]
+        inside = [i for i, (start, stop) in enumerate(offsets) if start < end and stop > begin]
+        latest = range(inside[0], inside[-1] + 1) if inside else range(len(ids) - 1, len(ids))
+        return PromptIds(ids=ids, request=latest)
+
+    def _pieces(self, rendering: Rendering) -> tuple[list[list[int]], int | None]:
+        """Ids of each piece, encoded by itself, and the index of the latest turn's."""
+        pieces = [
+            self.text_ids(piece) if i % 2 else self._encoded(piece)[0]
+            for i, piece in enumerate(rendering.pieces)
         ]
-        return str(
-            self._tokenizer.apply_chat_template(
-                messages,
-                chat_template=self._template,
-                tokenize=False,
-                add_generation_prompt=True,
-            )
-        )
+        return pieces, None if rendering.latest is None else 2 * rendering.latest + 1
 
-    def _control_ids(self, text: str) -> list[int]:
-        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
+    def _encoded(self, text: str, **options: bool) -> tuple[list[int], list[tuple[int, int]]]:
+        """Ids, and their offsets in characters where they are asked for."""
+        if not text:
+            return [], []
+        encoded = self._tokenizer(text, add_special_tokens=False, verbose=False, **options)
+        return list(encoded["input_ids"]), encoded.get("offset_mapping", [])
+
+    def _is_control(self, token: int, found: str) -> bool:
+        """True if this token, found in this text, is a control token and no ordinary one.
+
+        Blank space may have tokens of its own, and any odd character may give the unknown token.
+        """
+        written = self._control.get(token)
+        if written is None or not found.strip():
+            return False
+        return token != self._tokenizer.unk_token_id or written in found
 
 
 def _template_of(tokenizer: Any) -> str:
@@ -173,19 +221,20 @@ def _template_of(tokenizer: Any) -> str:
     return str(template or _PLAIN_TEMPLATE)
 
 
-def _droppable(turns: Sequence[Turn]) -> int | None:
-    """Index of the oldest turn that is not a system turn, the first or the latest one."""
-    spoken = [i for i, turn in enumerate(turns) if turn.role != "system"]
-    return spoken[1] if len(spoken) > 2 else None
+def _control_tokens(tokenizer: Any) -> dict[int, str]:
+    """Ids and texts of all added tokens that are not blank space, special or not."""
+    added = {int(i): str(token) for i, token in tokenizer.added_tokens_decoder.items()}
+    special = dict(zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True))
+    return {i: token for i, token in (special | added).items() if token.strip()}
 
 
-def _alternating(turns: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Fold system turns into the user's and join neighbours of one side."""
-    merged: list[tuple[str, str]] = []
-    for role, text in turns:
-        side = "assistant" if role == "assistant" else "user"
-        if merged and merged[-1][0] == side:
-            merged[-1] = (side, f"{merged[-1][1]}\n\n{text}")
-        else:
-            merged.append((side, text))
-    return merged if merged[0][0] == "user" else [("user", ""), *merged]
+def _joined(pieces: Sequence[list[int]], latest: int | None) -> PromptIds:
+    """Join pieces; `latest` is the index of the latest turn's."""
+    ids = [i for piece in pieces for i in piece]
+    start = sum(map(len, pieces[:latest])) if latest is not None else len(ids)
+    stop = start + len(pieces[latest]) if latest is not None else start
+    return PromptIds(ids=ids, request=range(start, stop) or range(len(ids) - 1, len(ids)))
+
+
+def _shortened(ids: list[int], room: int) -> list[int]:
+    return ids if len(ids) <= room else ids[: room - room // 2] + ids[len(ids) - room // 2 :]

@@ -40,8 +40,8 @@ def require_repeatable(runnable: Runnable[Any, Any]) -> None:
 class HistoryWatch(BaseCallbackHandler):
     """Refuses chat histories inside functions, where nothing but running them shows them."""
 
-    ignore_llm = ignore_chat_model = ignore_retriever = ignore_agent = ignore_custom_event = True
-    raise_error = run_inline = True
+    raise_error = True
+    run_inline = True
 
     def on_chain_start(
         self, serialized: Any, inputs: Any, *, name: str | None = None, **kwargs: Any

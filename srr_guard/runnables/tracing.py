@@ -118,7 +118,7 @@ def shielded(value: Any, config: RunnableConfig) -> Any:
         case dict() if value.keys() <= _CONFIG_KEYS and not value.keys().isdisjoint(_ROADS):
             return isolated(cast("RunnableConfig", value))
         case BaseCallbackManager():
-            return isolated({})["callbacks"]
+            return CallbackManager([], [])
         case BaseCallbackHandler():
             return BaseCallbackHandler()
         case BaseRunManager():

@@ -69,8 +69,7 @@ def with_models(runnable: Any, change: Change, *, silent: bool = False) -> Any:
         return _with_changed_result(runnable, change, silent)
     if not isinstance(runnable, Runnable):
         return runnable
-    if silent:
-        runnable = silenced(runnable)
+    runnable = silenced(runnable) if silent else runnable
     changed = {
         name: new
         for name, value in _fields(runnable).items()
@@ -85,7 +84,7 @@ def with_models(runnable: Any, change: Change, *, silent: bool = False) -> Any:
         }
     if not changed:
         return runnable
-    return runnable.model_copy(update=changed)
+    return runnable.model_copy(update=changed)  # type: ignore[attr-defined]
 
 
 def silenced(runnable: Any) -> Any:

@@ -11,6 +11,7 @@ They are built in well under a second and load like any reference LLM or chat mo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -81,22 +82,41 @@ def save_tiny_lm(
     return folder
 
 
-def tiny_tokenizer(*, chat_template: str | None = CHAT_TEMPLATE) -> Any:
-    """A byte-level tokenizer: one token for each byte, and the three control tokens."""
+def tiny_tokenizer(
+    *,
+    chat_template: str | None = CHAT_TEMPLATE,
+    special: Sequence[str] = (),
+    plain: Sequence[str] = (),
+    merges: Sequence[tuple[str, str]] = (),
+    bos: str = "<|im_start|>",
+    eos: str = "<|im_end|>",
+) -> Any:
+    """A byte-level tokenizer: one token for each byte, and the three control tokens.
+
+    Args:
+        chat_template: None leaves it without one.
+        special: More control tokens.
+        plain: Added tokens that are not special, as `<think>` often is.
+        merges: Pairs of tokens that are merged into one, in the byte-level alphabet.
+        bos: The token at the beginning, one of the control tokens.
+        eos: The token at the end, one of the control tokens.
+    """
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    names = [*CONTROL_TOKENS, *alphabet]
-    bpe = Tokenizer(models.BPE(vocab={name: i for i, name in enumerate(names)}, merges=[]))
+    names = dict.fromkeys([*CONTROL_TOKENS, *alphabet, *map("".join, merges)])
+    vocabulary = {name: i for i, name in enumerate(names)}
+    bpe = Tokenizer(models.BPE(vocab=vocabulary, merges=list(merges)))
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
-    bpe.add_special_tokens([AddedToken(name, special=True) for name in CONTROL_TOKENS])
+    bpe.add_special_tokens([AddedToken(name, special=True) for name in (*CONTROL_TOKENS, *special)])
+    bpe.add_tokens([AddedToken(name, special=False, normalized=False) for name in plain])
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=bpe,
-        bos_token="<|im_start|>",
-        eos_token="<|im_end|>",
-        pad_token="<|im_end|>",
+        bos_token=bos,
+        eos_token=eos,
+        pad_token=eos,
         unk_token="<|endoftext|>",
     )
     if chat_template is not None:

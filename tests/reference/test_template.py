@@ -101,6 +101,38 @@ def test_long_prompts_keep_system_first_and_latest_turns(
     assert "FIRST" not in caplog.text
 
 
+@pytest.mark.parametrize("limit", range(120, 700, 23))
+def test_as_few_turns_go_as_will_do(template: PromptTemplate, limit: int) -> None:
+    turns = [("system", "SYSTEM"), ("user", "FIRST")]
+    turns += [("assistant" if i % 2 else "user", f"{i} " * (i * 7 % 20)) for i in range(1, 20)]
+    turns += [("system", "LATE"), ("user", "LATEST")]
+    found = template.prompt(Conversation.of(turns), limit=limit)
+    for gone in range(20):
+        kept = [*turns[:2], *turns[2 + gone :]]
+        whole = template.prompt(Conversation.of(kept), limit=10_000)
+        if len(whole.ids) <= limit:
+            assert found == whole
+            break
+
+
+def test_thousands_of_turns_are_rendered_few_times(
+    template: PromptTemplate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    tokenizer = template._tokenizer
+    render = tokenizer.apply_chat_template
+
+    def counted(messages: list[object], **options: object) -> object:
+        calls.append(len(messages))
+        return render(messages, **options)
+
+    monkeypatch.setattr(tokenizer, "apply_chat_template", counted)
+    turns = [("assistant" if i % 2 else "user", f"turn {i} " * (i % 5 + 1)) for i in range(3001)]
+    prompt = template.prompt(Conversation.of(turns), limit=1500)
+    assert 1300 < len(prompt.ids) <= 1500
+    assert len(calls) <= 16
+
+
 def test_one_huge_turn_loses_its_middle(template: PromptTemplate) -> None:
     text = render(template, [("system", "SYSTEM"), ("user", "START" + "x" * 5000 + "END")], 200)
     assert "SYSTEM" in text
