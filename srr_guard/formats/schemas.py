@@ -78,6 +78,8 @@ def _check_value(value: Any, schema: Any, name: str) -> None:
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import SchemaError
 
+    if not isinstance(schema, Mapping):
+        return
     try:
         Draft202012Validator.check_schema(schema)
     except SchemaError:

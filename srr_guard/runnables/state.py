@@ -24,6 +24,7 @@ def require_repeatable(runnable: Runnable[Any, Any]) -> None:
         NotRepeatableError: It does.
     """
     history: Any = sys.modules.get("langchain_core.runnables.history")
+    part: Any
     for part in parts(runnable):
         if history is not None and isinstance(part, history.RunnableWithMessageHistory):
             _refuse(part, "keeps a chat history", _HISTORY)

@@ -84,7 +84,8 @@ def with_models(runnable: Any, change: Change, *, silent: bool = False) -> Any:
         }
     if not changed:
         return runnable
-    return runnable.model_copy(update=changed)  # type: ignore[attr-defined]
+    copied: Any = runnable
+    return copied.model_copy(update=changed)
 
 
 def silenced(runnable: Any) -> Any:

@@ -324,7 +324,9 @@ class SafetyRankedChatModel(ModelShell, BaseChatModel):
     def _form(self, kwargs: dict[str, Any]) -> MessageDelivery:
         """The form of the answers to one call, with the schema that it asks for."""
         asked = schema_check({**unbind(self.model)[1], **kwargs})
-        checks = [check for check in (asked, self._parser and self._parse) if check is not None]
+        checks = [] if asked is None else [asked]
+        if self._parser is not None:
+            checks.append(self._parse)
         return MessageDelivery(checks=checks, may_refuse=self._parser is None)
 
     def _parse(self, message: Any) -> None:

@@ -228,14 +228,12 @@ class TestBound:
         assert model.with_structured_output(Joke).invoke("q") == Joke(good_text="x")
         raw = model.with_structured_output(Joke, include_raw=True).invoke("q")
         assert raw["parsed"] == Joke(good_text="x")
-        assert raw["raw"].response_metadata["srr_guard"]["reason"] == "fallback"
-        assert raw["raw"].response_metadata["srr_guard"]["failed"] == 1
+        assert raw["raw"].response_metadata["srr_guard"]["reason"] == "best_of_n"
 
     def test_a_refusal_has_no_structured_form(self):
-        unsafe = AIMessage(
-            "REJECTED", tool_calls=[{"name": "Joke", "args": {"good_text": "x"}, "id": "1"}]
-        )
-        guard = guarded(unsafe)
+        call = {"name": "Joke", "args": {"good_text": "x"}, "id": "1"}
+        strict = DecisionPolicy(threshold=0.95)
+        guard = guarded(AIMessage("", tool_calls=[call]), decision=strict)
         with pytest.raises(BelowThresholdError) as caught:
             guard.with_structured_output(Joke).invoke("q")
         assert "structured" in caught.value.__notes__[0]

@@ -79,10 +79,10 @@ def test_ranking_what_the_reference_llm_wrote_needs_no_pass(
     monkeypatch: pytest.MonkeyPatch, states: StateCache
 ) -> None:
     scorer = SRRScorer.from_pretrained()
-    llm = scorer.engine.encoder()
     states.subscribe(host.key(scorer.reference), (12, 16, 20))
     question = "Name three colours of autumn leaves."
     answers = LocalChatModel(max_new_tokens=24, seed=1).sample_candidates(question, 4)
+    llm = scorer.engine.encoder()  # where both have one precision, that of the chat model
     written = {answer for (*_, answer), _ in states}
     # sampling may split a word otherwise than the tokenizer does; such answers are read again
     texts = [a.text for a in answers if tuple(llm.template.candidate_ids(a.text)) in written]
