@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import cached_property
 from typing import Any, ClassVar, TypeVar, cast
 
 from srr_guard import Decision, DecisionPolicy, Guard, ResponseScorer, SamplingPolicy
@@ -99,13 +100,30 @@ def guard_chat_completions(
 
 
 class _Proxy:
-    """Passes on every attribute, except those that bypass the guard."""
+    """Stands for a part of a client: passes on every attribute, except what bypasses the guard.
+
+    It is of the part's type for `isinstance`. Setting an attribute sets it on the part itself,
+    but for the guarded ones: what stands in their place (a tracer's wrapper, say) is called
+    outside the guard, and calls it.
+    """
 
     closed: ClassVar[frozenset[str]] = frozenset({"with_raw_response", "with_streaming_response"})
+    guarded: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, wrapped: Any, guard: Guard) -> None:
-        self._wrapped = wrapped
-        self._guard = guard
+        vars(self).update(_wrapped=wrapped, _guard=guard)
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        return type(self._wrapped)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in self.closed:
+            raise ConfigurationError(f"{name!r} of a guarded client is closed: set it on the client")
+        if name in self.guarded:
+            vars(self)[name] = value
+        else:
+            setattr(self._wrapped, name, value)
 
     def __getattr__(self, name: str) -> Any:
         if name in self.closed:
@@ -123,8 +141,10 @@ class _Proxy:
 
 
 class _Client(_Proxy):
-    @property
-    def chat(self) -> _Chat:
+    guarded = frozenset({"chat"})
+
+    @cached_property
+    def chat(self) -> Any:
         return _Chat(self._wrapped.chat, self._guard)
 
     def with_options(self, **options: Any) -> _Client:
@@ -149,13 +169,16 @@ class _Client(_Proxy):
 
 
 class _Chat(_Proxy):
-    @property
-    def completions(self) -> _Completions:
+    guarded = frozenset({"completions"})
+
+    @cached_property
+    def completions(self) -> Any:
         return _Completions(self._wrapped.completions, self._guard)
 
 
 class _Completions(_Proxy):
     closed = _Proxy.closed | {"stream"}
+    guarded = frozenset({"create", "parse"})
 
     def create(self, **kwargs: Any) -> Any:
         return self._answer(self._wrapped.create, kwargs)

@@ -7,7 +7,11 @@ from functools import partial
 from typing import Any
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
-from langchain_core.language_models import BaseChatModel, LanguageModelInput
+from langchain_core.language_models import (
+    BaseChatModel,
+    BaseLanguageModel,
+    LanguageModelInput,
+)
 from langchain_core.language_models.base import LangSmithParams
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
@@ -29,12 +33,14 @@ from srr_guard.formats.schemas import schema_check
 from srr_guard.policy import DecisionPolicy, SamplingPolicy
 from srr_guard.protocols import ResponseScorer
 from srr_guard.runnables.tracing import RunManager, TraceCandidates, isolated
-from srr_guard.runnables.tree import unbind, with_entries
+from srr_guard.runnables.tree import language_models, unbind, with_entries
 from srr_guard.sources.models import ModelRequest, ModelSource
 from srr_guard.sources.several import Models, as_runnable, describe
 from srr_guard.wrappers.settings import SETTINGS, guard_of
 from srr_guard.wrappers.shell import ModelShell
 
+# Fields that are those of the model inside, unless they are given.
+_INHERITED = ("profile", "tags", "metadata")
 _OWN = ("model", *SETTINGS, "trace_candidates")
 
 
@@ -140,7 +146,7 @@ class SafetyRankedChatModel(ModelShell, BaseChatModel):
         fields: dict[str, Any] = {
             "model": runnable,
             "trace_candidates": trace_candidates,
-            "profile": getattr(inner, "profile", None),
+            **{name: getattr(inner, name, None) for name in _INHERITED},
             **{setting: getattr(given, setting) for setting in SETTINGS},
             **options,
         }
@@ -352,9 +358,39 @@ class SafetyRankedChatModel(ModelShell, BaseChatModel):
         }
         return {**{k: v for k, v in own.items() if v not in (None, [])}, **kwargs}
 
+    # ---- what code may ask a chat model ----
+
+    def get_token_ids(self, text: str) -> list[int]:
+        """Token ids, by the model inside."""
+        return self._language_model().get_token_ids(text)
+
+    def get_num_tokens(self, text: str) -> int:
+        """Number of tokens, by the model inside."""
+        return self._language_model().get_num_tokens(text)
+
+    def get_num_tokens_from_messages(
+        self, messages: Sequence[BaseMessage], tools: Sequence[Any] | None = None
+    ) -> int:
+        """Number of tokens of messages, by the model inside."""
+        return self._language_model().get_num_tokens_from_messages(list(messages), tools)
+
+    def _language_model(self) -> BaseLanguageModel[Any]:
+        """The (first) language model inside.
+
+        Raises:
+            ConfigurationError: There is none that can be found.
+        """
+        found = next(language_models(self.model), None)
+        if found is None:
+            raise ConfigurationError(
+                f"{self!r} cannot count tokens: no language model is found in what it wraps"
+            )
+        return found
+
     @property
     def _llm_type(self) -> str:
-        return "srr-guard-ranked"
+        inner = next(language_models(self.model), None)
+        return getattr(inner, "_llm_type", "srr-guard-ranked")
 
     @property
     def _identifying_params(self) -> dict[str, Any]:

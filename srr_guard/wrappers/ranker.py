@@ -10,8 +10,8 @@ from langchain_core.callbacks import (
     AsyncCallbackManagerForChainRun,
     CallbackManagerForChainRun,
 )
+from langchain_core.prompts import BasePromptTemplate
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableSerializable
-from langchain_core.runnables.utils import ConfigurableFieldSpec
 from langchain_core.utils.pydantic import TypeBaseModel
 from pydantic import ConfigDict, PrivateAttr
 from typing_extensions import override
@@ -319,10 +319,9 @@ class SafetyRanker(ModelShell, RunnableSerializable[Any, Any]):
         """Output schema of what is wrapped."""
         return self.model.get_output_schema(config)
 
-    @property
-    def config_specs(self) -> list[ConfigurableFieldSpec]:
-        """Configurable fields of what is wrapped."""
-        return self.model.config_specs
+    def get_prompts(self, config: RunnableConfig | None = None) -> list[BasePromptTemplate[Any]]:
+        """Prompt templates of what is wrapped."""
+        return self.model.get_prompts(config)
 
     def __reduce__(self) -> Any:
         """Pickle what it was made of, so that is what must pickle: no lambda, no live client.

@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
+
+from langchain_core.language_models import BaseLanguageModel
+from langchain_core.runnables.utils import ConfigurableFieldSpec
 
 from srr_guard.core.guard import Guard
 from srr_guard.decision import Totals
+from srr_guard.runnables.tree import unbind
 from srr_guard.sources.models import ModelSource
 from srr_guard.wrappers.settings import SETTINGS
+
+ASKED = frozenset(
+    {
+        "get_num_tokens",
+        "get_num_tokens_from_messages",
+        "get_token_ids",
+        "_llm_type",
+        "_get_ls_params",
+    }
+)
+"""What frameworks ask a model, beside its data."""
 
 if TYPE_CHECKING:
     from srr_guard.policy import SamplingPolicy
@@ -42,6 +57,30 @@ class ModelShell:
         Wrappers made from this one (`bind_tools`, `with_structured_output`) count together.
         """
         return self._guard.totals
+
+    @property
+    def config_specs(self) -> list[ConfigurableFieldSpec]:
+        """Configurable fields of what is wrapped."""
+        specs: list[ConfigurableFieldSpec] = self.model.config_specs
+        return specs
+
+    def __getattr__(self, name: str) -> Any:
+        """Answer for the language model inside what code may ask of one.
+
+        Its data and its counts of tokens are passed on; no method that answers a prompt is.
+        """
+        try:
+            return super().__getattr__(name)  # type: ignore[misc]
+        except AttributeError:
+            if name.startswith("_") and name not in ASKED:
+                raise
+            inner = unbind(cast("Any", vars(self).get("model")))[0]
+            if not isinstance(inner, BaseLanguageModel) or not hasattr(inner, name):
+                raise
+            value = getattr(inner, name)
+            if callable(value) and name not in ASKED:
+                raise
+            return value
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Copy the wrapper; a copy with the same scorer and policies shares the guard."""
