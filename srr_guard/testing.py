@@ -232,7 +232,9 @@ def _chunks(message: AIMessage) -> list[ChatGenerationChunk]:
     words = re.findall(r"\s+|\S+", message.content) if isinstance(message.content, str) else []
     last = AIMessageChunk(
         content=words[-1] if words else message.content,
+        additional_kwargs=message.additional_kwargs,
         tool_calls=message.tool_calls,
+        invalid_tool_calls=message.invalid_tool_calls,
         usage_metadata=message.usage_metadata,
         response_metadata=message.response_metadata,
         chunk_position="last",

@@ -18,12 +18,12 @@ LONGEST = 600
 FLOORS = [
     ("errors", "settings", "threads", "blocks", "filters", "reading", "conversation", "decision"),
     ("policy", "protocols"),
+    ("runnables",),
     ("reference",),
     ("scorer",),
     ("core",),
     ("testing", "observability", "audit", "formats"),
     ("local",),
-    ("runnables",),
     ("sources",),
     ("wrappers",),
     ("training",),
@@ -46,7 +46,13 @@ INNER = {
         ("evaluation",),
         ("train",),
     ],
-    "runnables": [("_private", "redaction"), ("tree",), ("state", "inputs"), ("tracing",)],
+    "runnables": [
+        ("_private", "redaction"),
+        ("tree",),
+        ("state", "inputs"),
+        ("tracing",),
+        ("isolation",),
+    ],
 }
 
 

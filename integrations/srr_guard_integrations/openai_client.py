@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any, ClassVar, TypeVar, cast
 
 from srr_guard import Decision, DecisionPolicy, Guard, ResponseScorer, SamplingPolicy
-from srr_guard.core.calls import require_plain
+from srr_guard.core.calls import FunctionSource, require_plain
 from srr_guard.errors import ConfigurationError
 from srr_guard.formats.openai import CompletionDelivery, as_chunks, as_conversation, reusable
 from srr_guard.formats.schemas import schema_check
@@ -39,6 +39,9 @@ def guard_chat_completions(
 
     With `stream=True` the candidates are not streamed: one is selected, then emitted as
     chunks, the first of which holds the whole message. The last chunk carries `srr_guard`.
+
+    Whatever traces the client sees each candidate where it is put inside the guard, and the
+    chosen completion where it is put around it.
 
     `stream()`, `with_raw_response` and `with_streaming_response` raise, because nothing could
     be scored there. Everything else passes through unguarded, `client.responses` and
@@ -119,7 +122,9 @@ class _Proxy:
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in self.closed:
-            raise ConfigurationError(f"{name!r} of a guarded client is closed: set it on the client")
+            raise ConfigurationError(
+                f"{name!r} of a guarded client is closed: set it on the client"
+            )
         if name in self.guarded:
             vars(self)[name] = value
         else:
@@ -203,7 +208,7 @@ class _Completions(_Proxy):
         arguments = _without_stream(kwargs)
         completion = self._guard.decide(
             as_conversation(kwargs.get("messages")),
-            lambda _: method(**arguments),
+            FunctionSource(lambda _: method(**arguments), isolated=False),
             delivery=CompletionDelivery(schema_check(kwargs)),
         ).output
         if kwargs.get("stream"):
@@ -218,7 +223,8 @@ class _Completions(_Proxy):
 
         asked = as_conversation(kwargs.get("messages"))
         form = CompletionDelivery(schema_check(kwargs))
-        completion = (await self._guard.adecide(asked, call, delivery=form)).output
+        source = FunctionSource(call, isolated=False)
+        completion = (await self._guard.adecide(asked, source, delivery=form)).output
         if kwargs.get("stream"):
             return AsyncChunkStream(as_chunks(completion, usage=_wants_usage(kwargs)))
         return completion

@@ -26,6 +26,7 @@ from srr_guard.core.outcomes import CallPlan, Outcome, Read
 from srr_guard.errors import ConfigurationError, InvalidInputError
 from srr_guard.policy import SamplingPolicy
 from srr_guard.protocols import CandidateSource
+from srr_guard.runnables.isolation import isolate
 from srr_guard.threads import abandon, blocking_calls, is_async, workers
 
 
@@ -35,12 +36,14 @@ class FunctionSource:
     Args:
         call: Makes one candidate. An async function is for `asample` only; a sync one runs on
             a thread of its own there.
+        isolated: Keep candidates out of the LangChain run that they are made in.
     """
 
     batches = False
 
-    def __init__(self, call: Callable[[int], Any]) -> None:
+    def __init__(self, call: Callable[[int], Any], *, isolated: bool = True) -> None:
         self._call = call
+        self._isolated = isolated
 
     def sample(self, indices: range) -> Sequence[Any]:
         """Make one candidate.
@@ -48,6 +51,8 @@ class FunctionSource:
         Raises:
             InvalidInputError: The function is async.
         """
+        if self._isolated:
+            isolate()
         made = self._call(indices[0])
         if inspect.isawaitable(made):
             if inspect.iscoroutine(made):
@@ -60,6 +65,8 @@ class FunctionSource:
 
     async def asample(self, indices: range) -> Sequence[Any]:
         """Make one candidate without blocking the event loop."""
+        if self._isolated:
+            isolate()
         if is_async(self._call):
             return [await self._call(indices[0])]
         made = await blocking_calls.run(self._call, indices[0])

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-import os
 import pickle
-import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from importlib import import_module
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, cast, overload
@@ -16,20 +14,13 @@ from srr_guard.core.guard import Guard
 from srr_guard.decision import Decision, Totals
 from srr_guard.errors import ConfigurationError, InvalidInputError
 from srr_guard.protocols import Delivery
+from srr_guard.runnables.isolation import shielded_arguments
 from srr_guard.wrappers._private import mark_async
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
 R = TypeVar("R")
 O = TypeVar("O")  # noqa: E741 (what one candidate is: R, or a list of it)
-
-# The environment variables that switch LangSmith tracing on.
-_TRACING = (
-    "LANGSMITH_TRACING",
-    "LANGSMITH_TRACING_V2",
-    "LANGCHAIN_TRACING",
-    "LANGCHAIN_TRACING_V2",
-)
 
 
 class _Guarded(Generic[P, O]):
@@ -138,10 +129,10 @@ class _SyncGuarded(_Guarded[P, O]):
         return await self._guard.adecide(asked, call, delivery=self._delivery)
 
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[[int], O]:
+        args, kwargs = shielded_arguments(args, kwargs)
         return lambda _: self._candidate(args, kwargs)
 
     def _candidate(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        args, kwargs = _isolated(args, kwargs)
         return self._fn(*self._prefix, *args, **kwargs)
 
 
@@ -154,17 +145,17 @@ class _AsyncGuarded(_Guarded[P, O]):
             SamplingError: Too few candidates came back, or none may be passed on.
             ScorerError: The candidates could not be scored and the policy says to raise.
         """
+        asked = self._conversation(args, kwargs)
+        given, named = shielded_arguments(args, kwargs)
 
         async def call(_: int) -> Any:
-            return await self._candidate(args, kwargs)
+            return await self._candidate(given, named)
 
-        asked = self._conversation(args, kwargs)
         return await self._guard.adecide(asked, call, delivery=self._delivery)
 
     adecide = decide
 
     async def _candidate(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        args, kwargs = _isolated(args, kwargs)
         return await self._fn(*self._prefix, *args, **kwargs)
 
 
@@ -256,7 +247,6 @@ class AsyncGuardedGenerator(_AsyncGuarded[P, list[R]], Generic[P, R]):
             yield piece
 
     async def _candidate(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        args, kwargs = _isolated(args, kwargs)
         return [piece async for piece in self._fn(*self._prefix, *args, **kwargs)]
 
     @overload
@@ -293,29 +283,6 @@ def _check_prompt(
 
 def _name(fn: Callable[..., Any]) -> str:
     return getattr(fn, "__qualname__", repr(fn))
-
-
-def _isolated(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-    """Keep a candidate out of the callbacks, streams and traces of the run it is called in.
-
-    Returns:
-        The arguments, without roads to the outside that frameworks put there.
-
-    It sets context variables of the candidate's own copied context, so nothing is undone.
-    Without LangChain's runnables there is no such run: they are imported only if they were
-    before, or if the environment asks for traces.
-    """
-    traced = any(os.environ.get(name) == "true" for name in _TRACING)
-    if not traced and "langchain_core.runnables.config" not in sys.modules:
-        return args, kwargs
-    from langchain_core.runnables import ensure_config
-
-    from srr_guard.runnables.tracing import enter, isolated, shielded
-
-    config = ensure_config()
-    enter(isolated(config))
-    named = {name: shielded(value, config) for name, value in kwargs.items()}
-    return tuple(shielded(value, config) for value in args), named
 
 
 def _named(module: str, qualname: str) -> Any:
