@@ -17,6 +17,7 @@ from typing_extensions import override
 
 from srr_guard.decision import Candidate, Decision
 from srr_guard.errors import ConfigurationError
+from srr_guard.settings import require_function
 
 Redact = Literal["texts", "nothing"] | Callable[[str], str]
 """How the candidates' texts are redacted.
@@ -84,7 +85,9 @@ class AuditLog:
                 f"max_bytes={max_bytes!r}, backups={backups!r}: give a size above 0 and a number "
                 "of files from 0 on"
             )
-        if not callable(redact) and redact not in ("texts", "nothing"):
+        if callable(redact):
+            require_function("redact", redact, "a function from a text to a str")
+        elif redact not in ("texts", "nothing"):
             raise ConfigurationError(
                 f"redact={redact!r} is not known: give 'texts', 'nothing' or a function"
             )

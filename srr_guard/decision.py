@@ -223,5 +223,6 @@ class Decision(_Frozen, Generic[T]):
             "sampled": self.sampled,
             "failed": self.failed,
             "distinct": self.distinct,
+            "unreadable": list(self.chosen.unreadable) if self.chosen else [],
             "timings": self.timings.model_dump(),
         }

@@ -113,8 +113,8 @@ class SamplingError(SRRGuardError):
 class AllCandidatesFailedError(SamplingError):
     """Every candidate failed.
 
-    Where all causes are of one type, the error is also of that type and has the first cause's
-    attributes (see `of`), so that retries, fallbacks and handlers outside still recognise it.
+    Where the causes have a type in common, the error is also of that type and has the first
+    cause's attributes (see `of`), so that retries, fallbacks and handlers outside recognise it.
 
     Attributes:
         causes: One exception per candidate, in the order of the candidates.
@@ -131,9 +131,8 @@ class AllCandidatesFailedError(SamplingError):
     @classmethod
     def of(cls, causes: Sequence[BaseException]) -> AllCandidatesFailedError:
         """Make the error for these causes, also of their type where they have one in common."""
-        kinds = {type(cause) for cause in causes}
-        kind: Any = kinds.pop() if len(kinds) == 1 else SRRGuardError
-        if issubclass(kind, SRRGuardError):
+        kind: Any = _common_type(causes)
+        if kind is None or issubclass(kind, SRRGuardError):
             return cls(causes)
         try:
             error = _also_of(kind).__new__(_also_of(kind))
@@ -142,6 +141,13 @@ class AllCandidatesFailedError(SamplingError):
         vars(error).update(vars(causes[0]))
         AllCandidatesFailedError.__init__(error, causes)
         return error
+
+
+def _common_type(causes: Sequence[BaseException]) -> type[BaseException] | None:
+    """The nearest type that all causes have in common; None if it says nothing."""
+    shared = (kind for kind in type(causes[0]).__mro__ if all(isinstance(c, kind) for c in causes))
+    nearest: Any = next(shared) if causes else Exception
+    return None if nearest in (object, BaseException, Exception) else nearest
 
 
 @cache

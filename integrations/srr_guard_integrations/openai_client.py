@@ -10,8 +10,9 @@ from typing import Any, ClassVar, TypeVar, cast
 from srr_guard import Decision, DecisionPolicy, Guard, ResponseScorer, SamplingPolicy
 from srr_guard.core.calls import FunctionSource, require_plain
 from srr_guard.errors import ConfigurationError
-from srr_guard.formats.openai import CompletionDelivery, as_chunks, as_conversation, reusable
+from srr_guard.formats.openai import CompletionDelivery, as_chunks, as_conversation
 from srr_guard.formats.schemas import schema_check
+from srr_guard.replay import listed
 from srr_guard.wrappers.settings import guard_of
 
 C = TypeVar("C")
@@ -117,7 +118,7 @@ class _Proxy:
         vars(self).update(_wrapped=wrapped, _guard=guard)
 
     @property  # type: ignore[misc]
-    def __class__(self) -> Any:
+    def __class__(self) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         return type(self._wrapped)
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -193,7 +194,7 @@ class _Completions(_Proxy):
 
     def _answer(self, method: Callable[..., Any], kwargs: dict[str, Any]) -> Any:
         """Answer for a sync client; return an awaitable for an async one."""
-        kwargs = reusable(kwargs)  # the client takes any iterable, and is called several times
+        kwargs = listed(kwargs)  # the client takes any iterable, and is called several times
         n = kwargs.get("n")
         if isinstance(n, int) and n != 1:
             raise ConfigurationError(

@@ -10,7 +10,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import UsageMetadata, add_usage
 
 from srr_guard.decision import Decision
-from srr_guard.errors import SamplingError
+from srr_guard.errors import InvalidInputError, SamplingError
 from srr_guard.filters import is_filtered
 from srr_guard.reading import Reading, read
 
@@ -47,7 +47,19 @@ class MessageDelivery:
         if self._checks and not self.declined(output):
             for check in self._checks:
                 check(output)
-        return read(output) if self._text is None else Reading(self._text(output))
+        return read(output) if self._text is None else self._read_by_function(output)
+
+    def _read_by_function(self, output: Any) -> Reading:
+        assert self._text is not None
+        try:
+            return Reading(self._text(output))
+        except (InvalidInputError, SamplingError):
+            raise
+        except Exception as error:
+            raise InvalidInputError(
+                f"text={self._text!r} failed with {type(error).__name__} on an answer of type "
+                f"{type(output).__name__!r}: let it return a str for each"
+            ) from error
 
     def declined(self, output: Any) -> bool:
         """True for a message that the provider's filter has emptied."""
@@ -94,7 +106,7 @@ class PiecesDelivery(MessageDelivery):
     def read(self, output: Sequence[Any]) -> Reading:
         """Read the pieces one by one."""
         if self._text is not None:
-            return Reading(self._text(output))
+            return self._read_by_function(output)
         readings = [read(piece) for piece in output]
         unreadable = dict.fromkeys(kind for reading in readings for kind in reading.unreadable)
         return Reading("".join(reading.text for reading in readings), tuple(unreadable))

@@ -35,7 +35,7 @@ from srr_guard.protocols import (
     ResponseScorer,
     SupportsReadAhead,
 )
-from srr_guard.threads import workers
+from srr_guard.threads import is_async, workers
 
 T = TypeVar("T")
 
@@ -92,10 +92,17 @@ class Guard:
             decision = (
                 DecisionPolicy() if threshold is None else DecisionPolicy(threshold=threshold)
             )
-        _require(scorer is None or isinstance(scorer, ResponseScorer), "scorer", scorer)
+        _require(scorer is None or _is_scorer(scorer), "scorer", scorer)
         _require(isinstance(sampling, SamplingPolicy), "sampling", sampling)
         _require(isinstance(decision, DecisionPolicy), "decision", decision)
-        _require(on_decision is None or callable(on_decision), "on_decision", on_decision)
+        hook_is_lazy = inspect.isgeneratorfunction(on_decision) or inspect.isasyncgenfunction(
+            on_decision
+        )
+        _require(
+            on_decision is None or (callable(on_decision) and not hook_is_lazy),
+            "on_decision",
+            on_decision,
+        )
         if sampling.read_ahead:
             _require(scorer is None or isinstance(scorer, SupportsReadAhead), "read_ahead", scorer)
         self._scorer = scorer
@@ -337,6 +344,10 @@ class Guard:
             return self._totals
 
 
+def _is_scorer(scorer: object) -> bool:
+    return isinstance(scorer, ResponseScorer) and not is_async(scorer.score)
+
+
 def _one_of(**given: object) -> None:
     (short, value), (name, policy) = given.items()
     if value is not None and policy is not None:
@@ -346,10 +357,10 @@ def _one_of(**given: object) -> None:
 def _require(holds: bool, name: str, value: object) -> None:
     if not holds:
         wanted = {
-            "scorer": "an object with `score` and `ascore` (SRRScorer, FakeScorer), or None",
+            "scorer": "an object with `score` and async `ascore` (SRRScorer, FakeScorer), or None",
             "sampling": "a SamplingPolicy",
             "decision": "a DecisionPolicy",
-            "on_decision": "a function that takes a Decision, or None",
+            "on_decision": "a function that takes a Decision, async or not, no generator; or None",
             "read_ahead": "a scorer that has `read_ahead` (SRRScorer), or leave read_ahead out",
         }[name]
         raise ConfigurationError(f"{name}={value!r} cannot be used: give {wanted}")

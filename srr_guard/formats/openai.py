@@ -9,7 +9,7 @@ import copy
 import functools
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from langchain_core.messages import AIMessage
@@ -103,17 +103,6 @@ class CompletionDelivery:
         if isinstance(own, BaseModel):
             total = type(own).model_validate(total)
         return _replace(output, srr_guard=summary, usage=total)
-
-
-def reusable(value: Any) -> Any:
-    """Read iterators in a request's arguments into lists, so that it can be made n times."""
-    if isinstance(value, Iterator):
-        return [reusable(item) for item in value]
-    if isinstance(value, dict):
-        return {key: reusable(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [reusable(item) for item in value]
-    return value
 
 
 def as_chunks(completion: Any, *, usage: bool) -> list[Any]:

@@ -13,6 +13,7 @@ from srr_guard.decision import Decision
 from srr_guard.errors import ConfigurationError
 from srr_guard.policy import DecisionPolicy, SamplingPolicy
 from srr_guard.protocols import ResponseScorer
+from srr_guard.settings import require_function
 from srr_guard.threads import is_async
 from srr_guard.wrappers.guarded import (
     AsyncGuardedFunction,
@@ -125,8 +126,9 @@ def srr_guard(
         >>> answer("How do magnets work?")
         'good'
     """
-    if text is not None and not callable(text):
-        raise ConfigurationError(f"text={text!r} cannot be used: give a function to a str")
+    require_function("text", text, "a function to a str")
+    if callable(prompt):
+        require_function("prompt", prompt, "a function from the arguments to the prompt")
     # now, so that bad settings are an error where they stand
     shared = guard_of(
         guard,

@@ -14,6 +14,7 @@ from srr_guard.core.guard import Guard
 from srr_guard.decision import Decision, Totals
 from srr_guard.errors import ConfigurationError, InvalidInputError
 from srr_guard.protocols import Delivery
+from srr_guard.replay import fresh, listed, replayable
 from srr_guard.runnables.isolation import shielded_arguments
 from srr_guard.wrappers._private import mark_async
 
@@ -67,22 +68,19 @@ class _Guarded(Generic[P, O]):
 
     def _conversation(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Conversation:
         if callable(self._prompt):
-            return Conversation.of(self._prompt(*self._prefix, *args, **kwargs))
+            given, named = _fresh(args, kwargs)
+            return Conversation.of(listed(self._prompt(*self._prefix, *given, **named)))
         bound = self._signature.bind(*self._prefix, *args, **kwargs)
         bound.apply_defaults()
-        value = bound.arguments[self._prompt]
+        value = listed(bound.arguments[self._prompt])
         if value is None:
             raise InvalidInputError(
                 f"{_name(self._fn)}({self._prompt}=None): the prompt must be a str, "
                 "messages or a PromptValue"
             )
-        earlier = bound.arguments.values() if self._reads_history else ()
-        turns = [
-            turn
-            for history in earlier
-            if history is not value and are_messages(history)
-            for turn in Conversation.of(history).turns
-        ]
+        others = (v for name, v in bound.arguments.items() if name != self._prompt)
+        histories = [h for h in others if self._reads_history and are_messages(h)]
+        turns = [turn for history in histories for turn in Conversation.of(history).turns]
         asked = Conversation.of(value)
         return Conversation(turns=(*turns, *asked.turns)) if turns else asked
 
@@ -118,14 +116,16 @@ class _SyncGuarded(_Guarded[P, O]):
             SamplingError: Too few candidates came back, or none may be passed on.
             ScorerError: The candidates could not be scored and the policy says to raise.
         """
-        asked = self._conversation(args, kwargs)
-        return self._guard.decide(asked, self._call(args, kwargs), delivery=self._delivery)
+        given, named = _replayable(args, kwargs)
+        asked = self._conversation(given, named)
+        return self._guard.decide(asked, self._call(given, named), delivery=self._delivery)
 
     async def adecide(self, *args: P.args, **kwargs: P.kwargs) -> Decision[O]:
         """Like `decide`, without blocking the event loop: the function runs on threads."""
-        asked = self._conversation(args, kwargs)
+        given, named = _replayable(args, kwargs)
+        asked = self._conversation(given, named)
         # a sync function of the index, which the guard runs on a thread
-        call = cast("Any", self._call(args, kwargs))
+        call = cast("Any", self._call(given, named))
         return await self._guard.adecide(asked, call, delivery=self._delivery)
 
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[[int], O]:
@@ -133,6 +133,7 @@ class _SyncGuarded(_Guarded[P, O]):
         return lambda _: self._candidate(args, kwargs)
 
     def _candidate(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        args, kwargs = _fresh(args, kwargs)
         return self._fn(*self._prefix, *args, **kwargs)
 
 
@@ -145,8 +146,9 @@ class _AsyncGuarded(_Guarded[P, O]):
             SamplingError: Too few candidates came back, or none may be passed on.
             ScorerError: The candidates could not be scored and the policy says to raise.
         """
-        asked = self._conversation(args, kwargs)
-        given, named = shielded_arguments(args, kwargs)
+        given, named = _replayable(args, kwargs)
+        asked = self._conversation(given, named)
+        given, named = shielded_arguments(given, named)
 
         async def call(_: int) -> Any:
             return await self._candidate(given, named)
@@ -156,6 +158,7 @@ class _AsyncGuarded(_Guarded[P, O]):
     adecide = decide
 
     async def _candidate(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        args, kwargs = _fresh(args, kwargs)
         return await self._fn(*self._prefix, *args, **kwargs)
 
 
@@ -247,6 +250,7 @@ class AsyncGuardedGenerator(_AsyncGuarded[P, list[R]], Generic[P, R]):
             yield piece
 
     async def _candidate(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        args, kwargs = _fresh(args, kwargs)
         return [piece async for piece in self._fn(*self._prefix, *args, **kwargs)]
 
     @overload
@@ -283,6 +287,19 @@ def _check_prompt(
 
 def _name(fn: Callable[..., Any]) -> str:
     return getattr(fn, "__qualname__", repr(fn))
+
+
+_Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+def _replayable(args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Arguments:
+    """Arguments that each candidate can read from the beginning (see `_fresh`)."""
+    return tuple(map(replayable, args)), {name: replayable(v) for name, v in kwargs.items()}
+
+
+def _fresh(args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Arguments:
+    """The arguments of one candidate."""
+    return tuple(map(fresh, args)), {name: fresh(value) for name, value in kwargs.items()}
 
 
 def _named(module: str, qualname: str) -> Any:

@@ -24,8 +24,10 @@ from srr_guard.errors import ConfigurationError
 from srr_guard.formats.schemas import schema_check
 from srr_guard.policy import DecisionPolicy, SamplingPolicy
 from srr_guard.protocols import ResponseScorer
+from srr_guard.replay import listed
 from srr_guard.runnables.tracing import RunManager, TraceCandidates
 from srr_guard.runnables.tree import unbind
+from srr_guard.settings import require_function
 from srr_guard.sources.models import ModelRequest, ModelSource
 from srr_guard.sources.several import as_runnable, describe
 from srr_guard.wrappers.settings import SETTINGS, guard_of
@@ -124,10 +126,7 @@ class SafetyRanker(ModelShell, RunnableSerializable[Any, Any]):
         guard: Guard | None = None,
         name: str | None = None,
     ) -> None:
-        if prompt is not None and not callable(prompt):
-            raise ConfigurationError(
-                f"prompt={prompt!r} cannot be used: give a function from the input to the prompt"
-            )
+        require_function("prompt", prompt, "a function from the input to the prompt")
         given = guard_of(
             guard,
             scorer=scorer,
@@ -258,6 +257,7 @@ class SafetyRanker(ModelShell, RunnableSerializable[Any, Any]):
         config: RunnableConfig,
         kwargs: dict[str, Any],
     ) -> Decision:
+        value = listed(value)  # each candidate reads it
         asked = self._conversation(value)
         source = self._of(asked, value, run_manager, config, kwargs)
         return self._guard.decide(asked, source, delivery=self._form(kwargs))
@@ -269,6 +269,7 @@ class SafetyRanker(ModelShell, RunnableSerializable[Any, Any]):
         config: RunnableConfig,
         kwargs: dict[str, Any],
     ) -> Decision:
+        value = listed(value)
         asked = self._conversation(value)
         source = self._of(asked, value, run_manager, config, kwargs)
         return await self._guard.adecide(asked, source, delivery=self._form(kwargs))

@@ -464,3 +464,63 @@ def test_reasoning_beside_the_content_is_scored(field: str) -> None:
     )
     assert completion.choices[0].message is good
     assert sorted(scorer.calls[0]) == ["HARM\nfine", "thoughts\nfine too"]
+
+
+class TestAttributes:
+    """Code that inspects or patches a client finds what it would find without the guard."""
+
+    def test_types(self, client):
+        guard = guarded(client)
+        assert isinstance(guard, type(client))
+        assert isinstance(guard.chat, type(client.chat))
+        assert isinstance(guard.chat.completions, type(client.chat.completions))
+
+    def test_settings_reach_the_client(self, client):
+        guard = guarded(client)
+        guard.timeout = 7.0
+        assert client.timeout == 7.0
+
+    def test_what_is_put_in_the_place_of_a_guarded_method_calls_it(self, client, server):
+        guard = guarded(client)
+        inside = guard.chat.completions.create
+        seen = []
+
+        def traced(**kwargs):
+            seen.append(inside(**kwargs))
+            return seen[-1]
+
+        guard.chat.completions.create = traced
+        completion = guard.chat.completions.create(model="m", messages=ASK)
+        assert seen == [completion]
+        assert completion.srr_guard["reason"] == "best_of_n"
+        plain = client.chat.completions.create(model="m", messages=ASK)
+        assert not hasattr(plain, "srr_guard")
+
+    @pytest.mark.parametrize("name", ["stream", "with_raw_response"])
+    def test_closed_roads_stay_closed(self, client, name):
+        guard = guarded(client)
+        with pytest.raises(ConfigurationError, match="closed"):
+            setattr(guard.chat.completions, name, print)
+
+    @pytest.mark.filterwarnings("ignore:langsmith.wrappers:DeprecationWarning")
+    def test_a_tracer_around_the_guard_sees_the_chosen_completion(self, client):
+        from langsmith import Client
+        from langsmith.run_helpers import tracing_context
+        from langsmith.wrappers import wrap_openai
+
+        told = []
+
+        class Recording(Client):
+            def create_run(self, *args, **kwargs):
+                told.append(kwargs)
+
+            def update_run(self, *args, **kwargs):
+                told.append(kwargs)
+
+        recording = Recording(api_url="http://127.0.0.1:1", api_key="x", auto_batch_tracing=False)
+        wrapped = wrap_openai(guarded(client))
+        with tracing_context(enabled=True, client=recording):
+            completion = wrapped.chat.completions.create(model="m", messages=ASK)
+        assert completion.choices[0].message.content == "a good answer"
+        assert "a good answer" in repr(told)
+        assert "a bad answer" not in repr(told)

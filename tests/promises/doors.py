@@ -139,6 +139,12 @@ def text_of(output: Any) -> str:
     return str(output.choices[0].message.content or "")
 
 
+def decision_on(output: Any) -> dict[str, Any]:
+    """The decision that an output carries."""
+    metadata = getattr(output, "response_metadata", None)
+    return metadata["srr_guard"] if metadata else output.srr_guard
+
+
 def scripted(answers: Sequence[Scripted]) -> ScriptedChatModel:
     return ScriptedChatModel(answers=[a.message() if isinstance(a, Answer) else a for a in answers])
 

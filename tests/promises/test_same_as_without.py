@@ -9,15 +9,13 @@ import threading
 from typing import Any
 
 import pytest
-from doors import DOORS, SCORER, Answer, quick, scripted, text_of
+from doors import DOORS, SCORER, Answer, decision_on, quick, text_of
 from langchain_core.exceptions import ContextOverflowError
-from langchain_core.prompts import ChatPromptTemplate, MessagesPlaceholder, PromptTemplate
+from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnablePassthrough
 from promises import promise
-from pydantic import BaseModel
 
 from srr_guard import (
-    Conversation,
     DecisionPolicy,
     Guard,
     SafetyRankedChatModel,
@@ -36,11 +34,6 @@ from srr_guard.policy import DEFAULT_REFUSAL
 from srr_guard.testing import FakeScorer, ScriptedChatModel
 
 FINE, HARM = Answer("a fine one"), Answer("HARM")
-
-
-def decision_on(output: Any) -> dict[str, Any]:
-    metadata = getattr(output, "response_metadata", None)
-    return metadata["srr_guard"] if metadata else output.srr_guard
 
 
 def usage_of(output: Any) -> int:
@@ -123,215 +116,6 @@ def test_bypasses_are_logged_and_counted(door, ask, caplog, answer, scorer, poli
     assert decision_on(output)["reason"] == "passed_through"
     assert asker.guard.bypasses == 1
     assert "bypass" in caplog.text
-
-
-# ---- asked ----
-
-
-class Listening(FakeScorer):
-    """Keeps the conversations it is asked about."""
-
-    def __init__(self) -> None:
-        super().__init__(lambda prompt, text: 0.9)
-        self.asked: list[Conversation] = []
-
-    def _rank(self, conversation, candidates):
-        self.asked.append(Conversation.of(conversation))
-        return super()._rank(conversation, candidates)
-
-    @property
-    def turns(self) -> list[tuple[str, str]]:
-        return [(turn.role, turn.text) for turn in self.asked[-1].turns]
-
-
-TALK = [("system", "Be brief."), ("user", "one"), ("assistant", "two"), ("user", "three")]
-
-
-@promise("asked")
-def test_the_whole_conversation(door, ask):
-    scorer = Listening()
-    ask(door(FINE, scorer=scorer, sampling=quick(1)), TALK)
-    assert scorer.turns == TALK
-
-
-MODEL = ScriptedChatModel(answers=["a fine one"])
-HISTORY = [("user", "one"), ("assistant", "two")]
-WITH_HISTORY = ChatPromptTemplate.from_messages(
-    [("system", "Be brief."), MessagesPlaceholder("chat_history"), ("human", "{input}")]
-)
-
-
-class TestChains:
-    """What a chain is given is read as its own template prints it, else all of it."""
-
-    def asked(self, chain, value, **options):
-        scorer = Listening()
-        SafetyRanker(chain, scorer=scorer, sampling=quick(1), **options).invoke(value)
-        return scorer.turns
-
-    def test_history_and_question(self):
-        value = {"input": "three", "chat_history": HISTORY}
-        assert self.asked(WITH_HISTORY | MODEL, value) == TALK
-        assert self.asked((WITH_HISTORY | MODEL).with_config(tags=["t"]), value) == TALK
-        assert self.asked((WITH_HISTORY | MODEL).with_retry(), value) == TALK
-        assert self.asked((WITH_HISTORY | MODEL).with_fallbacks([MODEL]), value)[-1] == TALK[-1]
-
-    def test_what_earlier_steps_add_is_left_blank(self):
-        prompt = ChatPromptTemplate.from_messages(
-            [
-                ("system", "Context: {context}"),
-                ("placeholder", "{chat_history}"),
-                ("human", "{question}"),
-            ]
-        )
-        chain = RunnablePassthrough.assign(context=lambda d: "found") | prompt | MODEL
-        value = {"question": "three", "chat_history": HISTORY, "user": "Ada"}
-        assert self.asked(chain, value) == [
-            ("user", "Ada"),
-            ("system", "Context: "),
-            *HISTORY,
-            ("user", "three"),
-        ]
-
-    def test_a_single_key_is_read_as_it_is_printed(self):
-        prompt = ChatPromptTemplate.from_template("Tell me about {topic}.")
-        assert self.asked(prompt | MODEL, {"topic": "tea"}) == [("user", "Tell me about tea.")]
-        assert self.asked(prompt | MODEL, "tea") == [("user", "Tell me about tea.")]
-        plain = PromptTemplate.from_template("{a}, then {b}") | (lambda p: p.to_string())
-        assert self.asked(plain, {"b": "y", "a": "x"}) == [("user", "x, then y")]
-
-    def test_what_a_template_does_not_print_reaches_no_model(self):
-        value = {"input": "three", "chat_history": HISTORY, "trace_id": object()}
-        assert self.asked(WITH_HISTORY | MODEL, value) == TALK
-
-    def test_without_a_template_all_of_it_is_read(self):
-        value = {"chat_history": HISTORY, "input": "three", "style": "brief", "k": 3, "no": None}
-        assert self.asked(lambda value: "fine", value) == [
-            *HISTORY,
-            ("user", "style: brief\nk: 3"),
-            ("user", "three"),
-        ]
-
-    @pytest.mark.parametrize("history", [HISTORY, [{"role": "user", "content": "one"}]])
-    def test_histories_of_every_form(self, history):
-        assert self.asked(lambda v: "fine", {"input": "q", "past": history})[0] == ("user", "one")
-
-    def test_messages_and_more(self):
-        value = {"messages": TALK, "documents": ["d1", "d2"]}
-        assert self.asked(lambda v: "fine", value) == [("user", 'documents: ["d1", "d2"]'), *TALK]
-
-    def test_parts_that_cannot_be_read_ask_for_prompt(self):
-        value = {"input": "three", "session": object()}
-        with pytest.raises(ConfigurationError, match=r"'session' of type 'object'.*prompt="):
-            self.asked(lambda v: "fine", value)
-        assert self.asked(lambda v: "fine", value, prompt=lambda v: v["input"]) == [TALK[-1]]
-
-    def test_templates_that_differ_do_not_count(self):
-        other = ChatPromptTemplate.from_template("{a}") | MODEL
-        parallel = {"one": WITH_HISTORY | MODEL, "two": other}
-        chain = RunnablePassthrough() | parallel | (lambda made: made["two"])
-        value = {"a": "x", "input": "three", "chat_history": HISTORY}
-        assert self.asked(chain, value) == [*HISTORY, ("user", "a: x"), ("user", "three")]
-
-
-def test_histories_beside_a_functions_prompt():
-    scorer = Listening()
-
-    @srr_guard(scorer=scorer, sampling=quick(1))
-    def answer(question: str, past: Any, k: int = 3) -> str:
-        return "fine"
-
-    answer("three", HISTORY)
-    assert scorer.turns == [*HISTORY, ("user", "three")]
-    answer({"question": "three", "past": HISTORY}, None)
-    assert scorer.turns == [*HISTORY, ("user", "three")]
-
-
-# ---- schema ----
-
-
-class Recipe(BaseModel):
-    name: str
-    minutes: int
-
-
-FITS = {"name": "tea", "minutes": 3}
-MISFITS = [{"name": "tea", "minutes": "a while"}, {"name": "tea"}]
-
-
-@promise("schema")
-@pytest.mark.parametrize("bad", MISFITS)
-class TestSchema:
-    """The misfit is the safest, and is not chosen."""
-
-    scorer = FakeScorer(lambda prompt, text: 0.95 if "a while" in text else 0.9)
-
-    def agent(self, door, bad, strategy):
-        from langchain.agents import create_agent
-        from srr_guard_integrations.langchain import SafetyRankerMiddleware
-
-        as_text = strategy.__name__ == "ProviderStrategy"
-        answers = [
-            Answer(json.dumps(args)) if as_text else Answer("", call=("Recipe", args))
-            for args in (bad, FITS)
-        ]
-        model: Any = scripted(answers)
-        options = {"scorer": self.scorer, "sampling": quick(2, attempts=1)}
-        middleware = []
-        if door.name == "SafetyRankerMiddleware":
-            middleware = [SafetyRankerMiddleware(**options)]
-        else:
-            kinds = {"SafetyRanker": SafetyRanker, "SafetyRankedChatModel": SafetyRankedChatModel}
-            model = kinds[door.name](model, **options)
-        return create_agent(model, response_format=strategy(Recipe), middleware=middleware)
-
-    @pytest.mark.needs("agents")
-    @pytest.mark.parametrize("name", ["ToolStrategy", "ProviderStrategy"])
-    def test_agents(self, door, ask, bad, name):
-        import langchain.agents.structured_output as strategies
-
-        agent = self.agent(door, bad, getattr(strategies, name))
-        state = agent.invoke({"messages": [("user", "q")]})
-        assert state["structured_response"] == Recipe(**FITS)
-
-    @pytest.mark.needs("structured output")
-    @pytest.mark.parametrize("raw", [False, True])
-    def test_structured_output(self, door, ask, bad, raw):
-        kinds = {"SafetyRanker": SafetyRanker, "SafetyRankedChatModel": SafetyRankedChatModel}
-        model = scripted([Answer("", call=("Recipe", bad)), Answer("", call=("Recipe", FITS))])
-        guarded = kinds[door.name](model, scorer=self.scorer, sampling=quick(2, attempts=1))
-        structured = guarded.with_structured_output(Recipe, include_raw=raw)
-        for output in (structured.invoke("q"), asyncio.run(structured.ainvoke("q"))):
-            assert (output["parsed"] if raw else output) == Recipe(**FITS)
-
-    @pytest.mark.needs("arguments of a call")
-    @pytest.mark.parametrize("form", ["response_format", "tools"])
-    def test_arguments_of_the_call(self, door, ask, bad, form):
-        schema = Recipe.model_json_schema()
-        if form == "tools":
-            answers = [Answer("", call=("Recipe", args)) for args in (bad, FITS)]
-            function = {"name": "Recipe", "parameters": schema}
-            asked = {
-                "tools": [{"type": "function", "function": function}],
-                "tool_choice": "required",
-            }
-        else:
-            answers = [Answer(json.dumps(args)) for args in (bad, FITS)]
-            form_of = {"name": "Recipe", "schema": schema}
-            asked = {"response_format": {"type": "json_schema", "json_schema": form_of}}
-        asker = door(*answers, scorer=self.scorer, sampling=quick(2, attempts=1))
-        output = ask(asker, "q", **asked)
-        assert decision_on(output)["failed"] == 1
-        assert "a while" not in repr(output)
-
-    @pytest.mark.needs("arguments of a call")
-    def test_misfits_alone(self, door, ask, bad):
-        form_of = {"name": "Recipe", "schema": Recipe.model_json_schema()}
-        asked = {"response_format": {"type": "json_schema", "json_schema": form_of}}
-        asker = door(Answer(json.dumps(bad)), scorer=self.scorer, sampling=quick(2))
-        with pytest.raises(AllCandidatesFailedError, match="schema was asked for"):
-            ask(asker, "q", **asked)
-        assert asker.calls == 4
 
 
 # ---- errors ----
@@ -552,6 +336,7 @@ class Odd(ScriptedChatModel):
         raise AssertionError("an answer past the guard")
 
 
+MODEL = ScriptedChatModel(answers=["a fine one"])
 ODD_MODEL = Odd(
     answers=["a fine one"],
     profile={"max_input_tokens": 5, "structured_output": True},

@@ -83,7 +83,7 @@ def test_ranking_invariants(scorer: SRRScorer, answers: list[str], data: st.Data
     assert alone.p_safe[0] == pytest.approx(ranking.p_safe[0], abs=1e-5)
 
 
-@pytest.mark.parametrize("prompt", ["", "  \n", [], {"messages": []}, {"x": "y"}, None, 7, b"hi"])
+@pytest.mark.parametrize("prompt", ["", "  \n", [], {"messages": []}, {"x": ""}, None, 7, b"hi"])
 def test_prompts_that_cannot_be_read(scorer: SRRScorer, prompt: object) -> None:
     with pytest.raises(InvalidInputError):
         scorer.score(prompt, ANSWERS)
