@@ -48,7 +48,7 @@ INNER = {
         ("train",),
     ],
     "runnables": [
-        ("_private", "redaction"),
+        ("_private", "redaction", "cache"),
         ("tree",),
         ("state", "inputs"),
         ("tracing",),

@@ -26,6 +26,7 @@ from srr_guard.core.outcomes import CallPlan, Outcome, Read
 from srr_guard.errors import ConfigurationError, InvalidInputError
 from srr_guard.policy import SamplingPolicy
 from srr_guard.protocols import CandidateSource
+from srr_guard.runnables.cache import warn_of_cache
 from srr_guard.runnables.isolation import isolate
 from srr_guard.threads import abandon, blocking_calls, is_async, workers
 
@@ -53,6 +54,7 @@ class FunctionSource:
         """
         if self._isolated:
             isolate()
+            warn_of_cache()
         made = self._call(indices[0])
         if inspect.isawaitable(made):
             if inspect.iscoroutine(made):
@@ -67,6 +69,7 @@ class FunctionSource:
         """Make one candidate without blocking the event loop."""
         if self._isolated:
             isolate()
+            warn_of_cache()
         if is_async(self._call):
             return [await self._call(indices[0])]
         made = await blocking_calls.run(self._call, indices[0])

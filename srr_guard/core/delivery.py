@@ -75,8 +75,8 @@ class MessageDelivery:
 
     def usage(self, outputs: Sequence[Any]) -> UsageMetadata | None:
         """Sum the tokens of all messages that say how many they took."""
-        messages = (m for m in outputs if isinstance(m, AIMessage))
-        usages = [m.usage_metadata for m in messages if m.usage_metadata is not None]
+        given = (m.usage_metadata for m in outputs if isinstance(m, AIMessage))
+        usages = [usage for found in given if (usage := _plain_usage(found)) is not None]
         return reduce(add_usage, usages) if usages else None
 
     def finish(self, output: Any, decision: Decision[Any]) -> Any:
@@ -121,6 +121,24 @@ class PiecesDelivery(MessageDelivery):
             return [AIMessageChunk(content=text, chunk_position="last")]
         piece = super().refusal(text, output[0])
         return None if piece is None else [piece]
+
+
+_COUNTS = ("input_tokens", "output_tokens", "total_tokens")
+_DETAILS = ("input_token_details", "output_token_details")
+
+
+def _plain_usage(usage: Any) -> UsageMetadata | None:
+    """The counts that every usage has, without what caches and providers add.
+
+    Returns:
+        None if one of them is missing.
+    """
+    if not usage or not all(isinstance(usage.get(name), int) for name in _COUNTS):
+        return None
+    plain: Any = {name: usage[name] for name in _COUNTS}
+    plain |= {name: usage[name] for name in _DETAILS if isinstance(usage.get(name), dict)}
+    found: UsageMetadata = plain
+    return found
 
 
 def require_parsed(output: Any) -> None:

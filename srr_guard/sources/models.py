@@ -14,6 +14,7 @@ from srr_guard.errors import ConfigurationError
 from srr_guard.policy import SamplingPolicy
 from srr_guard.protocols import ReadAhead, SupportsCandidateSampling
 from srr_guard.runnables._private import messages_of
+from srr_guard.runnables.cache import warn_of_cache
 from srr_guard.runnables.inputs import entry_template, find_prompt
 from srr_guard.runnables.state import require_repeatable
 from srr_guard.runnables.tracing import (
@@ -69,6 +70,7 @@ class ModelSource:
             _with_fields(models[i % len(models)], _fields(policy, i), silent=trace is not True)
             for i in range(policy.n if tuned else len(models))
         )
+        self._reaches_models = any(True for m in models for _ in language_models(m))
         alike = len(models) == 1 and policy.temperatures is None and policy.system_prompts is None
         one_call = policy.batched == "auto" and not trace and not policy.read_ahead
         self.batches = alike and one_call and _can_batch(models[0])
@@ -108,6 +110,8 @@ class ModelSource:
             options: Keyword arguments of each call.
             read_ahead: Starts pre-encoding one answer, where the policy says `read_ahead`.
         """
+        if not self._reaches_models:
+            warn_of_cache()
         return ModelRequest(self, value, config, run_manager, options, read_ahead)
 
 

@@ -327,3 +327,28 @@ class TestCopies:
     def test_pickle(self):
         twin = pickle.loads(pickle.dumps(Guard(n=3)))
         assert (twin.sampling.n, twin.scorer) == (3, None)
+
+
+class TestUsage:
+    """What providers and caches put into a message's usage does not break a decision."""
+
+    COUNTS = {"input_tokens": 1, "output_tokens": 2, "total_tokens": 3}  # noqa: RUF012
+
+    @pytest.mark.parametrize(
+        ("usages", "total"),
+        [
+            ([COUNTS, COUNTS], 6),
+            ([{**COUNTS, "total_cost": 0}, COUNTS], 6),
+            ([{"total_cost": 0}, COUNTS], 3),
+            ([{"total_cost": 0}], None),
+            ([{**COUNTS, "input_token_details": {"cache_read": 1}}], 3),
+            ([{**COUNTS, "total_tokens": None}], None),
+        ],
+    )
+    def test_sums(self, usages, total):
+        messages = [AIMessage("fine") for _ in usages]
+        for message, usage in zip(messages, usages, strict=True):
+            message.usage_metadata = usage
+        guard = Guard(scorer=FakeScorer(lambda prompt, text: 0.9))
+        usage = guard.choose("q", messages).usage
+        assert (usage and usage["total_tokens"]) == total

@@ -434,3 +434,25 @@ class TestHistories:
         object.__setattr__(chain, "memory", Memory())
         with pytest.raises(ConfigurationError, match="keeps a memory"):
             SafetyRanker(chain)
+
+
+# ---- the operator's own road, which stays open ----
+
+
+@pytest.mark.parametrize("trace", [False, "redacted"])
+def test_handlers_hooked_into_every_manager_hear_everything(monkeypatch, trace):
+    """docs/tracing.md says so in its first paragraph; this test tells when it is no longer true."""
+    from langchain_core.callbacks import BaseCallbackManager
+
+    heard = Recorder()
+    made = BaseCallbackManager.__init__
+
+    def hooked(self: Any, *args: Any, **kwargs: Any) -> None:
+        made(self, *args, **kwargs)
+        if heard not in self.inheritable_handlers:
+            self.add_handler(heard, inherit=True)
+
+    monkeypatch.setattr(BaseCallbackManager, "__init__", hooked)
+    model = ScriptedChatModel(answers=["HARM", "a fine one"])
+    SafetyRanker(model, scorer=SCORER, sampling=quick(2), trace_candidates=trace).invoke("q")
+    assert "HARM" in repr(heard.heard)
