@@ -44,6 +44,16 @@ class HistoryWatch(BaseCallbackHandler):
     raise_error = True
     run_inline = True
 
+    @property
+    def ignore_llm(self) -> bool:
+        """It listens to chains only."""
+        return True
+
+    @property
+    def ignore_chat_model(self) -> bool:
+        """It listens to chains only."""
+        return True
+
     def on_chain_start(
         self, serialized: Any, inputs: Any, *, name: str | None = None, **kwargs: Any
     ) -> None:

@@ -5,13 +5,18 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from langchain_core.callbacks import AsyncCallbackHandler, get_usage_metadata_callback
+from langchain_core.callbacks import (
+    AsyncCallbackHandler,
+    BaseCallbackHandler,
+    CallbackManager,
+    get_usage_metadata_callback,
+)
 from langchain_core.language_models import FakeListLLM
 from langchain_core.messages import AIMessage
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.outputs import Generation, LLMResult
 from langchain_core.prompts import ChatPromptTemplate
-from langchain_core.runnables import RunnableLambda
+from langchain_core.runnables import RunnableConfig, RunnableLambda
 from langchain_core.tracers.context import collect_runs, tracing_v2_enabled
 from langchain_core.tracers.langchain import LangChainTracer
 from langgraph.graph import END, START, MessagesState, StateGraph
@@ -20,6 +25,7 @@ from langsmith.utils import get_env_var
 from recording import FakeLangSmith, Recorder
 
 from srr_guard import AllCandidatesFailedError, SafetyRanker, SamplingPolicy, srr_guard
+from srr_guard.runnables.tracing import shielded
 from srr_guard.testing import FakeScorer, ScriptedChatModel
 
 USAGE = {"input_tokens": 5, "output_tokens": 2, "total_tokens": 7}
@@ -297,3 +303,52 @@ class TestFunctions:
             return await llm.ainvoke(question)
 
         assert await RunnableLambda(answer).ainvoke("q") == "good"
+
+
+CONFIG: RunnableConfig = {"callbacks": [BaseCallbackHandler()], "tags": ["t"]}
+
+
+class TestShielded:
+    """Arguments that lead to the outside are given in a form that leads nowhere."""
+
+    def test_configs(self):
+        inside = shielded(CONFIG, {})
+        assert inside["tags"] == ["t"]
+        assert CONFIG["callbacks"][0] not in inside["callbacks"].handlers
+
+    @pytest.mark.parametrize(
+        "value", [{"tags": ["t"]}, {"callbacks": 1, "other": 2}, "text", 7, None]
+    )
+    def test_other_values(self, value):
+        assert shielded(value, {}) is value
+
+    def test_managers_and_handlers(self):
+        handler = BaseCallbackHandler()
+        assert shielded(handler, {}) is not handler
+        assert shielded([handler], {}) == []
+        assert shielded(CallbackManager([handler]), {}).handlers == []
+
+    def test_managers_of_a_run(self):
+        handler = BaseCallbackHandler()
+        manager = CallbackManager([handler]).on_chain_start({}, {})
+        inside = shielded(manager, {})
+        assert type(inside) is type(manager)
+        assert inside.handlers == []
+
+    def test_tool_runtimes(self):
+        from langgraph.prebuilt import ToolRuntime
+
+        written = []
+        runtime = ToolRuntime(
+            state={"k": 1},
+            context=None,
+            config=CONFIG,
+            stream_writer=written.append,
+            tool_call_id="1",
+            store=None,
+        )
+        inside = shielded(runtime, {})
+        inside.stream_writer("HARM")
+        assert written == []
+        assert (inside.state, inside.tool_call_id) == ({"k": 1}, "1")
+        assert CONFIG["callbacks"][0] not in inside.config["callbacks"].handlers

@@ -1,0 +1,128 @@
+"""Schemas in the forms of the providers, and answers that fit them or not."""
+
+from __future__ import annotations
+
+import pytest
+from langchain_core.messages import AIMessage, HumanMessage
+from pydantic import BaseModel
+
+from srr_guard.errors import SamplingError
+from srr_guard.formats.schemas import schema_check
+
+
+class Recipe(BaseModel):
+    name: str
+    minutes: int
+
+
+SCHEMA = Recipe.model_json_schema()
+OPENAI = {"type": "function", "function": {"name": "Recipe", "parameters": SCHEMA}}
+RESPONSES = {"type": "function", "name": "Recipe", "parameters": SCHEMA}
+ANTHROPIC = {"name": "Recipe", "input_schema": SCHEMA}
+BEDROCK = {"toolSpec": {"name": "Recipe", "inputSchema": {"json": SCHEMA}}}
+
+TEXTS = {
+    "json_schema": {
+        "response_format": {"type": "json_schema", "json_schema": {"name": "R", "schema": SCHEMA}}
+    },
+    "flat json_schema": {"response_format": {"type": "json_schema", "schema": SCHEMA}},
+    "class": {"response_format": Recipe},
+    "Anthropic": {"output_config": {"format": {"type": "json_schema", "schema": SCHEMA}}},
+    "Anthropic, old": {"output_format": {"type": "json_schema", "schema": SCHEMA}},
+    "Google": {"response_mime_type": "application/json", "response_json_schema": SCHEMA},
+    "Google, old": {"response_mime_type": "application/json", "response_schema": SCHEMA},
+    "Ollama": {"format": SCHEMA},
+}
+ANY_JSON = {
+    "json_object": {"response_format": {"type": "json_object"}},
+    "json_schema without one": {"response_format": {"type": "json_schema"}},
+    "Ollama": {"format": "json"},
+    "Google": {"response_mime_type": "application/json"},
+}
+CALLS = {
+    "any": {"tools": [OPENAI], "tool_choice": "any"},
+    "required": {"tools": [RESPONSES], "tool_choice": "required"},
+    "by name": {"tools": [ANTHROPIC], "tool_choice": {"type": "tool", "name": "Recipe"}},
+    "by function": {
+        "tools": [OPENAI],
+        "tool_choice": {"type": "function", "function": {"name": "Recipe"}},
+    },
+    "true": {"tools": [BEDROCK], "tool_choice": True},
+}
+NOTHING = [
+    {},
+    {"response_format": {"type": "text"}},
+    {"output_config": {"effort": "high"}},
+    {"tools": [OPENAI]},
+    {"tools": [OPENAI], "tool_choice": "auto"},
+    {"tools": [OPENAI], "tool_choice": {"type": "none"}},
+    {"tool_choice": "any"},
+    {"response_mime_type": "text/plain"},
+]
+GOOD, BAD = '{"name": "tea", "minutes": 3}', '{"name": "tea", "minutes": "a while"}'
+
+
+def fits(options, message) -> bool:
+    check = schema_check(options)
+    assert check is not None
+    try:
+        check(message)
+    except SamplingError as error:
+        return "a while" in str(error)  # nothing of the answer may be in the error
+    return True
+
+
+def call(args, name="Recipe") -> AIMessage:
+    return AIMessage("", tool_calls=[{"name": name, "args": args, "id": "1"}])
+
+
+@pytest.mark.parametrize("form", TEXTS)
+def test_texts(form):
+    options = TEXTS[form]
+    assert fits(options, AIMessage(GOOD))
+    assert fits(options, AIMessage([{"type": "text", "text": GOOD}]))
+    for bad in (BAD, "{}", "tea, 3 minutes", GOOD + "}"):
+        assert not fits(options, AIMessage(bad))
+
+
+@pytest.mark.parametrize("form", ANY_JSON)
+def test_any_json(form):
+    assert fits(ANY_JSON[form], AIMessage("[1, 2]"))
+    assert not fits(ANY_JSON[form], AIMessage("tea"))
+
+
+@pytest.mark.parametrize("form", CALLS)
+def test_calls(form):
+    options = CALLS[form]
+    assert fits(options, call({"name": "tea", "minutes": 3}))
+    assert fits(options, call({"x": 1}, name="another tool"))
+    assert not fits(options, call({"name": "tea", "minutes": "a while"}))
+    assert not fits(options, call({}))
+    assert not fits(options, AIMessage("tea, 3 minutes"))
+    broken = [{"name": "Recipe", "args": "{a while", "id": "1", "error": None}]
+    assert not fits(options, AIMessage("", invalid_tool_calls=broken))
+
+
+@pytest.mark.parametrize("options", NOTHING)
+def test_no_schema_is_asked_for(options):
+    assert schema_check(options) is None
+
+
+def test_what_is_not_checked():
+    options = TEXTS["json_schema"]
+    assert fits(options, call({"x": 1}, name="look_up"))  # an agent looks something up first
+    assert fits(options, AIMessage("", additional_kwargs={"refusal": "No."}))
+    assert fits(options, HumanMessage("tea"))
+    assert fits(options, "tea")
+
+
+def test_schemas_that_cannot_be_used_allow_anything():
+    broken = {"type": "json_schema", "json_schema": {"schema": {"type": 7}}}
+    assert fits({"response_format": broken}, AIMessage("[]"))
+    google = {"tools": [{"function_declarations": []}], "tool_choice": "any"}
+    assert fits(google, call({"x": 1}))
+    assert fits({"tools": [{"name": "f", "input_schema": 7}], "tool_choice": "any"}, call({}, "f"))
+
+
+def test_deeply_nested_text_is_no_json():
+    assert not fits(ANY_JSON["Ollama"], AIMessage("[" * 100_000))
