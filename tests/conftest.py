@@ -14,6 +14,7 @@ from tiny import save_tiny_lm
 
 from srr_guard.reference import ReferenceLLM
 from srr_guard.scorer import BundleInfo, HeadConfig, ScorerBundle
+from srr_guard.scorer.fingerprint import Fingerprint
 
 BLOCKED_AFTER = 0.25  # seconds
 
@@ -79,5 +80,9 @@ def tiny_bundle(tiny_llm: ReferenceLLM, tmp_path_factory: pytest.TempPathFactory
         torch.manual_seed(0)
         head = SRRHead(config)
     return ScorerBundle.save(
-        tmp_path_factory.mktemp("bundle") / "tiny", info=info, head=head, card="# tiny\n"
+        tmp_path_factory.mktemp("bundle") / "tiny",
+        info=info,
+        head=head,
+        card="# tiny\n",
+        fingerprint=Fingerprint.of(tiny_llm, info.features),
     )

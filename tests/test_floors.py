@@ -33,7 +33,8 @@ FLOORS = [
 # Floors inside folders that have some.
 INNER = {
     "reference": [
-        ("source", "features", "rendering", "template", "_private"),
+        ("hub", "features", "rendering", "template", "_private"),
+        ("source",),
         ("spec",),
         ("weights", "cache"),
         ("encoding",),

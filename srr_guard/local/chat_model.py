@@ -24,6 +24,7 @@ from srr_guard.errors import ConfigurationError, InvalidInputError
 from srr_guard.local.generation import Answer, Answers, GenerationOptions, GenerationRequest
 from srr_guard.local.tool_text import ends_of_calls, forced_prefix, parse_answer, with_tool_text
 from srr_guard.local.worker import GenerationJob, token_ids
+from srr_guard.reference.hub import HubOptions
 from srr_guard.reference.spec import Device, DType, ModelSpec
 
 _OPTIONS = ("max_new_tokens", "temperature", "top_p", "seed")
@@ -45,7 +46,10 @@ class LocalChatModel(BaseChatModel):
 
     Attributes:
         model: A folder, GGUF file or hub id; None takes the reference LLM of the scorer.
+        file: Which GGUF file of a folder or repository.
         revision: Branch, tag or commit on the hub.
+        token: Access token for the hub.
+        cache_dir: The hub cache.
         local_files_only: Never ask the hub.
         device: `auto`, or what `torch.device` reads.
         dtype: `auto`, `float32`, `bfloat16` or `float16`.
@@ -72,7 +76,10 @@ class LocalChatModel(BaseChatModel):
     """
 
     model: str | Path | None = None
+    file: str | None = None
     revision: str | None = None
+    token: str | None = Field(default=None, exclude=True, repr=False)
+    cache_dir: str | None = None
     local_files_only: bool = False
     device: Device = "auto"
     dtype: DType = "auto"
@@ -94,7 +101,7 @@ class LocalChatModel(BaseChatModel):
 
     @property
     def _identifying_params(self) -> dict[str, Any]:
-        named = ("model", "revision", "dtype", *_OPTIONS)
+        named = ("model", "file", "revision", "dtype", *_OPTIONS)
         return {name: getattr(self, name) for name in named}
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
@@ -239,8 +246,13 @@ class LocalChatModel(BaseChatModel):
     def _spec(self) -> ModelSpec:
         return ModelSpec(
             reference=self.model,
-            revision=self.revision,
-            local_files_only=self.local_files_only,
+            file=self.file,
+            hub=HubOptions(
+                revision=self.revision,
+                token=self.token,
+                cache_dir=self.cache_dir,
+                local_files_only=self.local_files_only,
+            ),
             device=self.device,
             dtype=self.dtype,
         )

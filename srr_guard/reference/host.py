@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from srr_guard.errors import ReferenceLoadError
 from srr_guard.reference.cache.states import ModelKey, StateCache
-from srr_guard.reference.source import REFERENCE_VARIABLE, ReferenceSource, resolve_reference
+from srr_guard.reference.source import REFERENCE_VARIABLE, ReferenceSource
 from srr_guard.reference.spec import ModelSpec
 from srr_guard.threads import reset_after_fork, settle
 
@@ -165,9 +165,7 @@ class Host:
         named = spec, os.environ.get(REFERENCE_VARIABLE)
         if named in self._found:
             return self._found[named]
-        source = resolve_reference(
-            spec.reference, revision=spec.revision, local_files_only=spec.local_files_only
-        )
+        source = spec.resolve()
         try:
             device, dtype = placement(spec)
         except RuntimeError as error:

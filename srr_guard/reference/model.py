@@ -22,6 +22,7 @@ from srr_guard.reference.features import (
     Features,
     FeatureSpec,
 )
+from srr_guard.reference.hub import HubOptions
 from srr_guard.reference.source import resolve_reference
 from srr_guard.reference.spec import Device, DType
 from srr_guard.reference.template import PromptTemplate
@@ -108,7 +109,10 @@ class ReferenceLLM:
         depth: int | None = None,
         device: Device = "auto",
         dtype: DType = "auto",
+        file: str | None = None,
         revision: str | None = None,
+        token: str | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
         local_files_only: bool = False,
     ) -> ReferenceLLM:
         """Load a reference LLM.
@@ -119,7 +123,10 @@ class ReferenceLLM:
             depth: The deepest block needed; None loads all.
             device: `auto`, or what `torch.device` reads.
             dtype: `auto`, `float32`, `bfloat16` or `float16`.
+            file: Which GGUF file of a folder or repository.
             revision: Branch, tag or commit on the hub.
+            token: Access token for the hub.
+            cache_dir: The hub cache.
             local_files_only: Never ask the hub.
 
         Raises:
@@ -128,9 +135,13 @@ class ReferenceLLM:
             InvalidInputError: `depth` is outside the model.
         """
         if reference is None or isinstance(reference, (str, os.PathLike)):
-            reference = resolve_reference(
-                reference, revision=revision, local_files_only=local_files_only
+            options = HubOptions(
+                revision=revision,
+                token=token,
+                cache_dir=cache_dir,
+                local_files_only=local_files_only,
             )
+            reference = resolve_reference(reference, file=file, options=options)
         folder = model_folder(reference)
         place = pick_device(device)
         model, blocks = load_blocks(

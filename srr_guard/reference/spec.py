@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
+
+from srr_guard.reference.hub import HubOptions
+from srr_guard.reference.source import Named, ReferenceSource, resolve_reference
 
 Device = str
 """`auto`, or what `torch.device` reads."""
@@ -20,14 +23,25 @@ class ModelSpec:
     Attributes:
         reference: A folder, GGUF file or hub id; None takes the first that is found (see
             `resolve_reference`).
-        revision: Branch, tag or commit on the hub.
+        file: Which GGUF file of a folder or repository.
+        hub: How the hub is asked.
+        named: The model that a scorer names, taken where `reference` is None.
         device: Where the weights go.
         dtype: Their precision.
-        local_files_only: Never ask the hub.
     """
 
     reference: str | os.PathLike[str] | None = None
-    revision: str | None = None
+    file: str | None = None
+    hub: HubOptions = field(default_factory=HubOptions)
+    named: Named | None = None
     device: Device = "auto"
     dtype: DType = "auto"
-    local_files_only: bool = False
+
+    def resolve(self) -> ReferenceSource:
+        """Find its files.
+
+        Raises:
+            ReferenceNotFoundError: It is nowhere to be found.
+            ReferenceLoadError: It is there, but not all of it.
+        """
+        return resolve_reference(self.reference, file=self.file, options=self.hub, named=self.named)

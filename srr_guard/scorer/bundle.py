@@ -5,27 +5,45 @@ Nothing in a bundle is ever unpickled.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 import os
+import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from srr_guard.errors import BundleNotFoundError, CorruptBundleError, IncompatibleScorerError
+from srr_guard.errors import (
+    BundleNotFoundError,
+    ConfigurationError,
+    CorruptBundleError,
+    IncompatibleScorerError,
+)
 from srr_guard.reference.features import FeatureSpec
+from srr_guard.reference.hub import HubError, HubOptions, fetch
+from srr_guard.reference.source import cache_dir, write_atomically
 from srr_guard.scorer.config import HeadConfig
+from srr_guard.scorer.fingerprint import FILE as FINGERPRINT
+from srr_guard.scorer.fingerprint import TOLERANCE, Fingerprint
 
 if TYPE_CHECKING:
     from srr_guard.reference import ReferenceLLM
     from srr_guard.scorer.head import SRRHead
 
 DEFAULT_BUNDLE = "smollm2-135m"
-FORMAT = 2
+FORMAT = 3
+"""Version of the bundles that are written. Format 2, which has no fingerprint, is read too."""
+
+_READ = (2, 3)
+_log = logging.getLogger("srr_guard")
 _SHIPPED = Path(__file__).parent.parent / "bundles"
 _FILES = ("config.json", "model.safetensors")
+_ALL = (*_FILES, FINGERPRINT, "README.md", "probe/*")
 
 
 class SourceSummary(BaseModel):
@@ -46,7 +64,8 @@ class BundleInfo(BaseModel):
         format: Version of the bundle format.
         name: Name of the bundle.
         head: Design of the head.
-        reference: Name of the reference LLM it was trained for.
+        reference: The reference LLM it was trained for: a hub id, or the name of a folder or file.
+        reference_revision: Its commit on the hub, if it came from there.
         reference_digest: SHA-256 over that model's weights and tokenizer.
         template_digest: Digest of its template.
         window: Tokens per window of a candidate.
@@ -66,6 +85,7 @@ class BundleInfo(BaseModel):
     name: str
     head: HeadConfig
     reference: str
+    reference_revision: str | None = None
     reference_digest: str
     template_digest: str
     window: int = Field(ge=1)
@@ -106,6 +126,8 @@ class ScorerBundle:
         name: str | os.PathLike[str] | None = None,
         *,
         revision: str | None = None,
+        token: str | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
         local_files_only: bool = False,
     ) -> ScorerBundle:
         """Find a bundle and read its description.
@@ -113,6 +135,8 @@ class ScorerBundle:
         Args:
             name: A shipped bundle's name, a folder, or a hub id; None: the default bundle.
             revision: Branch, tag or commit on the hub.
+            token: Access token for the hub.
+            cache_dir: The hub cache.
             local_files_only: Never ask the hub.
 
         Raises:
@@ -125,7 +149,13 @@ class ScorerBundle:
         elif Path(wanted).expanduser().exists():
             folder = Path(wanted).expanduser()
         else:
-            folder = _from_hub(wanted, revision=revision, local_files_only=local_files_only)
+            options = HubOptions(
+                revision=revision,
+                token=token,
+                cache_dir=cache_dir,
+                local_files_only=local_files_only,
+            )
+            folder = _from_hub(wanted, options)
         return cls(folder=folder, info=_read_info(folder))
 
     @classmethod
@@ -157,30 +187,95 @@ class ScorerBundle:
     def check_fits(self, llm: ReferenceLLM) -> None:
         """Refuse a reference LLM other than the one this bundle was trained for.
 
+        Another file of the same model, with another digest, is accepted if it reproduces the
+        bundle's fingerprint. The verdict is kept beside the cache, by digest.
+
         Raises:
-            IncompatibleScorerError: Weights, template, width or depth differ.
+            IncompatibleScorerError: Width, depth, or the fingerprint differ; with a bundle of
+                format 2, which has none, weights or template.
+            CorruptBundleError: The fingerprint cannot be read.
         """
         info = self.info
-        ours = {
-            "digest": info.reference_digest[:16],
-            "template": info.template_digest,
-            "width": info.head.width,
-        }
-        theirs = {
-            "digest": llm.digest[:16],
-            "template": llm.template_digest,
-            "width": llm.width,
-        }
-        if ours != theirs or llm.depth < max(info.head.depths):
-            raise IncompatibleScorerError(
-                f"the scorer bundle {info.name!r} was trained for the reference LLM "
-                f"{info.reference!r} ({_pairs(ours)}, depths {info.head.depths}), but "
-                f"{llm.name!r} is loaded ({_pairs(theirs)}, {llm.depth} blocks): load that model, "
-                "or train a bundle for this one with `srr-guard train --reference`"
+        if llm.width != info.head.width or llm.depth < max(info.head.depths):
+            raise self._misfit(
+                llm,
+                f"it has width {llm.width} and {llm.depth} blocks, and this scorer reads width "
+                f"{info.head.width} and depths {info.head.depths}",
             )
+        if (llm.digest, llm.template_digest) == (info.reference_digest, info.template_digest):
+            return
+        if info.format == 2:
+            raise self._misfit(
+                llm,
+                f"its digest is {llm.digest[:16]} and its template {llm.template_digest}, not "
+                f"{info.reference_digest[:16]} and {info.template_digest}",
+            )
+        distance = self._distance(llm)
+        if not distance <= TOLERANCE:
+            raise self._misfit(
+                llm,
+                f"its states of the fixed conversations differ by {distance:.2f}, and up to "
+                f"{TOLERANCE} is accepted",
+            )
+        _log.info(
+            "%s is another file of the model that the scorer %r was trained for: its states "
+            "differ by %.3f, up to %s is accepted",
+            llm.name,
+            info.name,
+            distance,
+            TOLERANCE,
+        )
+
+    def _misfit(self, llm: ReferenceLLM, why: str) -> IncompatibleScorerError:
+        name, digest = self.info.reference, self.info.reference_digest[:16]
+        return IncompatibleScorerError(
+            f"the scorer bundle {self.info.name!r} was trained for the reference LLM {name!r} "
+            f"(digest {digest}), and {llm.name!r} is another one: {why}. Load that model "
+            "(`reference=`), or train a bundle for this one with `srr-guard train --reference`"
+        )
+
+    def _distance(self, llm: ReferenceLLM) -> float:
+        """Distance of a model's fingerprint from this bundle's; measured once for each model."""
+        file = self.folder / FINGERPRINT
+        ours = Fingerprint.load(self.folder)
+        key = f"{hashlib.sha256(file.read_bytes()).hexdigest()}:{llm.digest}:{llm.template_digest}"
+        name = hashlib.sha256(key.encode()).hexdigest()[:32]
+        note = cache_dir() / "verdicts" / f"{name}.json"
+        try:
+            return float(json.loads(note.read_text())["distance"])
+        except (OSError, ValueError, KeyError, TypeError):
+            pass
+        distance = ours.distance(Fingerprint.of(llm, self.info.features))
+        with suppress(OSError):  # it is measured again next time
+            write_atomically(note, json.dumps({"model": llm.name, "distance": distance}))
+        return distance
+
+    def copy_to(self, folder: str | os.PathLike[str]) -> ScorerBundle:
+        """Copy the bundle's files into a folder; made if missing.
+
+        Raises:
+            ConfigurationError: The folder holds something else.
+        """
+        target = Path(folder).expanduser()
+        if target.is_file() or (target.is_dir() and _other_files(target)):
+            raise ConfigurationError(
+                f"{str(target)!r} holds {', '.join(_other_files(target)[:3]) or 'a file'}: give "
+                "an empty folder, or one that holds a bundle"
+            )
+        if target.resolve() != self.folder.resolve():
+            shutil.copytree(self.folder, target, dirs_exist_ok=True)
+        return ScorerBundle.find(target)
 
     @classmethod
-    def save(cls, folder: Path, *, info: BundleInfo, head: SRRHead, card: str) -> ScorerBundle:
+    def save(
+        cls,
+        folder: Path,
+        *,
+        info: BundleInfo,
+        head: SRRHead,
+        card: str,
+        fingerprint: Fingerprint,
+    ) -> ScorerBundle:
         """Write a bundle.
 
         Args:
@@ -188,12 +283,14 @@ class ScorerBundle:
             info: Its description.
             head: The trained head.
             card: Its model card, in Markdown.
+            fingerprint: Features of the fixed conversations, by the reference LLM.
         """
         from safetensors.torch import save_file
 
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {name: t.detach().cpu().contiguous() for name, t in head.state_dict().items()}
         save_file(tensors, folder / "model.safetensors")
+        fingerprint.save(folder)
         (folder / "README.md").write_text(card)
         (folder / "config.json").write_text(info.model_dump_json(indent=2) + "\n")
         return cls(folder=folder, info=info)
@@ -207,10 +304,10 @@ def _read_info(folder: Path) -> BundleInfo:
         )
     try:
         record: Any = json.loads((folder / "config.json").read_text())
-        if isinstance(record, dict) and record.get("format", FORMAT) != FORMAT:
+        if isinstance(record, dict) and record.get("format", FORMAT) not in _READ:
             raise CorruptBundleError(
                 f"the scorer bundle {str(folder)!r} has format {record['format']!r}, this version "
-                f"of srr_guard reads {FORMAT}: upgrade srr_guard or train the bundle again"
+                f"of srr_guard reads {_READ}: upgrade srr_guard or train the bundle again"
             )
         return BundleInfo.model_validate(record)
     except ValueError as error:
@@ -219,26 +316,25 @@ def _read_info(folder: Path) -> BundleInfo:
         ) from error
 
 
-def _from_hub(name: str, *, revision: str | None, local_files_only: bool) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
+def _from_hub(name: str, options: HubOptions) -> Path:
     try:
-        return Path(
-            snapshot_download(
-                name,
-                revision=revision,
-                allow_patterns=[*_FILES, "README.md", "probe/*"],
-                local_files_only=local_files_only,
-            )
+        return fetch(
+            name,
+            options,
+            patterns=_ALL,
+            is_whole=lambda folder: all((folder / file).is_file() for file in _FILES),
         )
-    except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
+    except HubError as error:
+        shipped = ", ".join(ScorerBundle.shipped()) or "none"
         raise BundleNotFoundError(
-            f"no scorer bundle {name!r}: it is not one of the shipped ones "
-            f"({', '.join(ScorerBundle.shipped()) or 'none'}), not a folder, and could not be "
-            f"fetched from the hub ({type(error).__name__})"
+            f"no scorer bundle {name!r}: it is not one of the shipped ones ({shipped}), not a "
+            f"folder, and {error}"
         ) from error
 
 
-def _pairs(record: dict[str, Any]) -> str:
-    return ", ".join(f"{key} {value}" for key, value in record.items())
+def _other_files(folder: Path) -> list[str]:
+    """What a folder holds beside the files of a bundle."""
+    if not folder.is_dir():
+        return []
+    own = {*_FILES, FINGERPRINT, "README.md", "probe"}
+    return sorted(file.name for file in folder.iterdir() if file.name not in own)

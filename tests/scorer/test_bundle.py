@@ -6,10 +6,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from tiny import save_tiny_lm
 
-from srr_guard.errors import BundleNotFoundError, CorruptBundleError, IncompatibleScorerError
+from srr_guard.errors import (
+    BundleNotFoundError,
+    ConfigurationError,
+    CorruptBundleError,
+    IncompatibleScorerError,
+)
 from srr_guard.reference import ReferenceLLM
+from srr_guard.reference.features import FeatureSpec
 from srr_guard.scorer import ScorerBundle
+from srr_guard.scorer.fingerprint import Fingerprint
 
 
 @pytest.fixture
@@ -27,6 +36,7 @@ def test_what_is_saved_is_what_is_loaded(bundle: ScorerBundle) -> None:
     assert {f.name for f in bundle.folder.iterdir()} == {
         "config.json",
         "model.safetensors",
+        "fingerprint.safetensors",
         "README.md",
     }
 
@@ -37,22 +47,108 @@ def test_a_bundle_fits_the_model_it_was_trained_for(
     bundle.check_fits(tiny_llm)
 
 
-@pytest.mark.parametrize(
-    "change",
-    [{"reference_digest": "f" * 64}, {"template_digest": "f" * 16}],
-)
-def test_a_bundle_for_another_model_names_both(
+def with_info(bundle: ScorerBundle, **change: object) -> ScorerBundle:
+    return ScorerBundle(folder=bundle.folder, info=bundle.info.model_copy(update=change))
+
+
+CHANGES = [{"reference_digest": "f" * 64}, {"template_digest": "f" * 16}]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_another_file_of_the_same_model_is_accepted(
     bundle: ScorerBundle, tiny_llm: ReferenceLLM, change: dict[str, str]
 ) -> None:
-    other = ScorerBundle(
-        folder=bundle.folder,
-        info=bundle.info.model_copy(update={**change, "reference": "the-other-model"}),
-    )
-    with pytest.raises(IncompatibleScorerError) as raised:
-        other.check_fits(tiny_llm)
-    assert "the-other-model" in str(raised.value)
+    with_info(bundle, **change).check_fits(tiny_llm)
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_bundles_without_a_fingerprint_are_strict(
+    bundle: ScorerBundle, tiny_llm: ReferenceLLM, change: dict[str, str]
+) -> None:
+    old = with_info(bundle, **change, format=2, reference="the-other-model")
+    with pytest.raises(IncompatibleScorerError, match="the-other-model") as raised:
+        old.check_fits(tiny_llm)
     assert tiny_llm.name in str(raised.value)
     assert "ffff" in str(raised.value)
+    with_info(bundle, format=2).check_fits(tiny_llm)
+
+
+def test_another_model_is_refused_with_the_difference(bundle: ScorerBundle, tmp_path: Path) -> None:
+    other = ReferenceLLM.load(save_tiny_lm(tmp_path / "other", layers=4, seed=1))
+    with pytest.raises(IncompatibleScorerError, match=r"differ by \d+\.\d\d.*srr-guard train"):
+        bundle.check_fits(other)
+    wider = ReferenceLLM.load(save_tiny_lm(tmp_path / "wider", layers=4, hidden=64))
+    with pytest.raises(IncompatibleScorerError, match="width 64"):
+        bundle.check_fits(wider)
+
+
+def test_the_verdict_is_kept_by_digest(
+    bundle: ScorerBundle, tiny_llm: ReferenceLLM, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SRR_GUARD_CACHE", str(tmp_path / "cache"))
+    strange = with_info(bundle, reference_digest="f" * 64)
+    made = []
+    real = Fingerprint.of.__func__
+    monkeypatch.setattr(
+        Fingerprint, "of", classmethod(lambda cls, *args: made.append(1) or real(cls, *args))
+    )
+    strange.check_fits(tiny_llm)
+    strange.check_fits(tiny_llm)
+    assert len(made) == 1
+
+
+def test_a_cache_that_cannot_be_written_does_no_harm(
+    bundle: ScorerBundle, tiny_llm: ReferenceLLM, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr("srr_guard.scorer.bundle.cache_dir", lambda: tmp_path / "file")
+    with_info(bundle, reference_digest="f" * 64).check_fits(tiny_llm)
+
+
+def spoil(states: dict[str, torch.Tensor], name: str) -> None:
+    match name:
+        case "nan":
+            states["mean"][0, 0, 0] = float("nan")
+        case "missing":
+            del states["request"]
+        case "more":
+            states["other"] = torch.zeros(1)
+
+
+@pytest.mark.parametrize("name", ["nan", "missing", "more", "empty", "cut"])
+def test_fingerprints_that_cannot_be_used(
+    bundle: ScorerBundle, tiny_llm: ReferenceLLM, name: str
+) -> None:
+    file = bundle.folder / "fingerprint.safetensors"
+    if name == "empty":
+        file.write_bytes(b"")
+    elif name == "cut":
+        file.write_bytes(file.read_bytes()[:-9])
+    else:
+        states = load_file(file)
+        spoil(states, name)
+        save_file(states, file)
+    with pytest.raises(CorruptBundleError, match="fingerprint"):
+        with_info(bundle, reference_digest="f" * 64).check_fits(tiny_llm)
+    bundle.check_fits(tiny_llm)  # the very model needs none
+
+
+def test_a_fingerprint_of_another_shape_is_far_away(tiny_llm: ReferenceLLM) -> None:
+    ours = Fingerprint.of(tiny_llm, FeatureSpec((1, 2)))
+    assert ours.distance(ours) == 0.0
+    assert ours.distance(Fingerprint.of(tiny_llm, FeatureSpec((1,)))) == float("inf")
+    broken = Fingerprint({k: t * float("nan") for k, t in ours.states.items()})
+    assert ours.distance(broken) == float("inf")
+
+
+def test_copies(bundle: ScorerBundle, tmp_path: Path) -> None:
+    copied = bundle.copy_to(tmp_path / "copy")
+    assert copied.info == bundle.info
+    assert bundle.copy_to(tmp_path / "copy").info == bundle.info  # once more over itself
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").write_text("")
+    with pytest.raises(ConfigurationError, match=r"thesis\.tex"):
+        bundle.copy_to(tmp_path / "full")
 
 
 def test_a_model_cut_too_early_does_not_fit(bundle: ScorerBundle, tiny_folder: Path) -> None:
