@@ -133,7 +133,7 @@ def tuned(model: nn.Module, tokenizer: object, steps: int) -> None:
 def lists_of(data: list[str], most: int) -> list[tuple[object, list[str]]]:
     groups = defaultdict(list)
     for row in read_rows(data):
-        if len(row.response) < 1200 and len(row.prompt) < 2000 and row.response.strip():
+        if len(row.response) < 500 and len(row.prompt) < 500 and row.response.strip():
             groups[row.prompt].append(row)
     lists = [
         (rows[0].conversation, list(dict.fromkeys(r.response for r in rows))[:4])

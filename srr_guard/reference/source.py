@@ -114,7 +114,7 @@ def resolve_reference(
                 f"no reference LLM at {str(wanted)!r}: give an existing folder, GGUF file or hub id"
             )
         return _hub_source(str(wanted), file, options)
-    packaged = _packaged_file()
+    packaged = packaged_file()
     if named is not None and named.model not in (DEFAULT_MODEL_ID, packaged and packaged.name):
         return _named_source(named, options)
     if packaged is not None:
@@ -170,7 +170,8 @@ def _missing(folder: Path) -> list[str]:
     return [] if any(any(folder.glob(pattern)) for pattern in _WEIGHTS) else ["model.safetensors"]
 
 
-def _packaged_file() -> Path | None:
+def packaged_file() -> Path | None:
+    """The model file of the installed package, if there is one."""
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or spec.origin is None:
         return None

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from srr_guard.errors import InvalidInputError, ReferenceLoadError, SRRGuardError
-from srr_guard.reference.source import ReferenceSource, cache_dir
+from srr_guard.reference.source import CACHE_VARIABLE, ReferenceSource, cache_dir
 from srr_guard.reference.spec import Device, DType, ModelSpec
 
 if TYPE_CHECKING:
@@ -193,8 +193,14 @@ def _convert_gguf(file: Path, folder: Path) -> None:
 
     auto: Any = AutoModelForCausalLM
     _log.info("unpacking %s once into %s", file.name, folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".converting-"))
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".converting-"))
+    except OSError as error:
+        raise ReferenceLoadError(
+            f"cannot unpack {file.name!r} into {str(folder.parent)!r} ({error}): make "
+            f"room there, or set ${CACHE_VARIABLE} to a folder that can be written"
+        ) from error
     try:
         with _loading(file):
             where = {"gguf_file": file.name, "local_files_only": True}
@@ -234,7 +240,8 @@ def _loading(path: Path) -> Iterator[None]:
         raise
     except Exception as error:  # transformers raises many kinds for files it cannot read
         raise ReferenceLoadError(
-            f"cannot load the reference LLM from {os.fspath(path)!r}: {error}"
+            f"cannot load the reference LLM from {os.fspath(path)!r}: {error}. If a file is cut "
+            "off or damaged, fetch it again; a full disk gives such errors too"
         ) from error
     finally:
         hf_logging.set_verbosity(verbosity)
