@@ -12,6 +12,7 @@ from rich.markup import escape
 from srr_guard import __version__
 from srr_guard.cli.demo import demo
 from srr_guard.cli.evaluate import evaluate
+from srr_guard.cli.explain import explain
 from srr_guard.cli.score import score
 from srr_guard.cli.train import train
 from srr_guard.errors import SRRGuardError
@@ -22,7 +23,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (demo, score, train, evaluate):
+for command in (demo, score, explain, train, evaluate):
     app.command()(command)
 
 

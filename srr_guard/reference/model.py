@@ -25,7 +25,7 @@ from srr_guard.reference.features import (
 from srr_guard.reference.hub import HubOptions
 from srr_guard.reference.source import resolve_reference
 from srr_guard.reference.spec import Device, DType
-from srr_guard.reference.template import PromptTemplate
+from srr_guard.reference.template import PromptIds, PromptTemplate
 from srr_guard.reference.weights import (
     check_depth,
     decoder_blocks,
@@ -37,7 +37,7 @@ from srr_guard.reference.weights import (
 )
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from srr_guard.reference.source import ReferenceSource
 
@@ -307,6 +307,36 @@ class ReferenceLLM:
             for window in filter(len, windows):
                 window.partial = PartialWindow(prompt, list(window.ids))
         return EncodingRequest(prefix, windows, owner)
+
+    def token_states(
+        self, conversation: Any, candidate: str, spec: FeatureSpec
+    ) -> tuple[PromptIds, Tensor, list[Tensor]]:
+        """States of every token of one answer, and of its prompt, for explanations.
+
+        Args:
+            conversation: Anything that `Conversation.of` reads.
+            candidate: The answer.
+            spec: Which states are read; they are cut into windows as for scoring.
+
+        Returns:
+            The prompt; its states, (D, T, d); the states of each window, (D, T, d). float32 on
+            the CPU.
+        """
+        import torch
+
+        encoding = self.begin(conversation, [candidate], spec)
+        prompt = encoding.prefix.prompt
+        with self._lock, torch.inference_mode():
+            rows = [
+                self.backbone.states(
+                    torch.tensor([[*prompt.ids, *window.ids]]), depths=spec.depths
+                )[:, 0]
+                .float()
+                .cpu()
+                for window in encoding.windows
+            ]
+        at = len(prompt.ids)
+        return prompt, rows[0][:, :at], [row[:, at:] for row in rows]
 
     def step(
         self, encodings: Sequence[EncodingRequest], spec: FeatureSpec, *, batch_tokens: int = 4096

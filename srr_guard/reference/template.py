@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import Any
 
 from srr_guard.conversation import Conversation, Turn
-from srr_guard.errors import ReferenceLoadError
+from srr_guard.errors import ConfigurationError, ReferenceLoadError
 from srr_guard.reading import valid_unicode
 from srr_guard.reference.rendering import Renderer, Rendering
 
@@ -73,23 +73,41 @@ class PromptTemplate:
         ids, _ = self._encoded(text, split_special_tokens=True)
         if self._control.keys().isdisjoint(ids) or not self._tokenizer.is_fast:
             return ids
-        # Added tokens that are not special are recognised all the same: part their characters.
-        ids, offsets = self._encoded(text, split_special_tokens=True, return_offsets_mapping=True)
-        cuts = [
-            start + len(found) - len(found.lstrip()) + 1
-            for token, (start, stop) in zip(ids, offsets, strict=True)
-            if self._is_control(token, found := text[start:stop]) and len(found.strip()) > 1
-        ]
-        if not cuts:
-            return ids
-        return [i for a, b in pairwise([0, *cuts, len(text)]) for i in self.text_ids(text[a:b])]
+        return [token for token, _ in self._tokens(text)]
 
     def candidate_ids(self, text: str) -> list[int]:
-        """Encode an answer without blank space around it, and with little within it.
+        """Encode an answer as `candidate_text` gives it."""
+        return self.text_ids(candidate_text(text))
 
-        Features are means over tokens: hundreds of line breaks would drown what is said.
+    def candidate_spans(self, text: str) -> list[tuple[int, int]]:
+        """For each token of `candidate_ids`: from where to where in `candidate_text` it goes.
+
+        Raises:
+            ConfigurationError: The tokenizer is a slow one, which does not tell.
         """
-        return self.text_ids(_BLANKS.sub(r"\1", text.strip()))
+        if not self._tokenizer.is_fast:
+            raise ConfigurationError(
+                f"{type(self._tokenizer).__name__} does not tell where its tokens are in a text: "
+                "give the reference LLM a fast tokenizer"
+            )
+        return [span for _, span in self._tokens(valid_unicode(candidate_text(text)))]
+
+    def _tokens(self, text: str, start: int = 0) -> list[tuple[int, tuple[int, int]]]:
+        """Ids of plain text with their places, by a fast tokenizer.
+
+        Added tokens that are not special are recognised in spite of `split_special_tokens`:
+        their characters are parted.
+        """
+        ids, offsets = self._encoded(text, split_special_tokens=True, return_offsets_mapping=True)
+        cuts = [
+            begin + len(found) - len(found.lstrip()) + 1
+            for token, (begin, end) in zip(ids, offsets, strict=True)
+            if self._is_control(token, found := text[begin:end]) and len(found.strip()) > 1
+        ]
+        if cuts:
+            parts = pairwise([0, *cuts, len(text)])
+            return [token for a, b in parts for token in self._tokens(text[a:b], start + a)]
+        return [(i, (start + a, start + b)) for i, (a, b) in zip(ids, offsets, strict=True)]
 
     def prompt(self, conversation: Conversation, *, limit: int) -> PromptIds:
         """Encode a conversation up to the point where the answer begins.
@@ -206,6 +224,14 @@ class PromptTemplate:
         if written is None or not found.strip():
             return False
         return token != self._tokenizer.unk_token_id or written in found
+
+
+def candidate_text(text: str) -> str:
+    """An answer without blank space around it, and with little within it.
+
+    Features are means over tokens: hundreds of line breaks would drown what is said.
+    """
+    return _BLANKS.sub(r"\1", text.strip())
 
 
 def _template_of(tokenizer: Any) -> str:

@@ -21,6 +21,7 @@ from srr_guard.scorer.bundle import ScorerBundle
 
 if TYPE_CHECKING:
     from srr_guard.reference import ReferenceLLM
+    from srr_guard.scorer.explanation import Explanation
     from srr_guard.scorer.head import SRRHead
 
 
@@ -120,6 +121,15 @@ class ScoringEngine:
     def read_ahead(self, conversation: Conversation) -> ReadAhead:
         """Start pre-encoding one streamed answer. Does not block."""
         return PartialAnswer(conversation, self._wake)
+
+    def explain(self, conversation: Conversation, text: str) -> Future[Explanation]:
+        """Take the score of one answer apart (see `explain`)."""
+        from srr_guard.scorer.explanation import explain
+
+        def work() -> Explanation:
+            return explain(self.encoder(), self._loaded_head(), self.spec, conversation, text)
+
+        return host.submit(work)
 
     def encoder(self) -> ReferenceLLM:
         """The reference LLM, checked against the bundle; on the host's thread only.

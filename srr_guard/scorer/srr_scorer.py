@@ -20,6 +20,7 @@ from srr_guard.scorer.bundle import ScorerBundle
 
 if TYPE_CHECKING:
     from srr_guard.scorer.engine import ScoringEngine
+    from srr_guard.scorer.explanation import Explanation
 
 
 class SRRScorer:
@@ -224,6 +225,19 @@ class SRRScorer:
         same as without.
         """
         return self.engine.read_ahead(conversation)
+
+    def explain(self, conversation: Any, candidate: str) -> Explanation:
+        """Take the score of one answer apart: the share of each token and sentence.
+
+        It costs a forward pass of its own. The result holds the texts: keep it on your servers.
+
+        Raises:
+            InvalidInputError: The conversation or the answer cannot be read, or is blank.
+            ConfigurationError: The scorer's design cannot be explained.
+            ReferenceModelError: The reference LLM cannot be found or loaded.
+        """
+        (text,) = _checked([candidate])
+        return self.engine.explain(Conversation.of(conversation), text).result()
 
     def warm_up(self) -> None:
         """Load the weights now instead of on the first score.
