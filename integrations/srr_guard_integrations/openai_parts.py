@@ -87,7 +87,7 @@ def closed_error(path: str) -> UnguardedError:
     return UnguardedError(
         f"`{path}` of a guarded client would pass answers on unscored: use `responses` or "
         "`chat.completions` with `create`, `parse` or `stream`, or ask for it by name with "
-        f"`client.unguarded({path!r})`, which is logged and counted"
+        f'`client.unguarded("{path}")`, which is logged and counted'
     )
 
 

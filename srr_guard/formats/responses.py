@@ -33,10 +33,9 @@ from srr_guard.reading import Reading, read
 _UNSEEN = ("previous_response_id", "conversation", "prompt")
 """Arguments that stand for turns which only the provider knows."""
 
-_STANDS_FOR_TURNS = frozenset({"item_reference", "compaction"})
-"""Items of an input that do the same."""
-
-_NO_TURN = frozenset({"reasoning", "additional_tools", "configuration_update"})
+_NO_TURN = frozenset(
+    {"reasoning", "additional_tools", "configuration_update", "compaction_trigger"}
+)
 """Items of an input that say nothing themselves."""
 
 _MESSAGE_FIELDS = frozenset({"type", "id", "role", "status", "phase", "content"})
@@ -183,10 +182,10 @@ def _require_all_is_here(request: Mapping[str, Any]) -> None:
 def _turns(items: Sequence[Any]) -> Iterator[Any]:
     """The items of an input as messages; what the assistant did in a row is one message."""
     for item in items:
-        if isinstance(item, Mapping) and item.get("type") in _STANDS_FOR_TURNS:
+        if _stands_for_turns(item):
             raise ConfigurationError(
-                f"an input item of type {item['type']!r} stands for turns that only the provider "
-                "knows, and the scorer must see what the model sees: give the items themselves"
+                f"the input item {dict(item)!r:.80} stands for turns that only the provider knows, "
+                "and the scorer must see what the model sees: give the items themselves"
             )
     said = [item for item in items if _role(item) is not None]
     for role, group in groupby(said, _role):
@@ -196,6 +195,12 @@ def _turns(items: Sequence[Any]) -> Iterator[Any]:
             yield from map(_result, group)
         else:
             yield from group
+
+
+def _stands_for_turns(item: Any) -> bool:
+    if not isinstance(item, Mapping):
+        return False
+    return item.get("type") in ("item_reference", "compaction") or set(item) == {"id"}
 
 
 def _role(item: Any) -> str | None:
