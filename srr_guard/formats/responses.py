@@ -279,7 +279,7 @@ def _block(part: Any) -> dict[str, Any]:
     if isinstance(part, str):
         return {"type": "text", "text": part}
     if not isinstance(part, Mapping):
-        return {"type": type(part).__name__}
+        return {"type": type(part).__name__, "value": str(part)}
     if part.get("type") == "output_text":
         # parsed: the text, as the provider's client has read it
         hidden = {"parsed"} if part.get("text") else set()
