@@ -38,8 +38,10 @@ def guard_openai(
     schema or a tool call is asked for, it is a `refusal` part in its place.
 
     With `stream=True` and `stream()` the candidates are not streamed: one is selected, then
-    emitted as the API's own chunks or events, the text in one of them. The last one carries
-    `srr_guard`; of `stream()`, the last event of a response does.
+    emitted as the API's own chunks or events, the text in one of them. The last chunk carries
+    `srr_guard`, and so does the response in the last event. `chat.completions.stream()` treats a
+    refusal as the client treats filtered answers: `get_final_completion` raises
+    `ContentFilterFinishReasonError`.
 
     Everything in a completion's message and in a response's output is scored: text, refusal,
     reasoning, audio transcript, tool calls, annotations, results of the provider's tools. Fields
@@ -62,8 +64,8 @@ def guard_openai(
 
     Args:
         client: An `OpenAI` or `AsyncOpenAI` client, or an object with
-            `chat.completions.create(**kwargs)`, sync or async, that returns OpenAI-shaped
-            completions; `responses.create` is guarded where it has one. It is not changed.
+            `chat.completions.create(**kwargs)` or `responses.create(**kwargs)`, sync or async,
+            that return what OpenAI's do. It is not changed.
         scorer: Ranks the candidates; None: the shipped scorer, loaded on first use.
         sampling: How candidates are sampled.
         decision: What may be passed on.
@@ -77,8 +79,8 @@ def guard_openai(
         An object that is used like the client.
 
     Raises:
-        ConfigurationError: The client has no `chat.completions.create`, or an argument is of
-            the wrong kind.
+        ConfigurationError: The client has no `chat.completions.create` and no
+            `responses.create`, or an argument is of the wrong kind.
 
     Example:
         >>> from types import SimpleNamespace as Thing
@@ -96,11 +98,10 @@ def guard_openai(
         >>> completion.choices[0].message.content, completion.srr_guard["reason"]
         ('a good answer', 'best_of_n')
     """
-    chat = getattr(client, "chat", None)
-    if not callable(getattr(getattr(chat, "completions", None), "create", None)):
+    if not any(map(callable, _answers_of(client))):
         raise ConfigurationError(
-            f"a client of type {type(client).__name__!r} has no `chat.completions.create`: give "
-            "an OpenAI client or an object of its shape"
+            f"a client of type {type(client).__name__!r} has no `chat.completions.create` and no "
+            "`responses.create`: give an OpenAI client or an object of its shape"
         )
     shared = guard_of(
         guard,
@@ -113,6 +114,11 @@ def guard_openai(
     )
     require_plain(shared.sampling)
     return cast("C", GuardedClient(client, shared))
+
+
+def _answers_of(client: object) -> list[object]:
+    chat = getattr(getattr(client, "chat", None), "completions", None)
+    return [getattr(part, "create", None) for part in (chat, getattr(client, "responses", None))]
 
 
 guard_chat_completions = guard_openai
