@@ -53,7 +53,12 @@ def as_events(response: Any) -> list[Any]:
     whole = response
     if not isinstance(response, types.Response):
         whole = types.Response.model_construct(**plain(response))
-    begun = {"status": "in_progress", "output": [], "usage": None, "incomplete_details": None}
+    begun: dict[str, Any] = {
+        "status": "in_progress",
+        "output": [],
+        "usage": None,
+        "incomplete_details": None,
+    }
     snapshot = whole.model_copy(update=begun | dict.fromkeys(whole.model_extra or {}))
     events = _Events(types)
     events.add("response.created", response=snapshot)

@@ -210,7 +210,7 @@ def _role(item: Any) -> str | None:
         return None
     if not isinstance(item, Mapping) or kind in (None, "message"):
         return str(field_of(item, "role"))
-    return "tool" if kind.endswith(("_output", "_response")) else "assistant"
+    return "tool" if str(kind).endswith(("_output", "_response")) else "assistant"
 
 
 def _result(item: Mapping[str, Any]) -> BaseMessage:

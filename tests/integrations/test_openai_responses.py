@@ -212,10 +212,10 @@ def test_cut_off_responses_are_candidates():
     cut = {
         "status": "incomplete",
         "incomplete_details": {"reason": "max_output_tokens"},
-        "output": [said("a good beginn")],
+        "output": [said("a good start")],
     }
     response = create(client(Script(cut)))
-    assert (response.output_text, response.status) == ("a good beginn", "incomplete")
+    assert (response.output_text, response.status) == ("a good start", "incomplete")
     events = list(create(client(Script(cut)), stream=True))
     assert events[-1].type == "response.incomplete"
 
