@@ -18,6 +18,7 @@ import openai
 import pydantic
 import pytest
 import srr_guard_integrations.openai_client as adapter
+import srr_guard_integrations.openai_streams as streams
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from srr_guard_integrations.openai_client import guard_chat_completions
 
@@ -408,7 +409,7 @@ def test_importing_loads_neither_openai_nor_torch():
 
 
 def test_the_examples_in_the_docstrings():
-    assert doctest.testmod(adapter).failed == 0
+    assert doctest.testmod(adapter).failed == doctest.testmod(streams).failed == 0
 
 
 def answering(*messages: Any) -> tuple[Any, list[dict[str, Any]]]:
