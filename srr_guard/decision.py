@@ -144,7 +144,8 @@ class Totals(_Frozen):
         requests: Requests that were decided, those that ended in a refusal or an error
             included.
         candidates: Candidates that were asked for in these requests.
-        bypasses: Answers that were passed on unscored or below the threshold.
+        bypasses: Answers that were passed on unscored or below the threshold, and parts of
+            clients that were handed out unguarded.
 
     Example:
         >>> Totals(requests=4, candidates=5).mean_candidates

@@ -3,7 +3,8 @@
 SRRGuardError
 ├── InvalidInputError          (ValueError)   a prompt, candidate or argument cannot be used
 ├── ConfigurationError         (ValueError)   a policy, decorator or setting makes no sense
-│   └── NotRepeatableError                    what is guarded keeps state or asks a human
+│   ├── NotRepeatableError                    what is guarded keeps state or asks a human
+│   └── UnguardedError         (AttributeError)  a part of a client that no guard covers
 ├── DataError                  (ValueError)   a row of training or evaluation data is malformed
 ├── MissingExtraError          (ImportError)  an optional dependency is not installed
 ├── ReferenceModelError                       the reference LLM
@@ -54,6 +55,14 @@ class ConfigurationError(SRRGuardError, ValueError):
 
 class NotRepeatableError(ConfigurationError):
     """What is guarded keeps state or asks a human, which n candidates would do n times."""
+
+
+class UnguardedError(ConfigurationError, AttributeError):
+    """A part of a guarded client would pass answers on unscored.
+
+    Also an AttributeError, so that code which looks whether a client has this part goes on
+    without it.
+    """
 
 
 class DataError(SRRGuardError, ValueError):

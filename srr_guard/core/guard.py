@@ -141,7 +141,7 @@ class Guard:
 
     @property
     def bypasses(self) -> int:
-        """Answers passed on unscored or below the threshold so far."""
+        """Answers passed on unscored or below the threshold so far, and `count_bypass` calls."""
         return self._totals.bypasses
 
     # ---- the verbs ----
@@ -258,6 +258,14 @@ class Guard:
         """
         return self._scoring.read_ahead(conversation)
 
+    def count_bypass(self) -> Totals:
+        """Add a bypass to the totals, for a door that is told to let something pass unscored.
+
+        Returns:
+            The totals with it.
+        """
+        return self._add(bypasses=1)
+
     def __reduce__(self) -> Any:
         """Copy and pickle the settings; a copy counts from 0 and loads its own scorer."""
         names = ("scorer", "sampling", "decision", "on_decision")
@@ -334,12 +342,15 @@ class Guard:
 
     def _count(self, candidates: int, *, bypassed: bool) -> Totals:
         """Add one request to the totals and return them."""
+        return self._add(requests=1, candidates=candidates, bypasses=int(bypassed))
+
+    def _add(self, *, requests: int = 0, candidates: int = 0, bypasses: int = 0) -> Totals:
         with self._counting:
             before = self._totals
             self._totals = Totals(
-                requests=before.requests + 1,
+                requests=before.requests + requests,
                 candidates=before.candidates + candidates,
-                bypasses=before.bypasses + bypassed,
+                bypasses=before.bypasses + bypasses,
             )
             return self._totals
 

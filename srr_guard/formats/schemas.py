@@ -96,7 +96,10 @@ def _misfit(why: str) -> SamplingError:
 
 def _response_schema(options: Mapping[str, Any]) -> Any:
     """The schema of the whole answer: a dict, a pydantic class, `{}` for any JSON; None."""
-    for wanted in (options.get(name) for name in ("response_format", "output_format", "format")):
+    names = ("response_format", "text_format", "output_format", "format")
+    text = options.get("text")  # of OpenAI's responses
+    formats = [*map(options.get, names), text.get("format") if isinstance(text, Mapping) else None]
+    for wanted in formats:
         if isinstance(wanted, type) and issubclass(wanted, BaseModel):
             return wanted
         if wanted == "json":
@@ -128,16 +131,35 @@ def _schema_in(wanted: Mapping[str, Any]) -> Any:
 
 def _forced_tools(options: Mapping[str, Any]) -> dict[str, Any] | None:
     """Schemas of the tools by name where one must be called; None where none must."""
-    tools = options.get("tools")
-    if not isinstance(tools, Iterable) or not _is_forced(options.get("tool_choice")):
+    given, choice = options.get("tools"), options.get("tool_choice")
+    tools = list(given) if isinstance(given, Iterable) else None
+    if tools is None or not _is_forced(choice):
         return None
+    names_one = isinstance(choice, Mapping) and choice.get("type") in ("function", "custom")
+    if not names_one and any(map(_is_hosted, tools)):
+        return None  # the provider's own tool may be the one
     return dict(found for tool in tools if (found := _tool_schema(tool)) is not None)
 
 
 def _is_forced(choice: Any) -> bool:
-    if isinstance(choice, Mapping):
-        choice = choice.get("type", choice)
+    match choice:
+        case {"type": "allowed_tools", "allowed_tools": {"mode": mode}}:
+            choice = mode
+        case {"type": "allowed_tools", "mode": mode}:
+            choice = mode
+        case {"type": kind}:
+            choice = kind
     return choice not in (None, False, "auto", "none", "")
+
+
+def _is_hosted(tool: Any) -> bool:
+    """True for a tool that OpenAI's responses run themselves."""
+    match tool:
+        case {"type": "function" | "custom"}:
+            return False
+        case {"type": str()}:
+            return _tool_schema(tool) is None
+    return False
 
 
 def _tool_schema(tool: Any) -> tuple[str, Any] | None:

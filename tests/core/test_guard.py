@@ -352,3 +352,10 @@ class TestUsage:
         guard = Guard(scorer=FakeScorer(lambda prompt, text: 0.9))
         usage = guard.choose("q", messages).usage
         assert (usage and usage["total_tokens"]) == total
+
+
+def test_a_door_can_count_a_bypass_of_its_own():
+    guard = Guard(scorer=FakeScorer(lambda *_: 0.9))
+    assert guard.count_bypass().bypasses == 1
+    guard.check("q", "fine")
+    assert (guard.totals.requests, guard.totals.candidates, guard.bypasses) == (1, 1, 1)

@@ -32,12 +32,15 @@ TEXTS = {
     "Google": {"response_mime_type": "application/json", "response_json_schema": SCHEMA},
     "Google, old": {"response_mime_type": "application/json", "response_schema": SCHEMA},
     "Ollama": {"format": SCHEMA},
+    "Responses": {"text": {"format": {"type": "json_schema", "name": "R", "schema": SCHEMA}}},
+    "Responses, class": {"text_format": Recipe},
 }
 ANY_JSON = {
     "json_object": {"response_format": {"type": "json_object"}},
     "json_schema without one": {"response_format": {"type": "json_schema"}},
     "Ollama": {"format": "json"},
     "Google": {"response_mime_type": "application/json"},
+    "Responses": {"text": {"format": {"type": "json_object"}, "verbosity": "low"}},
 }
 CALLS = {
     "any": {"tools": [OPENAI], "tool_choice": "any"},
@@ -48,6 +51,14 @@ CALLS = {
         "tool_choice": {"type": "function", "function": {"name": "Recipe"}},
     },
     "true": {"tools": [BEDROCK], "tool_choice": True},
+    "one of some": {
+        "tools": [RESPONSES],
+        "tool_choice": {"type": "allowed_tools", "mode": "required", "tools": []},
+    },
+    "beside the provider's": {
+        "tools": [RESPONSES, {"type": "web_search"}],
+        "tool_choice": {"type": "function", "name": "Recipe"},
+    },
 }
 NOTHING = [
     {},
@@ -58,6 +69,15 @@ NOTHING = [
     {"tools": [OPENAI], "tool_choice": {"type": "none"}},
     {"tool_choice": "any"},
     {"response_mime_type": "text/plain"},
+    {"text": {"verbosity": "low"}},
+    {"text": {"format": {"type": "text"}}},
+    {"tools": [RESPONSES, {"type": "web_search"}], "tool_choice": "required"},
+    {"tools": [{"type": "web_search"}], "tool_choice": {"type": "web_search"}},
+    {"tools": [RESPONSES], "tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": []}},
+    {
+        "tools": [OPENAI],
+        "tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "auto"}},
+    },
 ]
 GOOD, BAD = '{"name": "tea", "minutes": 3}', '{"name": "tea", "minutes": "a while"}'
 

@@ -19,7 +19,7 @@ import openai
 from langchain.agents import create_agent
 from langchain_core.messages import AIMessage, BaseMessage
 from srr_guard_integrations.langchain import SafetyRankerMiddleware
-from srr_guard_integrations.openai_client import guard_chat_completions
+from srr_guard_integrations.openai_client import guard_openai
 
 from srr_guard import Guard, SafetyRankedChatModel, SafetyRanker, srr_guard
 from srr_guard.policy import SamplingPolicy
@@ -86,6 +86,41 @@ class Answer:
             "usage": {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5},
         }
 
+    def response(self) -> dict[str, Any]:
+        """As OpenAI's Responses API sends it."""
+        output: list[dict[str, Any]] = []
+        if self.thinking is not None:
+            summary = [{"type": "summary_text", "text": self.thinking}]
+            output.append({"type": "reasoning", "id": "rs", "summary": summary})
+        content: list[dict[str, Any]] = []
+        if self.text:
+            content.append({"type": "output_text", "text": self.text, "annotations": []})
+        if self.refusal is not None:
+            content.append({"type": "refusal", "refusal": self.refusal})
+        message = {"type": "message", "id": "m", "role": "assistant", "status": "completed"}
+        output.append({**message, "content": content, **self.beside})
+        if self.image:
+            image = {"type": "image_generation_call", "id": "i", "result": "eA=="}
+            output.append({**image, "status": "completed"})
+        if self.unknown:
+            output.append({"type": "hologram", "id": "h", "data": "xx"})
+        if self.call:
+            call = {"name": self.call[0], "arguments": json.dumps(self.call[1])}
+            output.append({"type": "function_call", "id": "fc", "call_id": "1", **call})
+        return {
+            "id": "r",
+            "object": "response",
+            "created_at": 1,
+            "model": "m",
+            "status": "incomplete" if self.filtered else "completed",
+            "incomplete_details": {"reason": "content_filter"} if self.filtered else None,
+            "output": output,
+            "parallel_tool_calls": True,
+            "tool_choice": "auto",
+            "tools": [],
+            "usage": {"input_tokens": 3, "output_tokens": 2, "total_tokens": 5},
+        }
+
     def _finish_reason(self) -> str:
         return "content_filter" if self.filtered else "tool_calls" if self.call else "stop"
 
@@ -136,7 +171,20 @@ def text_of(output: Any) -> str:
     """What a user would see of an output."""
     if isinstance(output, BaseMessage):
         return output.text
+    if hasattr(output, "output_text"):
+        return output.output_text
     return str(output.choices[0].message.content or "")
+
+
+def calls_of(output: Any) -> list[tuple[str, dict[str, Any]]]:
+    """The tool calls in an output: names and arguments."""
+    if isinstance(output, AIMessage):
+        return [(call["name"], call["args"]) for call in output.tool_calls]
+    if hasattr(output, "output_text"):
+        calls = [item for item in output.output if item.type == "function_call"]
+    else:
+        calls = [call.function for call in output.choices[0].message.tool_calls]
+    return [(call.name, json.loads(call.arguments)) for call in calls]
 
 
 def decision_on(output: Any) -> dict[str, Any]:
@@ -205,8 +253,38 @@ def guard_itself(answers: list[Scripted], options: dict[str, Any]) -> Asker:
     return Asker(guard, ask, aask, lambda: model.calls)
 
 
-def openai_client(answers: list[Scripted], options: dict[str, Any]) -> Asker:
-    """The real client, over a transport that gives the answers of the script."""
+def chat_completions(answers: list[Scripted], options: dict[str, Any]) -> Asker:
+    """`client.chat.completions.create`."""
+    client, aclient, guard, calls = _clients(answers, options, Answer.completion)
+
+    def ask(question: Any, **kwargs: Any) -> Any:
+        return client.chat.completions.create(model="m", messages=_dicts(question), **kwargs)
+
+    async def aask(question: Any, **kwargs: Any) -> Any:
+        asked = _dicts(question)
+        return await aclient.chat.completions.create(model="m", messages=asked, **kwargs)
+
+    return Asker(guard, ask, aask, lambda: len(calls))
+
+
+def responses(answers: list[Scripted], options: dict[str, Any]) -> Asker:
+    """`client.responses.create`."""
+    client, aclient, guard, calls = _clients(answers, options, Answer.response)
+
+    def ask(question: Any, **kwargs: Any) -> Any:
+        return client.responses.create(model="m", input=_dicts(question), **_flat(kwargs))
+
+    async def aask(question: Any, **kwargs: Any) -> Any:
+        asked = _dicts(question)
+        return await aclient.responses.create(model="m", input=asked, **_flat(kwargs))
+
+    return Asker(guard, ask, aask, lambda: len(calls))
+
+
+def _clients(
+    answers: list[Scripted], options: dict[str, Any], form: Callable[[Answer], dict[str, Any]]
+) -> tuple[Any, Any, Guard, list[Any]]:
+    """The real clients, over a transport that gives the answers of the script."""
     count, lock = itertools.count(), threading.Lock()
     calls: list[Any] = []
 
@@ -216,7 +294,7 @@ def openai_client(answers: list[Scripted], options: dict[str, Any]) -> Asker:
             calls.append(json.loads(request.content))
         if isinstance(answer, Exception):
             return httpx.Response(400, json={"error": {"message": "no"}})
-        return httpx.Response(200, json=answer.completion())
+        return httpx.Response(200, json=form(answer))
 
     async def areply(request: httpx.Request) -> httpx.Response:
         await asyncio.sleep(0)
@@ -227,17 +305,18 @@ def openai_client(answers: list[Scripted], options: dict[str, Any]) -> Asker:
     client = openai.OpenAI(http_client=httpx.Client(transport=transports[0]), **common)
     aclient = openai.AsyncOpenAI(http_client=httpx.AsyncClient(transport=transports[1]), **common)
     guard = options.pop("guard", None) or Guard(**options)
-    guarded = guard_chat_completions(client, guard=guard)
-    aguarded = guard_chat_completions(aclient, guard=guard)
+    return guard_openai(client, guard=guard), guard_openai(aclient, guard=guard), guard, calls
 
-    def ask(question: Any, **kwargs: Any) -> Any:
-        return guarded.chat.completions.create(model="m", messages=_dicts(question), **kwargs)
 
-    async def aask(question: Any, **kwargs: Any) -> Any:
-        asked = _dicts(question)
-        return await aguarded.chat.completions.create(model="m", messages=asked, **kwargs)
-
-    return Asker(guard, ask, aask, lambda: len(calls))
+def _flat(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Arguments for chat completions in the form that responses take."""
+    flat = dict(arguments)
+    if "response_format" in flat:
+        schema = flat.pop("response_format")["json_schema"]
+        flat["text"] = {"format": {"type": "json_schema", **schema}}
+    if "tools" in flat:
+        flat["tools"] = [{"type": "function", **tool["function"]} for tool in flat["tools"]]
+    return flat
 
 
 def _messages(question: Any) -> Any:
@@ -274,7 +353,8 @@ DOORS = [
     Door("SafetyRankedChatModel", chat_model),
     Door("@srr_guard", decorated, lacks=_FUNCTION),
     Door("SafetyRankerMiddleware", middleware, lacks=_MIDDLEWARE),
-    Door("guard_chat_completions", openai_client, lacks=_CLIENT),
+    Door("guard_chat_completions", chat_completions, lacks=_CLIENT),
+    Door("responses", responses, lacks=_CLIENT),
     Door("Guard", guard_itself, lacks=_FUNCTION),
 ]
 SCORER = FakeScorer(lambda prompt, answer: 0.1 if "HARM" in answer else 0.9)
