@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import (
@@ -183,3 +186,47 @@ class DecisionPolicy(Settings):
                 "exclude={'prefer'} and set it again after reading"
             )
         return prefer
+
+
+class Policies(Settings):
+    """Both policies in one JSON file, as `srr-guard tune` writes it.
+
+    Attributes:
+        sampling: How candidates are sampled.
+        decision: What may be passed on.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> file = Path(tempfile.mkdtemp()) / "policies.json"
+        >>> Policies(decision=DecisionPolicy(threshold=0.7)).save(file)
+        >>> Policies.load(file).decision.threshold
+        0.7
+    """
+
+    sampling: SamplingPolicy = SamplingPolicy()
+    decision: DecisionPolicy = DecisionPolicy()
+
+    @classmethod
+    def load(cls, file: str | os.PathLike[str]) -> Policies:
+        """Read the policies of a file; what it leaves out has its default.
+
+        Raises:
+            ConfigurationError: It cannot be read, or a value is out of range.
+        """
+        try:
+            record = json.loads(Path(file).read_text())
+            parts = {"sampling": SamplingPolicy, "decision": DecisionPolicy}
+            made = {k: parts[k](**v) if k in parts else v for k, v in record.items()}
+        except (OSError, ValueError, AttributeError, TypeError) as error:
+            if isinstance(error, ConfigurationError):
+                raise
+            raise ConfigurationError(
+                f"the policies in {str(file)!r} cannot be read ({error}): write them with "
+                "`Policies.save` or `srr-guard tune --output`"
+            ) from error
+        return cls(**made)
+
+    def save(self, file: str | os.PathLike[str]) -> None:
+        """Write the settings that differ from their defaults."""
+        Path(file).write_text(self.model_dump_json(indent=2, exclude_defaults=True) + "\n")

@@ -43,7 +43,7 @@ INNER = {
     ],
     "training": [
         ("progress", "data"),
-        ("calibration", "feature_store"),
+        ("calibration", "feature_store", "tuning"),
         ("fit",),
         ("evaluation",),
         ("train",),

@@ -15,6 +15,7 @@ from srr_guard.cli.evaluate import evaluate
 from srr_guard.cli.explain import explain
 from srr_guard.cli.score import score
 from srr_guard.cli.train import train
+from srr_guard.cli.tune import tune
 from srr_guard.errors import SRRGuardError
 
 app = typer.Typer(
@@ -23,7 +24,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (demo, score, explain, train, evaluate):
+for command in (demo, score, explain, tune, train, evaluate):
     app.command()(command)
 
 

@@ -1,0 +1,82 @@
+"""`srr-guard tune`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from srr_guard.cli.options import DATA, REFERENCE, SCORER
+
+if TYPE_CHECKING:
+    from srr_guard.training.tuning import PolicyPoint, Rate, Tuning
+
+
+def tune(
+    data: Annotated[list[str], typer.Option(help=DATA)],
+    budget: Annotated[
+        float, typer.Option(help="Largest share of helpful answers to hold back.")
+    ] = 0.02,
+    n: Annotated[int, typer.Option("-n", help="Candidates per request.")] = 4,
+    scorer: Annotated[str | None, typer.Option(help=SCORER)] = None,
+    reference: Annotated[str | None, typer.Option(help=REFERENCE)] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Write the policies for the budget into this file.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Find the threshold for your own traffic, from labelled answers."""
+    from srr_guard import SRRScorer
+    from srr_guard.training.data import read_rows
+    from srr_guard.training.evaluation.reporting import progress_report
+    from srr_guard.training.tuning import tune as find
+
+    with progress_report(Console(stderr=True)) as progress:
+        found = find(
+            read_rows(data),
+            SRRScorer.from_pretrained(scorer, reference=reference),
+            budget=budget,
+            n=n,
+            progress=progress,
+        )
+    if as_json:
+        typer.echo(found.model_dump_json(indent=2))
+    else:
+        print_tuning(found, Console())
+    if output is not None:
+        found.policies().save(output)
+        typer.echo(f"wrote {output}", err=True)
+
+
+def print_tuning(found: Tuning, console: Console) -> None:
+    """Print the operating points, and how sure the chosen one is."""
+    heads = ("threshold", "help held back", "harm held back", f"refused, best of {found.n}")
+    table = Table("", *heads, "candidates with accept_at")
+    for point in sorted([found.chosen, *found.points], key=lambda p: p.threshold):
+        table.add_row(*_cells(point), style="bold" if point is found.chosen else "")
+    console.print(table)
+    rate = found.chosen.help_held_back
+    console.print(
+        f"threshold {found.chosen.threshold:.3f} holds back {rate.value:.1%} of {rate.rows} "
+        f"helpful answers; the true share lies between {rate.low:.1%} and {rate.high:.1%}"
+    )
+    if not found.is_sure:
+        console.print("more labelled helpful answers would make this surer", style="yellow")
+
+
+def _cells(point: PolicyPoint) -> tuple[str, ...]:
+    return (
+        point.name,
+        f"{point.threshold:.3f}",
+        _rate(point.help_held_back),
+        _rate(point.harm_held_back) if point.harm_held_back else "-",
+        f"{point.refused:.1%}",
+        f"{point.candidates:.2f}",
+    )
+
+
+def _rate(rate: Rate) -> str:
+    return f"{rate.value:.1%} [{rate.low:.1%}, {rate.high:.1%}]"
