@@ -13,6 +13,7 @@ from torch import Tensor
 
 from srr_guard.protocols import ProgressCallback
 from srr_guard.reference import ReferenceLLM
+from srr_guard.reference.source import Named, resolve_reference
 from srr_guard.reference.spec import Device, DType
 from srr_guard.scorer.bundle import ScorerBundle
 from srr_guard.scorer.head import SRRHead
@@ -74,7 +75,8 @@ def evaluate_bundles(
     Args:
         names: Shipped names, folders or hub ids; None is the default bundle.
         data: Files, folders or `hf:` names of labelled responses.
-        reference: The reference LLM that the bundles were trained for.
+        reference: The reference LLM that the bundles were trained for; None: the one that the
+            first of them names.
         per_source: Most rows of each source; None: all.
         seed: Makes lists, samples and bootstrap repeatable.
         device: Where the reference LLM runs.
@@ -90,7 +92,11 @@ def evaluate_bundles(
     rows = sample_rows(read_rows(data), per_source=per_source, seed=seed)
     bundles = {b.info.name: b for name in names for b in _with_probe(ScorerBundle.find(name))}
     depths = sorted({k for b in bundles.values() for k in b.info.head.depths})
-    llm = ReferenceLLM.load(reference, depth=max(depths), device=device, dtype=dtype)
+    first = next(iter(bundles.values())).info
+    source = resolve_reference(
+        reference, named=Named(first.reference, revision=first.reference_revision)
+    )
+    llm = ReferenceLLM.load(source, depth=max(depths), device=device, dtype=dtype)
     for bundle in bundles.values():
         bundle.check_fits(llm)
     sets = data_sets(rows)
