@@ -225,9 +225,7 @@ def _described(
             merged[-1] = (begin, max(stop, end), so_far + value)
         else:
             merged.append((start, end, value))
-    sentences = [
-        (match.start(), match.end()) for match in _SENTENCE.finditer(text) if match.group().strip()
-    ]
+    sentences = _places(text)
     sums = [0.0] * len(sentences)
     for start, _, value in merged:
         inside = next((i for i, (_, stop) in enumerate(sentences) if start < stop), -1)
@@ -242,6 +240,16 @@ def _described(
             _sentence(text, a, b, v) for (a, b), v in zip(sentences, sums, strict=True)
         ),
     )
+
+
+def sentences_of(text: str) -> list[str]:
+    """The sentences of a text, as explanations part it."""
+    return [text[start:end].strip() for start, end in _places(text)]
+
+
+def _places(text: str) -> list[tuple[int, int]]:
+    found = _SENTENCE.finditer(text)
+    return [(match.start(), match.end()) for match in found if match.group().strip()]
 
 
 def _sentence(text: str, start: int, end: int, value: float) -> Share:

@@ -27,6 +27,8 @@ from srr_guard.errors import (
     ScorerBusyError,
     ScoringError,
 )
+from srr_guard.reference import resolve_reference
+from srr_guard.reference.weights import load_tokenizer, model_folder
 from srr_guard.scorer import ScorerBundle
 
 ANSWERS = ["The moon pulls.", "No.", "Ask the sea.", "It is a long story. " * 20]
@@ -304,3 +306,41 @@ def test_the_shipped_scorer_tells_harm_from_refusal_and_help_from_refusal() -> N
     )
     assert benign.best == 1
     assert min(benign.p_safe) > 0.5
+
+
+@pytest.fixture(scope="module")
+def other_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The embedded model saved again, as it is and with noise."""
+    from transformers import AutoModelForCausalLM
+
+    auto: Any = AutoModelForCausalLM
+    folder = model_folder(resolve_reference())
+    found = {}
+    for name, noise in (("bfloat16", 0.0), ("noisy", 0.3)):
+        model = auto.from_pretrained(str(folder), dtype=torch.float32)
+        generator = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for weight in model.parameters():
+                if noise and weight.dim() == 2:
+                    weight += torch.randn(weight.shape, generator=generator) * weight.std() * noise
+        found[name] = tmp_path_factory.mktemp(name)
+        model.to(torch.bfloat16).save_pretrained(found[name])
+        load_tokenizer(folder).save_pretrained(found[name])
+    return found
+
+
+@pytest.mark.model
+def test_another_file_of_the_model_scores_alike(other_files: dict[str, Path]) -> None:
+    ours = SRRScorer.from_pretrained().score("How do I keep basil alive?", ANSWERS)
+    theirs = SRRScorer.from_pretrained(reference=other_files["bfloat16"]).score(
+        "How do I keep basil alive?", ANSWERS
+    )
+    assert theirs.order == ours.order
+    assert theirs.p_safe == pytest.approx(ours.p_safe, abs=0.05)
+
+
+@pytest.mark.model
+def test_another_model_is_refused(other_files: dict[str, Path]) -> None:
+    scorer = SRRScorer.from_pretrained(reference=other_files["noisy"])
+    with pytest.raises(IncompatibleScorerError, match=r"differ by \d+\.\d\d, and up to 0"):
+        scorer.score("How do I keep basil alive?", ANSWERS)
