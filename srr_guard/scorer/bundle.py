@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from srr_guard.errors import BundleNotFoundError, CorruptBundleError, IncompatibleScorerError
+from srr_guard.extras import require_local
 from srr_guard.reference.features import FeatureSpec
 from srr_guard.scorer.config import HeadConfig
 
@@ -139,6 +140,7 @@ class ScorerBundle:
         Raises:
             CorruptBundleError: They are missing, cut off, or do not fit the description.
         """
+        require_local("A scorer's head")
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
@@ -189,6 +191,7 @@ class ScorerBundle:
             head: The trained head.
             card: Its model card, in Markdown.
         """
+        require_local("Saving a scorer")
         from safetensors.torch import save_file
 
         folder.mkdir(parents=True, exist_ok=True)
@@ -220,6 +223,7 @@ def _read_info(folder: Path) -> BundleInfo:
 
 
 def _from_hub(name: str, *, revision: str | None, local_files_only: bool) -> Path:
+    require_local(f"Looking for the scorer bundle {name!r} on the hub", "huggingface_hub")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 

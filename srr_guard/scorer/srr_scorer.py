@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from srr_guard.conversation import Conversation
 from srr_guard.decision import Ranking
 from srr_guard.errors import InvalidInputError
+from srr_guard.extras import require_local
 from srr_guard.protocols import ReadAhead
 from srr_guard.reading import valid_unicode
 from srr_guard.reference.spec import Device, DType, ModelSpec
@@ -103,6 +104,7 @@ class SRRScorer:
             ReferenceModelError: The reference LLM cannot be found or loaded.
             IncompatibleScorerError: It is not the one this scorer was trained for.
             ScoringError: Scoring failed or gave numbers that must not be used.
+            MissingExtraError: The extra `local` is not installed.
         """
         return self.submit(conversation, candidates).result()
 
@@ -127,6 +129,7 @@ class SRRScorer:
         Raises:
             ReferenceModelError: The reference LLM cannot be found or loaded.
             ScorerError: The bundle cannot be loaded or does not fit.
+            MissingExtraError: The extra `local` is not installed.
         """
         self.engine.load().result()
 
@@ -139,7 +142,12 @@ class SRRScorer:
 
     @property
     def engine(self) -> ScoringEngine:
-        """The engine that it shares with scorers of the same files; weights load on first use."""
+        """The engine that it shares with scorers of the same files; weights load on first use.
+
+        Raises:
+            MissingExtraError: The extra `local` is not installed.
+        """
+        require_local("SRRScorer")
         from srr_guard.scorer.engine import shared_engine
 
         return shared_engine(self.bundle, self.reference)

@@ -24,7 +24,7 @@ from srr_guard.reference.features import (
     DEFAULT_WINDOW,
     FeatureSpec,
 )
-from srr_guard.reference.source import cache_dir
+from srr_guard.reference.cache_folder import cache_dir
 from srr_guard.training.data import LabelledResponse, by_prompt
 from srr_guard.training.progress import silent
 

@@ -7,12 +7,13 @@ import pytest
 from srr_guard.errors import ReferenceLoadError, ReferenceNotFoundError
 from srr_guard.reference import ReferenceLLM, resolve_reference
 from srr_guard.reference import source as source_module
+from srr_guard.reference.cache_folder import CACHE_VARIABLE
 
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv(source_module.REFERENCE_VARIABLE, raising=False)
-    monkeypatch.setenv(source_module.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
 
 
 def test_the_argument_comes_before_the_variable(

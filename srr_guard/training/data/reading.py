@@ -13,7 +13,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from srr_guard.errors import DataError, MissingExtraError
-from srr_guard.reference.source import cache_dir
+from srr_guard.reference.cache_folder import cached
 from srr_guard.training.data.rows import LabelledResponse
 
 CONTRAST = "contrast"
@@ -63,7 +63,7 @@ def contrast_folder() -> Path:
     Raises:
         DataError: It is in neither place; the text says where to get it.
     """
-    places = (Path(__file__).parents[3] / "data" / CONTRAST, cache_dir() / CONTRAST)
+    places = (Path(__file__).parents[3] / "data" / CONTRAST, cached(CONTRAST))
     for place in places:
         if any(place.glob("*.jsonl")):
             return place
