@@ -46,7 +46,7 @@ INNER = {
         ("calibration", "feature_store"),
         ("fit",),
         ("evaluation",),
-        ("train",),
+        ("run",),
     ],
     "runnables": [
         ("_private", "redaction", "cache"),

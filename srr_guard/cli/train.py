@@ -43,9 +43,9 @@ def train(
     dtype: Annotated[DType, typer.Option(help=DTYPE)] = "auto",
 ) -> None:
     """Train a scorer on labelled answers; an interrupted run goes on where it stopped."""
+    from srr_guard.training import TrainingOptions
+    from srr_guard.training import train as run
     from srr_guard.training.evaluation.reporting import logged, progress_report
-    from srr_guard.training.train import TrainingOptions
-    from srr_guard.training.train import train as run
 
     options = TrainingOptions(
         preset=preset,
