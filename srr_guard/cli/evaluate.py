@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from srr_guard.cli.options import DATA, DEVICE, DTYPE, REFERENCE, SCORER
+from srr_guard.extras import require_local
 from srr_guard.reference.spec import DType
 
 
@@ -28,6 +29,7 @@ def evaluate(
     dtype: Annotated[DType, typer.Option(help=DTYPE)] = "auto",
 ) -> None:
     """Measure scorers, and the baselines they have to beat, on labelled answers."""
+    require_local("`srr-guard evaluate`")
     from srr_guard.training import evaluate as run
     from srr_guard.training.evaluation.card import rewrite_card
     from srr_guard.training.evaluation.reporting import print_report, progress_report

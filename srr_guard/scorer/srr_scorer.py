@@ -138,7 +138,8 @@ class SRRScorer:
 
     def submit(self, conversation: Any, candidates: Sequence[str]) -> Future[Ranking]:
         """Like `score`, without waiting; a cancelled future is not finished."""
-        return self.engine.rank(Conversation.of(conversation), _checked(candidates))
+        asked, texts = Conversation.of(conversation), _checked(candidates)
+        return self.engine.rank(asked, texts)
 
     @property
     def engine(self) -> ScoringEngine:

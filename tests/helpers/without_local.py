@@ -16,7 +16,7 @@ import pytest
 from srr_guard.errors import MissingExtraError
 from srr_guard.extras import require_local
 
-PACKAGES = ("torch", "transformers", "safetensors", "tokenizers", "huggingface_hub")
+PACKAGES = ("torch", "transformers", "safetensors", "tokenizers", "huggingface_hub", "tiny")
 PARTS = (
     "srr_guard.scorer.head",
     "srr_guard.scorer.inference",
