@@ -12,8 +12,8 @@ Neither needs a network, a key or torch, and both work in sync and async code:
 from __future__ import annotations
 
 import asyncio
-import itertools
 import re
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any
@@ -135,7 +135,7 @@ class ScriptedChatModel(BaseChatModel):
     answers: list[SkipValidation[Answer]] = Field(repr=False)
     delay: float | list[float] = 0.0
 
-    _place: itertools.count[int] = PrivateAttr(default_factory=itertools.count)
+    _place: Iterator[int] = PrivateAttr(default_factory=lambda: iter(range(sys.maxsize)))
     _seen: list[list[BaseMessage]] = PrivateAttr(default_factory=list)
 
     def __init__(

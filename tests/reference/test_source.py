@@ -58,6 +58,7 @@ def test_the_hub_cache_is_read_without_network(
     assert ReferenceLLM.load(found, depth=1).depth == 1
 
 
+@pytest.mark.local
 @pytest.mark.parametrize("offline", [True, False])
 def test_a_model_that_is_nowhere_names_three_ways(
     offline: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -71,7 +72,10 @@ def test_a_model_that_is_nowhere_names_three_ways(
         assert way in str(raised.value)
 
 
-@pytest.mark.parametrize("name", ["./nowhere", "/nowhere/at/all", "not a hub id!"])
+@pytest.mark.parametrize(
+    "name",
+    ["./nowhere", "/nowhere/at/all", pytest.param("not a hub id!", marks=pytest.mark.local)],
+)
 def test_a_wrong_path_is_named(name: str) -> None:
     with pytest.raises(ReferenceNotFoundError, match=r"nowhere|not a hub id"):
         resolve_reference(name, local_files_only=True)

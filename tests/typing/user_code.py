@@ -103,7 +103,7 @@ def ranker() -> None:
     else:
         read(decision.ranking, decision.chosen)
     SafetyRanker([ScriptedChatModel(answers=["one"]), str.upper], n=2)
-    ranker.smapling  # type: ignore[attr-defined]  # a typo stays an error
+    ranker.samplings  # type: ignore[attr-defined]  # a typo stays an error
 
 
 def read(ranking: Ranking | None, chosen: Candidate[object] | None) -> None:
