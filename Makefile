@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test unit lint lowest licences bench install wheel clean
+.PHONY: demo test unit base install-paths lint lowest licences bench install wheel clean
 
 demo: $(STAMP)
 	$(BIN)/srr-guard demo
@@ -22,12 +22,22 @@ lint: $(STAMP)
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/codespell
 
+# The base alone in a fresh environment: the tests that need no torch.
+base:
+	$(PYTHON) -m venv --clear .venv-base
+	.venv-base/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[test]"
+	.venv-base/bin/python -m pytest
+
+# Each way to install as a new user would; not part of the tests, for it fetches gigabytes.
+install-paths:
+	tests/install/run_all.sh
+
 # The unit tests on the lowest versions that pyproject.toml allows. Not those of the extra otel,
 # whose API the test tools want in a newer version.
 lowest:
 	$(PYTHON) -m venv .venv-lowest
 	.venv-lowest/bin/python -m pip install --quiet packaging --constraint constraints.txt torch
-	.venv-lowest/bin/python tools/lowest_versions.py agents openai plots > .venv-lowest/lowest.txt
+	.venv-lowest/bin/python tools/lowest_versions.py local agents openai plots > .venv-lowest/lowest.txt
 	.venv-lowest/bin/python -m pip install --quiet --constraint .venv-lowest/lowest.txt --editable ".[dev]"
 	.venv-lowest/bin/python -m pytest -m "not model"
 
@@ -61,4 +71,4 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .venv-lowest dist build .coverage
+	rm -rf $(VENV) .venv-base .venv-lowest dist build .coverage

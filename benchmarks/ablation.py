@@ -28,7 +28,7 @@ from srr_guard.training.evaluation.metrics import Figure, ListScores, Metric, ra
 from srr_guard.training.evaluation.probabilities import probability_figures
 from srr_guard.training.feature_store import Examples, FeatureStore, feature_space, judge_examples
 from srr_guard.training.fit.pointwise import fit_head
-from srr_guard.training.train import TrainingOptions, prepare
+from srr_guard.training.run import TrainingOptions, prepare
 
 LIMITS = {"diasafety": 2500, "gptfuzz": 2600, "benign_gpteacher": 1100}
 WEIGHTS = {"diasafety": 0.3, "safetext": 0.5, "latent_jailbreak": 0.5}

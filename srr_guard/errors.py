@@ -70,9 +70,16 @@ class DataError(SRRGuardError, ValueError):
 
 
 class MissingExtraError(SRRGuardError, ImportError):
-    """An optional dependency is needed and not installed."""
+    """An optional dependency is needed and not installed.
+
+    Attributes:
+        package: Name of the package.
+        extra: The extra that brings it.
+    """
 
     def __init__(self, *, package: str, extra: str, purpose: str) -> None:
+        self.package = package
+        self.extra = extra
         super().__init__(
             f"{purpose} needs the package {package!r}, which is not installed: "
             f'run `pip install "srr-guard[{extra}]"`'

@@ -12,8 +12,8 @@ Neither needs a network, a key or torch, and both work in sync and async code:
 from __future__ import annotations
 
 import asyncio
-import itertools
 import re
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any
@@ -24,7 +24,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable
 from langchain_core.utils.function_calling import convert_to_openai_tool
-from pydantic import Field, PrivateAttr
+from pydantic import Field, PrivateAttr, SkipValidation
 
 from srr_guard.conversation import Conversation
 from srr_guard.decision import Ranking
@@ -103,6 +103,10 @@ class FakeScorer:
         return Ranking.from_scores(scores=p_safe, p_safe=p_safe)
 
 
+Answer = str | list[str | dict[str, Any]] | AIMessage | BaseException
+"""A text, content blocks, a message, or an exception to raise."""
+
+
 class ScriptedChatModel(BaseChatModel):
     """A chat model that gives the answers of a script, one per call, over and over.
 
@@ -111,8 +115,8 @@ class ScriptedChatModel(BaseChatModel):
     each get the next answer.
 
     Attributes:
-        answers: str, AIMessage, or an exception to raise; an AIMessage keeps its tool calls
-            and usage.
+        answers: Texts, content blocks, messages, or exceptions to raise; a message keeps its
+            tool calls and usage.
         delay: Seconds each call takes, or one figure per answer, in the same rotation.
 
     Raises:
@@ -128,14 +132,25 @@ class ScriptedChatModel(BaseChatModel):
         ['to', ' ', 'be']
     """
 
-    answers: list[Any] = Field(repr=False)
+    answers: list[SkipValidation[Answer]] = Field(repr=False)
     delay: float | list[float] = 0.0
 
-    _place: itertools.count[int] = PrivateAttr(default_factory=itertools.count)
+    _place: Iterator[int] = PrivateAttr(default_factory=lambda: iter(range(sys.maxsize)))
     _seen: list[list[BaseMessage]] = PrivateAttr(default_factory=list)
 
-    def __init__(self, **data: Any) -> None:
-        super().__init__(**data)
+    def __init__(
+        self,
+        *,
+        answers: Sequence[Answer],
+        delay: float | Sequence[float] = 0.0,
+        **options: Any,
+    ) -> None:
+        fields: dict[str, Any] = {
+            "answers": list(answers),
+            "delay": list(delay) if isinstance(delay, Sequence) else delay,
+            **options,
+        }
+        super().__init__(**fields)
         if not self.answers:
             raise ConfigurationError("answers=[] leaves nothing to say: give at least one answer")
         if self.delay == []:
@@ -159,7 +174,7 @@ class ScriptedChatModel(BaseChatModel):
         """Bind tools; the script decides what is called."""
         return self.bind(tools=[convert_to_openai_tool(tool) for tool in tools], **kwargs)
 
-    def _next(self, messages: list[BaseMessage]) -> tuple[Any, float]:
+    def _next(self, messages: list[BaseMessage]) -> tuple[Answer, float]:
         place = next(self._place)
         self._seen.append(messages)
         delay = self.delay[place % len(self.delay)] if isinstance(self.delay, list) else self.delay
@@ -220,7 +235,7 @@ class ScriptedChatModel(BaseChatModel):
             yield chunk
 
 
-def _message(answer: Any) -> AIMessage:
+def _message(answer: Answer) -> AIMessage:
     if isinstance(answer, BaseException):
         raise answer
     # A copy: LangChain writes the run's id and metadata into the message it is given.

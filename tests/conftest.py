@@ -11,6 +11,7 @@ import pytest
 from limits import Limits
 from loops import blocked_loops
 from tiny import save_tiny_lm
+from without_local import WithoutLocal, missing_package
 
 from srr_guard.reference import ReferenceLLM
 from srr_guard.scorer import BundleInfo, HeadConfig, ScorerBundle
@@ -23,6 +24,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "may_block: an async test that calls a blocking function itself, on purpose"
     )
+    if (package := missing_package()) is not None:
+        config.pluginmanager.register(WithoutLocal(package))
 
 
 @pytest.fixture(autouse=True)

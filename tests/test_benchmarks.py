@@ -7,11 +7,27 @@ import sys
 from pathlib import Path
 
 import pytest
+from without_local import needed_by
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 
 
-@pytest.mark.parametrize("script", sorted(FOLDER.glob("*.py")), ids=lambda p: p.stem)
+FILES = sorted(FOLDER.glob("*.py"))
+
+
+def needs_local(script: Path) -> bool:
+    """True if the script, or one that it imports, needs the extra `local`."""
+    imported = [f for f in FILES if f"from {f.stem} import" in script.read_text()]
+    return any(needed_by(file) for file in (script, *imported))
+
+
+SCRIPTS = [
+    pytest.param(script, marks=[pytest.mark.local] if needs_local(script) else [], id=script.stem)
+    for script in FILES
+]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
 def test_script_loads_and_is_listed(script: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(FOLDER))
     name = f"benchmark_{script.stem}"

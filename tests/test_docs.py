@@ -18,7 +18,7 @@ MODULES = [
     "srr_guard.scorer.head",
     "srr_guard.training.fit.loss",
     "srr_guard.scorer.srr_scorer",
-    "srr_guard.training.train",
+    "srr_guard.training.run",
 ]
 
 

@@ -16,7 +16,7 @@ LONGEST = 600
 # From the ground up. A file may import from its own floor (but see the circles) and from those
 # below it. A folder stands for all of its files.
 FLOORS = [
-    ("errors", "threads", "settings", "blocks", "filters", "reading", "replay"),
+    ("errors", "extras", "threads", "settings", "blocks", "filters", "reading", "replay"),
     ("conversation", "decision"),
     ("policy", "protocols"),
     ("runnables",),
@@ -33,6 +33,7 @@ FLOORS = [
 # Floors inside folders that have some.
 INNER = {
     "reference": [
+        ("cache_folder",),
         ("hub", "features", "rendering", "template", "_private"),
         ("source",),
         ("spec",),
@@ -46,7 +47,7 @@ INNER = {
         ("calibration", "feature_store", "tuning"),
         ("fit",),
         ("evaluation",),
-        ("train",),
+        ("run",),
     ],
     "runnables": [
         ("_private", "redaction", "cache"),

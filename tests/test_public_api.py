@@ -6,10 +6,15 @@ import doctest
 import importlib
 import subprocess
 import sys
+from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 import srr_guard
+import srr_guard.training
+from srr_guard.scorer import BundleInfo, HeadConfig
+from srr_guard.testing import ScriptedChatModel
 
 EXPORTED = [
     "AllCandidatesFailedError",
@@ -68,6 +73,19 @@ def test_unknown_name():
     assert set(EXPORTED) < set(dir(srr_guard))
 
 
+def test_training_has_exported_names():
+    assert srr_guard.training.__all__ == ["Report", "TrainingOptions", "evaluate", "train"]
+    assert dir(srr_guard.training) == srr_guard.training.__all__
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = srr_guard.training.nonsense
+
+
+@pytest.mark.local
+@pytest.mark.parametrize("name", ["Report", "TrainingOptions", "evaluate", "train"])
+def test_exported_name_of_training_resolves(name):
+    assert getattr(srr_guard.training, name).__name__ == name
+
+
 def loaded_after(code: str) -> set[str]:
     script = f"import sys; {code}; print('\\n'.join(sys.modules))"
     result = subprocess.run(
@@ -95,3 +113,16 @@ def test_wrapping_needs_no_torch():
 def test_docstring_examples(name):
     result = doctest.testmod(importlib.import_module(f"srr_guard.{name}"))
     assert result.failed == 0
+
+
+PUBLIC = [getattr(srr_guard, name) for name in EXPORTED]
+MODELS = [cls for cls in PUBLIC if isinstance(cls, type) and issubclass(cls, BaseModel)]
+
+
+@pytest.mark.parametrize("model", [*MODELS, ScriptedChatModel, HeadConfig, BundleInfo])
+def test_no_public_field_is_any(model):
+    """An editor knows what each field holds; fields that LangChain declares are its own."""
+    own = [cls for cls in model.__mro__ if cls.__module__.startswith("srr_guard")]
+    fields = {name for cls in own for name in vars(cls).get("__annotations__", {})}
+    fields &= model.model_fields.keys()
+    assert [name for name in sorted(fields) if model.model_fields[name].annotation is Any] == []

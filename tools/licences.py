@@ -33,8 +33,8 @@ HEAD = """\
 # Licences of the dependencies
 
 Written by `make licences` from what is installed in the development environment on Linux.
-srr_guard itself depends on the packages of the first table; the others come with its extras, its
-tests and tools. The model card lists the licences of the training data.
+srr_guard and its extra `local` depend on the packages of the first table; the others come with
+other extras, tests and tools. The model card lists the licences of the training data.
 
 """
 
@@ -49,8 +49,8 @@ def packages() -> dict[str, tuple[str, str]]:
     }
 
 
-def needed(name: str, found: set[str]) -> set[str]:
-    """A package and all it depends on, extras left out."""
+def needed(name: str, found: set[str], *, extra: str = "") -> set[str]:
+    """A package and all it depends on, with one of its extras or none."""
     name = name.lower().replace("_", "-")
     if name in found:
         return found
@@ -60,7 +60,7 @@ def needed(name: str, found: set[str]) -> set[str]:
         return found
     found.add(name)
     for requirement in map(Requirement, lines):
-        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+        if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
             needed(requirement.name, found)
     return found
 
@@ -74,14 +74,14 @@ def table(names: list[str], known: dict[str, tuple[str, str]]) -> str:
 def main() -> None:
     """Write the file, or check the licences."""
     known = packages()
-    own = sorted((needed("srr-guard", set()) - {"srr-guard"}) & known.keys())
+    own = sorted((needed("srr-guard", set(), extra="local") - {"srr-guard"}) & known.keys())
     if "--check" in sys.argv:
         odd = [n for n in own if not any(word in known[n][1].lower() for word in ALLOWED)]
         sys.exit(f"licences to look at: {[(n, known[n][1]) for n in odd]}" if odd else 0)
     others = sorted(known.keys() - set(own) - {"srr-guard"})
     FILE.write_text(
-        f"{HEAD}## The package\n\n{table(own, known)}\n\n## Extras, tests, tools\n\n"
-        f"{table(others, known)}\n"
+        f"{HEAD}## The package and its extra `local`\n\n{table(own, known)}\n\n"
+        f"## Other extras, tests, tools\n\n{table(others, known)}\n"
     )
 
 

@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 
 from srr_guard.cli.options import SCORER
+from srr_guard.extras import require_local
 
 
 def demo(
@@ -19,6 +20,7 @@ def demo(
     seed: Annotated[int, typer.Option(help="Random seed of the sampling.")] = 0,
 ) -> None:
     """Let SmolLM2 answer some prompts and watch the scorer choose."""
+    require_local("`srr-guard demo`")
     from srr_guard import DecisionPolicy, LocalChatModel, SafetyRanker, SamplingPolicy, SRRScorer
     from srr_guard.cli.demo_table import PROMPTS, DemoPrompt, run_demo
 

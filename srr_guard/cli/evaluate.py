@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from srr_guard.cli.options import DATA, DEVICE, DTYPE, REFERENCE, SCORER
+from srr_guard.extras import require_local
 from srr_guard.reference.spec import DType
 
 
@@ -28,15 +29,16 @@ def evaluate(
     dtype: Annotated[DType, typer.Option(help=DTYPE)] = "auto",
 ) -> None:
     """Measure scorers, and the baselines they have to beat, on labelled answers."""
+    require_local("`srr-guard evaluate`")
+    from srr_guard.training import evaluate as run
     from srr_guard.training.evaluation.card import rewrite_card
-    from srr_guard.training.evaluation.evaluate import evaluate_bundles
     from srr_guard.training.evaluation.reporting import print_report, progress_report
 
     names: list[str | None] = [*scorer] if scorer else [None]
     with progress_report(Console(stderr=True)) as progress:
-        report = evaluate_bundles(
-            names,
+        report = run(
             data,
+            names,
             reference=reference,
             per_source=per_source,
             seed=seed,

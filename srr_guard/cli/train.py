@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from srr_guard.cli.options import DATA, DEVICE, DTYPE, REFERENCE, pairs
+from srr_guard.extras import require_local
 from srr_guard.reference.spec import DType
 from srr_guard.scorer.config import Preset
 
@@ -43,9 +44,10 @@ def train(
     dtype: Annotated[DType, typer.Option(help=DTYPE)] = "auto",
 ) -> None:
     """Train a scorer on labelled answers; an interrupted run goes on where it stopped."""
+    require_local("`srr-guard train`")
+    from srr_guard.training import TrainingOptions
+    from srr_guard.training import train as run
     from srr_guard.training.evaluation.reporting import logged, progress_report
-    from srr_guard.training.train import TrainingOptions
-    from srr_guard.training.train import train as run
 
     options = TrainingOptions(
         preset=preset,

@@ -16,7 +16,12 @@ from typing import Any, TypeVar
 from tenacity import RetryCallState, retry_if_exception
 
 from srr_guard.decision import Candidate
-from srr_guard.errors import InvalidInputError, NotRepeatableError, SamplingError
+from srr_guard.errors import (
+    InvalidInputError,
+    MissingExtraError,
+    NotRepeatableError,
+    SamplingError,
+)
 from srr_guard.policy import SamplingPolicy
 from srr_guard.protocols import CandidateSource, Delivery
 
@@ -60,11 +65,12 @@ def must_propagate(error: BaseException) -> bool:
     """Tell control flow from a failed candidate.
 
     True for KeyboardInterrupt, CancelledError and the like, for the exceptions by which
-    LangGraph interrupts or leaves a graph, and for NotRepeatableError.
+    LangGraph interrupts or leaves a graph, for NotRepeatableError, and for MissingExtraError,
+    which no other attempt or policy mends.
     """
     return (
         not isinstance(error, Exception)
-        or isinstance(error, NotRepeatableError)
+        or isinstance(error, (NotRepeatableError, MissingExtraError))
         or (_leaves_graph(error))
     )
 

@@ -21,6 +21,7 @@ from pydantic import Field, model_validator
 
 from srr_guard.conversation import Conversation
 from srr_guard.errors import ConfigurationError, InvalidInputError
+from srr_guard.extras import require_local
 from srr_guard.local.generation import Answer, Answers, GenerationOptions, GenerationRequest
 from srr_guard.local.tool_text import ends_of_calls, forced_prefix, parse_answer, with_tool_text
 from srr_guard.local.worker import GenerationJob, token_ids
@@ -64,6 +65,7 @@ class LocalChatModel(BaseChatModel):
     Raises:
         ReferenceNotFoundError: The model is nowhere to be found (on first use).
         ReferenceLoadError: It cannot be loaded (on first use).
+        MissingExtraError: The extra `local` is not installed (on first use).
 
     Example:
         >>> from srr_guard import LocalChatModel
@@ -244,6 +246,7 @@ class LocalChatModel(BaseChatModel):
             job.cancel()
 
     def _spec(self) -> ModelSpec:
+        require_local("LocalChatModel")
         return ModelSpec(
             reference=self.model,
             file=self.file,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from srr_guard.errors import SRRGuardError
+from srr_guard.extras import require_local
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +52,9 @@ def fetch(
 
     Raises:
         HubError: It is neither in the cache nor to be had from the hub.
+        MissingExtraError: The package `huggingface_hub` is not installed.
     """
+    require_local(f"Looking for {repo_id!r} on the hub", "huggingface_hub")
     from huggingface_hub import hf_hub_download, snapshot_download
 
     def get(*, offline: bool) -> Path:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from srr_guard.conversation import Conversation
 from srr_guard.errors import InvalidInputError
+from srr_guard.extras import require_local
 from srr_guard.reference.cache.partial import PartialWindow, PartialWindowCache
 from srr_guard.reference.cache.prefixes import PrefixCache
 from srr_guard.reference.encoding.backbone import Backbone, Backend
@@ -133,7 +134,9 @@ class ReferenceLLM:
             ReferenceNotFoundError: It is nowhere to be found.
             ReferenceLoadError: It cannot be read.
             InvalidInputError: `depth` is outside the model.
+            MissingExtraError: The extra `local` is not installed.
         """
+        require_local("ReferenceLLM")
         if reference is None or isinstance(reference, (str, os.PathLike)):
             options = HubOptions(
                 revision=revision,

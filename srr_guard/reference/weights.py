@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from srr_guard.errors import InvalidInputError, ReferenceLoadError, SRRGuardError
-from srr_guard.reference.source import CACHE_VARIABLE, ReferenceSource, cache_dir
+from srr_guard.extras import require_local
+from srr_guard.reference.cache_folder import CACHE_VARIABLE, cached
+from srr_guard.reference.source import ReferenceSource
 from srr_guard.reference.spec import Device, DType, ModelSpec
 
 if TYPE_CHECKING:
@@ -63,7 +65,7 @@ def model_folder(source: ReferenceSource) -> Path:
     """
     if not source.is_gguf:
         return source.path
-    folder = cache_dir() / "reference" / f"{source.digest()[:16]}-v{_CONVERSION}"
+    folder = cached("reference", f"{source.digest()[:16]}-v{_CONVERSION}")
     if not (folder / "config.json").is_file():
         _convert_gguf(source.path, folder)
     return folder
@@ -188,6 +190,7 @@ def _cut(config: Any, depth: int) -> None:
 
 
 def _convert_gguf(file: Path, folder: Path) -> None:
+    require_local(f"The GGUF file {file.name!r}", "torch", "transformers", "gguf")
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

@@ -24,9 +24,11 @@ from srr_guard.errors import (
     CorruptBundleError,
     IncompatibleScorerError,
 )
+from srr_guard.extras import require_local
+from srr_guard.reference.cache_folder import cached
 from srr_guard.reference.features import FeatureSpec
 from srr_guard.reference.hub import HubError, HubOptions, fetch
-from srr_guard.reference.source import cache_dir, write_atomically
+from srr_guard.reference.source import write_atomically
 from srr_guard.scorer.config import HeadConfig
 from srr_guard.scorer.fingerprint import FILE as FINGERPRINT
 from srr_guard.scorer.fingerprint import TOLERANCE, Fingerprint
@@ -169,6 +171,7 @@ class ScorerBundle:
         Raises:
             CorruptBundleError: They are missing, cut off, or do not fit the description.
         """
+        require_local("A scorer's head")
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
@@ -240,7 +243,7 @@ class ScorerBundle:
         ours = Fingerprint.load(self.folder)
         key = f"{hashlib.sha256(file.read_bytes()).hexdigest()}:{llm.digest}:{llm.template_digest}"
         name = hashlib.sha256(key.encode()).hexdigest()[:32]
-        note = cache_dir() / "verdicts" / f"{name}.json"
+        note = cached("verdicts", f"{name}.json")
         try:
             return float(json.loads(note.read_text())["distance"])
         except (OSError, ValueError, KeyError, TypeError):
@@ -285,6 +288,7 @@ class ScorerBundle:
             card: Its model card, in Markdown.
             fingerprint: Features of the fixed conversations, by the reference LLM.
         """
+        require_local("Saving a scorer")
         from safetensors.torch import save_file
 
         folder.mkdir(parents=True, exist_ok=True)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from srr_guard.conversation import Conversation
 from srr_guard.decision import Ranking, ScoredCandidate
 from srr_guard.errors import InvalidInputError
+from srr_guard.extras import require_local
 from srr_guard.protocols import ReadAhead
 from srr_guard.reading import valid_unicode
 from srr_guard.reference.hub import HubOptions
@@ -162,6 +163,7 @@ class SRRScorer:
         Raises:
             OSError: The hub cannot be reached, or refuses (an `HfHubHTTPError`).
         """
+        require_local("Uploading a scorer", "huggingface_hub")
         from huggingface_hub import HfApi
 
         api = HfApi(token=token)
@@ -208,6 +210,7 @@ class SRRScorer:
             ReferenceModelError: The reference LLM cannot be found or loaded.
             IncompatibleScorerError: It is not the one this scorer was trained for.
             ScoringError: Scoring failed or gave numbers that must not be used.
+            MissingExtraError: The extra `local` is not installed.
         """
         return self.submit(conversation, candidates).result()
 
@@ -245,6 +248,7 @@ class SRRScorer:
         Raises:
             ReferenceModelError: The reference LLM cannot be found or loaded.
             ScorerError: The bundle cannot be loaded or does not fit.
+            MissingExtraError: The extra `local` is not installed.
         """
         self.engine.load().result()
 
@@ -253,11 +257,17 @@ class SRRScorer:
 
     def submit(self, conversation: Any, candidates: Sequence[str]) -> Future[Ranking]:
         """Like `score`, without waiting; a cancelled future is not finished."""
-        return self.engine.rank(Conversation.of(conversation), _checked(candidates))
+        asked, texts = Conversation.of(conversation), _checked(candidates)
+        return self.engine.rank(asked, texts)
 
     @property
     def engine(self) -> ScoringEngine:
-        """The engine that it shares with scorers of the same files; weights load on first use."""
+        """The engine that it shares with scorers of the same files; weights load on first use.
+
+        Raises:
+            MissingExtraError: The extra `local` is not installed.
+        """
+        require_local("SRRScorer")
         from srr_guard.scorer.engine import shared_engine
 
         return shared_engine(self.bundle, self.reference)

@@ -1,1 +1,36 @@
-"""From labelled responses to a scorer bundle: data, features, fit, evaluation, card."""
+"""From labelled responses to a scorer bundle: data, features, fit, evaluation, card.
+
+`train` and `evaluate` are what `srr-guard train` and `srr-guard evaluate` call. Names are resolved
+on first use and need the extra `local`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from srr_guard.extras import require_local
+
+if TYPE_CHECKING:
+    from srr_guard.training.evaluation.evaluate import Report, evaluate
+    from srr_guard.training.run import TrainingOptions, train
+
+_MODULE_OF = {
+    "Report": "evaluation.evaluate",
+    "TrainingOptions": "run",
+    "evaluate": "evaluation.evaluate",
+    "train": "run",
+}
+
+__all__ = ["Report", "TrainingOptions", "evaluate", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    require_local(f"{__name__}.{name}")
+    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__]

@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING
 from srr_guard.conversation import Conversation
 from srr_guard.errors import DataError
 from srr_guard.protocols import ProgressCallback
+from srr_guard.reference.cache_folder import cache_dir
 from srr_guard.reference.features import (
     DEFAULT_OVERLAP,
     DEFAULT_PROMPT_LIMIT,
     DEFAULT_WINDOW,
     FeatureSpec,
 )
-from srr_guard.reference.source import cache_dir
 from srr_guard.training.data import LabelledResponse, by_prompt
 from srr_guard.training.progress import silent
 

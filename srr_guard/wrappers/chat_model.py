@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
+from langchain_core.caches import BaseCache
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import (
     BaseChatModel,
@@ -90,7 +91,7 @@ class SafetyRankedChatModel(ModelShell, BaseChatModel):
         SafetyRankedChatModel(ScriptedChatModel, n=4, threshold=0.5)
     """
 
-    model: Any = Field(exclude=True)
+    model: Runnable[Any, Any] = Field(exclude=True)
     scorer: ResponseScorer | None = Field(default=None, exclude=True)
     sampling: SamplingPolicy = SamplingPolicy()
     decision: DecisionPolicy = DecisionPolicy()
@@ -100,7 +101,7 @@ class SafetyRankedChatModel(ModelShell, BaseChatModel):
     temperature: float | None = None
     max_tokens: int | None = None
     streaming: bool = False
-    cache: Any = Field(default=False, exclude=True)
+    cache: BaseCache | bool | None = Field(default=False, exclude=True)
 
     _guard: Guard = PrivateAttr()
     _source: ModelSource = PrivateAttr()

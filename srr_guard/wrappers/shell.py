@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self
 
 from langchain_core.language_models import BaseLanguageModel
 from langchain_core.runnables.utils import ConfigurableFieldSpec
@@ -26,6 +26,8 @@ ASKED = frozenset(
 """What frameworks ask a model, beside its data."""
 
 if TYPE_CHECKING:
+    from langchain_core.runnables import Runnable
+
     from srr_guard.policy import SamplingPolicy
     from srr_guard.runnables.tracing import TraceCandidates
 
@@ -34,7 +36,7 @@ class ModelShell:
     """Base of the wrappers around a model: a guard, its counts, copies that act on changes."""
 
     if TYPE_CHECKING:
-        model: Any
+        model: Runnable[Any, Any]
         sampling: SamplingPolicy
         trace_candidates: TraceCandidates
         _guard: Guard
@@ -64,23 +66,25 @@ class ModelShell:
         specs: list[ConfigurableFieldSpec] = self.model.config_specs
         return specs
 
-    def __getattr__(self, name: str) -> Any:
-        """Answer for the language model inside what code may ask of one.
+    if not TYPE_CHECKING:  # an unknown name stays an error in an editor
 
-        Its data and its counts of tokens are passed on; no method that answers a prompt is.
-        """
-        try:
-            return super().__getattr__(name)  # type: ignore[misc]
-        except AttributeError:
-            if name.startswith("_") and name not in ASKED:
-                raise
-            inner = unbind(cast("Any", vars(self).get("model")))[0]
-            if not isinstance(inner, BaseLanguageModel) or not hasattr(inner, name):
-                raise
-            value = getattr(inner, name)
-            if callable(value) and name not in ASKED:
-                raise
-            return value
+        def __getattr__(self, name: str) -> Any:
+            """Answer for the language model inside what code may ask of one.
+
+            Its data and its counts of tokens are passed on; no method that answers a prompt is.
+            """
+            try:
+                return super().__getattr__(name)
+            except AttributeError:
+                if name.startswith("_") and name not in ASKED:
+                    raise
+                inner = unbind(vars(self).get("model"))[0]
+                if not isinstance(inner, BaseLanguageModel) or not hasattr(inner, name):
+                    raise
+                value = getattr(inner, name)
+                if callable(value) and name not in ASKED:
+                    raise
+                return value
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Copy the wrapper; a copy with the same scorer and policies shares the guard."""

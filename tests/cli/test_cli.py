@@ -40,15 +40,29 @@ def test_version_and_help() -> None:
     [
         (("score", "--prompt", "Hi", "--candidates", "nowhere.txt"), "nowhere.txt"),
         (("score", "--prompt", "Hi", "--candidates", "-", "--scorer", "nope"), "nope"),
-        (("train", "--data", "nowhere", "--output", "x"), "nowhere"),
         (("train", "--data", "x", "--output", "x", "--preset", "best"), "best"),
-        (("train", "--data", "x", "--output", "x", "--source-weight", "a"), "NAME=NUMBER"),
         (("train", "--data", "x", "--output", "x", "--dtype", "int4"), "int4"),
+    ],
+)
+def test_mistakes_are_one_clear_line(arguments: tuple[str, ...], said: str) -> None:
+    _check_mistake(arguments, said)
+
+
+@pytest.mark.local
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("train", "--data", "nowhere", "--output", "x"), "nowhere"),
+        (("train", "--data", "x", "--output", "x", "--source-weight", "a"), "NAME=NUMBER"),
         (("train", "--data", "x", "--output", "x", "--validation-share", "2"), "validation_share"),
         (("evaluate", "--data", "nowhere"), "nowhere"),
     ],
 )
-def test_mistakes_are_one_clear_line(arguments: tuple[str, ...], said: str) -> None:
+def test_mistakes_in_training_are_one_clear_line(arguments: tuple[str, ...], said: str) -> None:
+    _check_mistake(arguments, said)
+
+
+def _check_mistake(arguments: tuple[str, ...], said: str) -> None:
     done = command(*arguments, input="one\ntwo\n", env={"HF_HUB_OFFLINE": "1", "COLUMNS": "300"})
     assert done.returncode == 2
     assert "error" in done.stderr.lower()

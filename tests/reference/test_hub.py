@@ -14,6 +14,7 @@ from srr_guard import LocalChatModel, SRRScorer
 from srr_guard.errors import BundleNotFoundError, ReferenceLoadError, ReferenceNotFoundError
 from srr_guard.reference import ReferenceLLM
 from srr_guard.reference import source as source_module
+from srr_guard.reference.cache_folder import CACHE_VARIABLE
 from srr_guard.reference.hub import HubOptions
 from srr_guard.reference.source import Named, resolve_reference
 from srr_guard.scorer import ScorerBundle
@@ -26,7 +27,7 @@ def hub(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_folder: Path, tiny_bundle: ScorerBundle
 ) -> Iterator[hub_server.HubServer]:
     monkeypatch.delenv(source_module.REFERENCE_VARIABLE, raising=False)
-    monkeypatch.setenv(source_module.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
     server = hub_server.start(monkeypatch, tmp_path / "hub")
     server.add_folder(MODEL, tiny_folder)
     server.add_folder(SCORER, tiny_bundle.folder)

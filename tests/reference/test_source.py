@@ -7,13 +7,14 @@ import pytest
 from srr_guard.errors import ReferenceLoadError, ReferenceNotFoundError
 from srr_guard.reference import ReferenceLLM, resolve_reference
 from srr_guard.reference import source as source_module
+from srr_guard.reference.cache_folder import CACHE_VARIABLE
 from srr_guard.reference.hub import HubOptions
 
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv(source_module.REFERENCE_VARIABLE, raising=False)
-    monkeypatch.setenv(source_module.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
 
 
 def test_the_argument_comes_before_the_variable(
@@ -58,6 +59,7 @@ def test_the_hub_cache_is_read_without_network(
     assert ReferenceLLM.load(found, depth=1).depth == 1
 
 
+@pytest.mark.local
 @pytest.mark.parametrize("offline", [True, False])
 def test_a_model_that_is_nowhere_names_three_ways(
     offline: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -71,7 +73,10 @@ def test_a_model_that_is_nowhere_names_three_ways(
         assert way in str(raised.value)
 
 
-@pytest.mark.parametrize("name", ["./nowhere", "/nowhere/at/all", "not a hub id!"])
+@pytest.mark.parametrize(
+    "name",
+    ["./nowhere", "/nowhere/at/all", pytest.param("not a hub id!", marks=pytest.mark.local)],
+)
 def test_a_wrong_path_is_named(name: str) -> None:
     with pytest.raises(ReferenceNotFoundError, match=r"nowhere|not a hub id"):
         resolve_reference(name, options=HubOptions(local_files_only=True))

@@ -10,7 +10,8 @@ import pytest
 
 from srr_guard.errors import ReferenceLoadError
 from srr_guard.reference import ReferenceLLM, weights
-from srr_guard.reference.source import CACHE_VARIABLE, packaged_file, resolve_reference
+from srr_guard.reference.cache_folder import CACHE_VARIABLE
+from srr_guard.reference.source import packaged_file, resolve_reference
 
 
 @pytest.fixture(autouse=True)

@@ -101,7 +101,7 @@ def test_a_cache_that_cannot_be_written_does_no_harm(
     bundle: ScorerBundle, tiny_llm: ReferenceLLM, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr("srr_guard.scorer.bundle.cache_dir", lambda: tmp_path / "file")
+    monkeypatch.setattr("srr_guard.scorer.bundle.cached", lambda *parts: tmp_path / "file" / "x")
     with_info(bundle, reference_digest="f" * 64).check_fits(tiny_llm)
 
 

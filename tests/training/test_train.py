@@ -15,12 +15,11 @@ from srr_guard import SRRScorer
 from srr_guard.cli import app
 from srr_guard.errors import DataError
 from srr_guard.scorer import HeadConfig, ScorerBundle
+from srr_guard.training import TrainingOptions, evaluate, train
 from srr_guard.training.data import LabelledResponse
 from srr_guard.training.data.attacks import ATTACKS
-from srr_guard.training.evaluation.evaluate import evaluate_bundles
 from srr_guard.training.feature_store import FeatureStore, feature_space
 from srr_guard.training.fit.pointwise import fit_head
-from srr_guard.training.train import TrainingOptions, train
 
 
 def silent(stage: str, done: int, total: int, **figures: float) -> None:
@@ -83,9 +82,7 @@ def test_training_again_gives_the_same_weights(
 @pytest.mark.parametrize("preset", ["published", "probe"])
 def test_other_presets_train(preset: str, data: Path, tiny_folder: Path, tmp_path: Path) -> None:
     trained = run_training(data, tmp_path / preset, tiny_folder, preset=preset, epochs=4)
-    report = evaluate_bundles(
-        [trained.folder], [data], reference=tiny_folder, attacks=False, progress=silent
-    )
+    report = evaluate([data], [trained.folder], reference=tiny_folder, attacks=False)
     figures = report.sets["made"][preset]
     assert figures["pairwise"].value > 0.7
 
@@ -105,7 +102,7 @@ def test_both_paths_train_together(data: Path, tiny_llm, tmp_path: Path) -> None
 def test_evaluation_measures_bundle_probe_and_baselines(
     bundle: ScorerBundle, data: Path, tiny_folder: Path
 ) -> None:
-    report = evaluate_bundles([bundle.folder], [data], reference=tiny_folder, progress=silent)
+    report = evaluate([data], [bundle.folder], reference=tiny_folder, progress=silent)
     attacked = {f"made, {attack}" for attack in ATTACKS}
     assert set(report.sets) == {"made", "made (safe prompts)", *attacked}
     assert set(report.list_sizes["made"]["my-scorer"]) == {2, 4}

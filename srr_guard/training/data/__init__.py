@@ -1,10 +1,11 @@
 """Labelled responses: read, split, cut, augmented, disguised."""
 
-from srr_guard.training.data.reading import contrast_folder, data_digests, read_rows
+from srr_guard.training.data.reading import Data, contrast_folder, data_digests, read_rows
 from srr_guard.training.data.rows import LabelledResponse, dialogue
 from srr_guard.training.data.splitting import by_prompt, sample_rows, split_by_goal
 
 __all__ = [
+    "Data",
     "LabelledResponse",
     "by_prompt",
     "contrast_folder",

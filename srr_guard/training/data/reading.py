@@ -13,14 +13,18 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from srr_guard.errors import DataError, MissingExtraError
-from srr_guard.reference.source import cache_dir
+from srr_guard.reference.cache_folder import cached
 from srr_guard.training.data.rows import LabelledResponse
 
 CONTRAST = "contrast"
 """Name of the project's set of look-alike requests."""
 
 
-def read_rows(data: Iterable[str | os.PathLike[str]]) -> list[LabelledResponse]:
+Data = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
+"""One file, folder or data set, or several of them."""
+
+
+def read_rows(data: Data) -> list[LabelledResponse]:
     """Read labelled responses.
 
     Args:
@@ -33,21 +37,22 @@ def read_rows(data: Iterable[str | os.PathLike[str]]) -> list[LabelledResponse]:
         MissingExtraError: A data set is asked for and `datasets` is not installed.
     """
     rows: list[LabelledResponse] = []
-    for item in data:
+    items = _items(data)
+    for item in items:
         if isinstance(item, str) and item.startswith("hf:"):
             rows += _hub_rows(item.removeprefix("hf:"))
         else:
             for file in _files(item):
                 rows += _file_rows(file)
     if not rows:
-        raise DataError(f"no rows in {[str(d) for d in data]!r}: give JSON Lines files")
+        raise DataError(f"no rows in {[str(item) for item in items]!r}: give JSON Lines files")
     return rows
 
 
-def data_digests(data: Iterable[str | os.PathLike[str]]) -> dict[str, str]:
+def data_digests(data: Data) -> dict[str, str]:
     """SHA-256 of every file's uncompressed text, by name; hub data sets have none."""
     digests: dict[str, str] = {}
-    for item in data:
+    for item in _items(data):
         if isinstance(item, str) and item.startswith("hf:"):
             digests[item] = ""
         else:
@@ -63,7 +68,7 @@ def contrast_folder() -> Path:
     Raises:
         DataError: It is in neither place; the text says where to get it.
     """
-    places = (Path(__file__).parents[3] / "data" / CONTRAST, cache_dir() / CONTRAST)
+    places = (Path(__file__).parents[3] / "data" / CONTRAST, cached(CONTRAST))
     for place in places:
         if any(place.glob("*.jsonl")):
             return place
@@ -71,6 +76,10 @@ def contrast_folder() -> Path:
         f"the contrast set is not on this machine: copy the folder data/{CONTRAST} of srr_guard's "
         f"repository to {str(places[1])!r}"
     )
+
+
+def _items(data: Data) -> list[str | os.PathLike[str]]:
+    return [data] if isinstance(data, (str, os.PathLike)) else list(data)
 
 
 def _files(item: str | os.PathLike[str]) -> list[Path]:

@@ -18,7 +18,13 @@ from srr_guard.reference.spec import Device, DType
 from srr_guard.scorer.bundle import ScorerBundle
 from srr_guard.scorer.head import SRRHead
 from srr_guard.scorer.inference import list_scores
-from srr_guard.training.data import LabelledResponse, data_digests, read_rows, sample_rows
+from srr_guard.training.data import (
+    Data,
+    LabelledResponse,
+    data_digests,
+    read_rows,
+    sample_rows,
+)
 from srr_guard.training.data.attacks import ATTACKS, attack_sets
 from srr_guard.training.evaluation.baselines import baseline_scores
 from srr_guard.training.evaluation.metrics import (
@@ -58,9 +64,9 @@ class Report(BaseModel):
     reference: str = ""
 
 
-def evaluate_bundles(
-    names: Sequence[str | os.PathLike[str] | None],
-    data: Sequence[str | os.PathLike[str]],
+def evaluate(
+    data: Data,
+    scorers: Sequence[str | os.PathLike[str] | None] = (None,),
     *,
     reference: str | os.PathLike[str] | None = None,
     per_source: int | None = None,
@@ -68,13 +74,13 @@ def evaluate_bundles(
     device: Device = "auto",
     dtype: DType = "auto",
     attacks: bool = True,
-    progress: ProgressCallback,
+    progress: ProgressCallback = silent,
 ) -> Report:
-    """Measure bundles, the linear probe inside each, and the baselines.
+    """Measure scorers, the linear probe inside each bundle, and the baselines.
 
     Args:
-        names: Shipped names, folders or hub ids; None is the default bundle.
-        data: Files, folders or `hf:` names of labelled responses.
+        data: Files, folders or `hf:` names of labelled responses; one of them or several.
+        scorers: Shipped names, folders or hub ids; None is the default bundle.
         reference: The reference LLM that the bundles were trained for; None: the one that the
             first of them names.
         per_source: Most rows of each source; None: all.
@@ -88,9 +94,19 @@ def evaluate_bundles(
         BundleNotFoundError: There is no such bundle.
         IncompatibleScorerError: A bundle was trained for another reference LLM.
         DataError: The data cannot be read.
+
+    Example:
+        ```python
+        from srr_guard.training import evaluate
+
+        report = evaluate("test.jsonl", ["my-scorer"])
+        report.sets["test"]["my-scorer"]["auroc"].value
+        ```
     """
+    if not isinstance(data, (str, os.PathLike)):
+        data = list(data)  # read twice
     rows = sample_rows(read_rows(data), per_source=per_source, seed=seed)
-    bundles = {b.info.name: b for name in names for b in _with_probe(ScorerBundle.find(name))}
+    bundles = {b.info.name: b for name in scorers for b in _with_probe(ScorerBundle.find(name))}
     depths = sorted({k for b in bundles.values() for k in b.info.head.depths})
     first = next(iter(bundles.values())).info
     source = resolve_reference(
@@ -109,7 +125,7 @@ def evaluate_bundles(
         progress=progress,
     )
     heads = {name: bundle.load_head() for name, bundle in bundles.items()}
-    return evaluate(
+    return evaluate_heads(
         heads,
         sets,
         store,
@@ -137,7 +153,7 @@ def _with_probe(bundle: ScorerBundle) -> Iterator[ScorerBundle]:
         yield ScorerBundle.find(bundle.folder / "probe")
 
 
-def evaluate(
+def evaluate_heads(
     heads: Mapping[str, SRRHead],
     sets: Mapping[str, Sequence[LabelledResponse]],
     store: FeatureStore,

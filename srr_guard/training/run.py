@@ -19,6 +19,7 @@ from srr_guard.scorer.config import HeadConfig, Preset
 from srr_guard.scorer.fingerprint import Fingerprint
 from srr_guard.settings import Settings
 from srr_guard.training.data import (
+    Data,
     LabelledResponse,
     data_digests,
     read_rows,
@@ -77,10 +78,10 @@ class TrainingOptions(Settings):
 
 
 def train(
-    data: Sequence[str | os.PathLike[str]],
-    output: Path,
+    data: Data,
+    output: str | os.PathLike[str],
     *,
-    options: TrainingOptions,
+    options: TrainingOptions | None = None,
     reference: str | os.PathLike[str] | None = None,
     device: Device = "auto",
     dtype: DType = "auto",
@@ -92,9 +93,9 @@ def train(
     Features are extracted once and cached; an interrupted run goes on where it stopped.
 
     Args:
-        data: Files, folders or `hf:` names of labelled responses.
+        data: Files, folders or `hf:` names of labelled responses; one of them or several.
         output: Folder of the new bundle; the probe goes into `probe/` inside it.
-        options: All that decides what comes out.
+        options: All that decides what comes out; None: the defaults.
         reference: The reference LLM (see `resolve_reference`).
         device: Where it runs.
         dtype: Its precision.
@@ -104,7 +105,19 @@ def train(
     Raises:
         DataError: The data cannot be read or has too little variety.
         ReferenceModelError: The reference LLM cannot be found or loaded.
+
+    Example:
+        ```python
+        from srr_guard.training import TrainingOptions, train
+
+        options = TrainingOptions(preset="published", epochs=10)
+        bundle = train("rows.jsonl", "my-scorer", options=options)
+        ```
     """
+    output = Path(output)
+    options = options or TrainingOptions()
+    if not isinstance(data, (str, os.PathLike)):
+        data = list(data)  # read twice
     rows = sample_rows(
         read_rows(data),
         per_source=options.per_source,

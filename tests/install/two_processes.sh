@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Two processes that start at once with an empty cache do not get in each other's way.
+source "$(dirname "$0")/lib.sh"
+local_env
+"$env/bin/python" "$here/score.py" >one &
+first=$!
+"$env/bin/python" "$here/score.py" >two &
+second=$!
+wait $first
+wait $second
+test "$(cut -d';' -f1 one)" = "$(cut -d';' -f1 two)" || { cat one two >&2 && exit 1; }
+test "$(ls -A "$SRR_GUARD_CACHE/reference" | wc -l)" = 1
+proved "the same numbers and one converted model; $(cat one)"
