@@ -14,15 +14,17 @@ from srr_guard.extras import require_local
 if TYPE_CHECKING:
     from srr_guard.training.evaluation.evaluate import Report, evaluate
     from srr_guard.training.run import TrainingOptions, train
+    from srr_guard.training.tuning import tune
 
 _MODULE_OF = {
     "Report": "evaluation.evaluate",
     "TrainingOptions": "run",
     "evaluate": "evaluation.evaluate",
     "train": "run",
+    "tune": "tuning",
 }
 
-__all__ = ["Report", "TrainingOptions", "evaluate", "train"]
+__all__ = ["Report", "TrainingOptions", "evaluate", "train", "tune"]
 
 
 def __getattr__(name: str) -> Any:

@@ -110,7 +110,7 @@ def train(
         ```python
         from srr_guard.training import TrainingOptions, train
 
-        options = TrainingOptions(preset="published", epochs=10)
+        options = TrainingOptions(per_source=1000, source_weights={"rows": 0.5})
         bundle = train("rows.jsonl", "my-scorer", options=options)
         ```
     """

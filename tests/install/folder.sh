@@ -3,9 +3,9 @@
 # the same model. Also saved again in bfloat16, which is how the hub has it.
 source "$(dirname "$0")/lib.sh"
 local_env
-"$env/bin/python" "$here/folder.py" plain bfloat16 2>log || { cat log >&2 && exit 1; }
-packaged=$("$env/bin/python" "$here/score.py" | cut -d';' -f1)
-plain=$("$env/bin/python" "$here/score.py" ./plain | cut -d';' -f1)
-bfloat16=$("$env/bin/python" "$here/score.py" ./bfloat16 | cut -d';' -f1)
+quietly "$env/bin/python" "$here/folder.py" plain bfloat16
+packaged=$(score | cut -d';' -f1)
+plain=$(score ./plain | cut -d';' -f1)
+bfloat16=$(score ./bfloat16 | cut -d';' -f1)
 test "$packaged" = "$plain"
 proved "a folder of the same weights gives the same $plain; saved again in bfloat16: $bfloat16"

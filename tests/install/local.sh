@@ -2,5 +2,8 @@
 # `[local]` and the package with the default reference LLM lead to a first score.
 source "$(dirname "$0")/lib.sh"
 started=$SECONDS
+env=env
 with_local env
-proved "installed in $((SECONDS - started)) s, $(size env) MB; $(env/bin/python "$here/score.py")"
+seconds=$((SECONDS - started))
+first=$(score)
+proved "installed in $seconds s, $(size env) MB; $first"

@@ -3,7 +3,7 @@
 source "$(dirname "$0")/lib.sh"
 fresh build
 install build hatchling
-(cd "$root" && "$work/build/bin/python" -m hatchling build --target sdist "$work/dist" >/dev/null 2>&1)
+(cd "$root" && quietly "$work/build/bin/python" -m hatchling build -t sdist -d "$work/dist")
 fresh env
 install env dist/srr_guard-*.tar.gz
 bundles=$(env/bin/python -c "from srr_guard.scorer import ScorerBundle; print(*ScorerBundle.shipped())")
