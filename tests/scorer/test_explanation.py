@@ -18,7 +18,7 @@ from srr_guard.scorer.explanation import Explanation, ProbeShares, explain
 from srr_guard.scorer.head import SRRHead
 from srr_guard.scorer.inference import judge
 
-ANSWER = "Water it twice a week. Then, one day, repot it!\nIt will thank you."
+ANSWER = "Water it twice a week. Then, one day, give it a new pot!\nIt will thank you."
 SPEC = FeatureSpec((2, 3), window=24, overlap=8)
 
 
@@ -74,7 +74,7 @@ def test_limited_inputs_add_up_too(tiny_llm: ReferenceLLM) -> None:
 
 def test_sentences(tiny_llm: ReferenceLLM) -> None:
     found = explain(tiny_llm, head_of(tiny_llm), FeatureSpec((2, 3)), Conversation.of("Hi"), ANSWER)
-    said = ["Water it twice a week.", "Then, one day, repot it!", "It will thank you."]
+    said = ["Water it twice a week.", "Then, one day, give it a new pot!", "It will thank you."]
     assert [sentence.text for sentence in found.harmless.sentences] == said
     values = [sentence.value for sentence in found.harmless.sentences]
     assert found.harmless.lowest.value == min(values)
