@@ -1,6 +1,6 @@
 """Which other files of a reference LLM may a scorer accept? Measures what the tolerance rests on.
 
-python benchmarks/fingerprint.py [--lists 300] [--data PATH ...] [--json FILE]
+python benchmarks/fingerprint.py [--lists 300] [--data PATH ...] [--only NAME ...] [--json FILE]
 
 Each variant of the weights is compared with the weights that the shipped scorer was trained with:
 the distance of the fingerprints, the change of p_safe, and the share of lists whose first place
@@ -174,6 +174,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--lists", type=int, default=300)
     parser.add_argument("--data", nargs="+", default=["contrast"])
+    parser.add_argument("--only", nargs="+", help="Some of the variants, by their names.")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     bundle = ScorerBundle.find()
@@ -184,7 +185,8 @@ def main() -> None:
     print(f"{len(lists)} lists, {sum(len(texts) for _, texts in lists)} answers")
     print("| weights | distance | mean change of p_safe | largest | first place changed |")
     print("| --- | --- | --- | --- | --- |")
-    for name in (*VARIANTS, *tunings):
+    names = [name for name in (*VARIANTS, *tunings) if name in (options.only or name)]
+    for name in dict.fromkeys(["the same weights", *names]):
         started = time.perf_counter()
         llm = encoder(VARIANTS.get(name), depth, tunings.get(name, 0))
         print_of = Fingerprint.of(llm, bundle.info.features)
