@@ -191,8 +191,11 @@ class _Parts:
         for block in self._repeated:
             name, args = _name_and_args(block)
             call_id = block.get("call_id") or block.get("id")
-            repeats = any(args == c["args"] or (not args and call_id == c["id"]) for c in calls)
-            if not repeats:
+            if not any(
+                name in (None, call["name"])
+                and (args == call["args"] or (not args and call_id in (None, call["id"])))
+                for call in calls
+            ):
                 self._beside.append(_call_line(name, args))
 
     def _add(self, value: Any, into: list[str], *, field: str | None = None) -> None:

@@ -307,6 +307,12 @@ def test_blocks_that_repeat_a_tool_call_are_read_once(block):
     assert candidate_text(AIMessage([block], tool_calls=[CALL])) == '[tool call] f({"x": 1})'
 
 
+def test_a_block_with_another_name_is_read_too():
+    block = {"type": "tool_use", "name": "harm", "input": {"x": 1}, "id": "9"}
+    text = candidate_text(AIMessage([block], tool_calls=[CALL]))
+    assert text == '[tool call] f({"x": 1})\n[tool call] harm({"x": 1})'
+
+
 def test_a_block_that_differs_from_its_tool_call_is_read_too():
     block = {"type": "tool_use", "name": "f", "input": {"x": HARM}, "id": "9"}
     text = candidate_text(AIMessage([block], tool_calls=[CALL]))
