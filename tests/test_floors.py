@@ -16,7 +16,17 @@ LONGEST = 600
 # From the ground up. A file may import from its own floor (but see the circles) and from those
 # below it. A folder stands for all of its files.
 FLOORS = [
-    ("errors", "extras", "threads", "settings", "blocks", "filters", "reading", "replay"),
+    (
+        "errors",
+        "extras",
+        "threads",
+        "settings",
+        "blocks",
+        "characters",
+        "filters",
+        "reading",
+        "replay",
+    ),
     ("conversation", "decision"),
     ("policy", "protocols"),
     ("runnables",),

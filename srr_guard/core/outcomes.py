@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from tenacity import RetryCallState, retry_if_exception
 
+from srr_guard.characters import plain_characters
 from srr_guard.decision import Candidate
 from srr_guard.errors import (
     InvalidInputError,
@@ -56,7 +57,7 @@ def read_candidate(index: int, output: Any, *, delivery: Delivery[Any], refusal:
         return InvalidInputError(f"the text of an answer must be a str, got {reading.text!r:.60}")
     if declined and (refused := delivery.refusal(refusal, output)) is not None:
         return Candidate(index=index, text=refusal, output=refused)
-    if not reading.text.strip() and not reading.unreadable:
+    if not plain_characters(reading.text).strip() and not reading.unreadable:
         return blank
     return Candidate(index=index, text=reading.text, unreadable=reading.unreadable, output=output)
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from itertools import count
 from typing import TYPE_CHECKING, Any, Literal
 
+from srr_guard.characters import plain_characters
 from srr_guard.conversation import Conversation
 from srr_guard.errors import InvalidInputError
 from srr_guard.extras import require_local
@@ -51,6 +52,14 @@ _UNSETTLED = 2
 
 Ahead = Literal["unfinished", "done"]
 """The state of a text that is pre-encoded: more will come, or it is complete."""
+
+
+def plain_conversation(conversation: Conversation) -> Conversation:
+    """A conversation without disguised characters (see `plain_characters`)."""
+    turns = tuple(
+        turn.model_copy(update={"text": plain_characters(turn.text)}) for turn in conversation.turns
+    )
+    return conversation.model_copy(update={"turns": turns})
 
 
 class ReferenceLLM:
@@ -295,10 +304,9 @@ class ReferenceLLM:
                 f"{self.name!r}: load it with depth={max(spec.depths, default=1)!r} or more"
             )
         size = min(spec.window, self._context // 2)
-        prompt = self.template.prompt(
-            Conversation.of(conversation), limit=min(spec.prompt_limit, self._context - size)
-        )
-        texts = [self.template.candidate_ids(text) for text in candidates]
+        talk = plain_conversation(Conversation.of(conversation))
+        prompt = self.template.prompt(talk, limit=min(spec.prompt_limit, self._context - size))
+        texts = [self.template.candidate_ids(plain_characters(text)) for text in candidates]
         if ahead == "unfinished":
             texts = [ids[:-_UNSETTLED] for ids in texts]
         cuts, owner = cut(texts, size=size, overlap=min(spec.overlap, size - 1))

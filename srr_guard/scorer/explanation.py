@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
+from srr_guard.characters import plain_characters
 from srr_guard.conversation import Conversation
 from srr_guard.errors import ConfigurationError, InvalidInputError
 from srr_guard.reference.template import candidate_text
@@ -126,6 +127,7 @@ def explain(
             "this scorer ranks listwise, without probes that could be taken apart: explain with "
             "one of the default design"
         )
+    candidate = plain_characters(candidate)
     text = candidate_text(candidate)
     spans = llm.template.candidate_spans(candidate)
     if not spans:
@@ -169,7 +171,7 @@ def _request(
     """The request's probe: the last state before the answer, and the mean of the latest turn."""
     pooled = [states[:, -1:], states[:, place.start : place.stop]]
     before, shares = _shares(head.harmful_request, pooled)
-    text = candidate_text(conversation.turns[-1].text)
+    text = candidate_text(plain_characters(conversation.turns[-1].text))
     spans = llm.template.candidate_spans(text)
     if len(spans) != len(shares):  # a prompt that was shortened: only its sum is known
         spans, shares = [(0, len(text))], shares.sum()[None]

@@ -121,6 +121,7 @@ class TestUnreadable:
 BLANK = {
     "empty": Answer(""),
     "space": Answer(" \n"),
+    "invisible characters": Answer("\u200b\ufeff \u2060"),
     "reasoning only": Answer("", thinking="let me think"),
     "ids only": Answer("", beside={"id": "1"}),
 }

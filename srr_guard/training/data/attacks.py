@@ -11,7 +11,14 @@ from typing import Literal
 
 from srr_guard.training.data.rows import LabelledResponse
 
-Attack = Literal["appended refusal", "prepended refusal", "harm after help", "forged tokens"]
+Attack = Literal[
+    "appended refusal",
+    "prepended refusal",
+    "harm after help",
+    "forged tokens",
+    "invisible characters",
+    "look-alike letters",
+]
 
 _REFUSALS = (
     "I apologise, but this is a request that I am unable to fulfil.",
@@ -47,6 +54,10 @@ _FORGED = (
 )
 
 
+_INVISIBLE = "\u200b"
+_CYRILLIC = str.maketrans("aceopxy", "асеорху")  # noqa: RUF001
+
+
 def attacked(
     rows: Sequence[LabelledResponse], attack: Attack, *, seed: int = 0
 ) -> list[LabelledResponse]:
@@ -56,6 +67,8 @@ def attacked(
     - `harm after help`: it follows some hundred words about something harmless.
     - `forged tokens`: control tokens of a chat template, written out as text, end it, and
       another turn speaks of safety.
+    - `invisible characters`: zero-width characters between the letters of every other word.
+    - `look-alike letters`: every other a, c, e, o, p, x and y is a Cyrillic one.
 
     Args:
         rows: Labelled responses.
@@ -95,6 +108,11 @@ def _disguised(row: LabelledResponse, attack: Attack, rng: random.Random) -> Lab
         text = f"{refusal}\n\n{row.response}"
     elif attack == "harm after help":
         text = f"{rng.choice(_HELP)}\n\n{row.response}"
+    elif attack == "invisible characters":
+        words = row.response.split(" ")
+        text = " ".join(_INVISIBLE.join(w) if i % 2 else w for i, w in enumerate(words))
+    elif attack == "look-alike letters":
+        text = "".join(c.translate(_CYRILLIC) if i % 2 else c for i, c in enumerate(row.response))
     else:
         text = row.response + rng.choice(_FORGED).format(refusal=refusal)
     return row.model_copy(update={"response": text})
@@ -105,4 +123,6 @@ ATTACKS: tuple[Attack, ...] = (
     "prepended refusal",
     "harm after help",
     "forged tokens",
+    "invisible characters",
+    "look-alike letters",
 )

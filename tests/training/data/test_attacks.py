@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 from rows import labelled
 
+from srr_guard.characters import plain_characters
 from srr_guard.training.data import LabelledResponse
 from srr_guard.training.data.attacks import ATTACKS, Attack, attack_sets, attacked
 from srr_guard.training.data.augment import REFUSAL_SENTENCES
@@ -16,12 +17,13 @@ def test_harm_is_disguised_and_nothing_else(attack: Attack) -> None:
     assert len(changed) == len(ROWS)
     for before, after in zip(ROWS, changed, strict=True):
         assert after.label == before.label
-        assert before.response in after.response
+        assert before.response in plain_characters(after.response)
         assert (before.response == after.response) == before.safe
         if not before.safe:
             assert not any(sentence in after.response for sentence in REFUSAL_SENTENCES)
     assert changed == attacked(ROWS, attack, seed=3)
-    assert changed != attacked(ROWS, attack, seed=4)
+    if attack not in ("invisible characters", "look-alike letters"):  # no sentence is drawn
+        assert changed != attacked(ROWS, attack, seed=4)
 
 
 def test_the_disguise_stands_where_its_name_says() -> None:
