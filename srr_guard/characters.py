@@ -17,7 +17,7 @@ _LETTERS = re.compile(r"[^\W\d_]+")
 _MARKS = re.compile(r"([\u0300-\u036f]{2})[\u0300-\u036f]+")
 
 # Cyrillic, Greek and Armenian letters, and the Latin ones they look like.
-_FOREIGN = "аеорсухіјѕһԁԛԝвкмнтгпАВЕКМНОРСТУХІЈЅԚԜαεικνορτυχΑΒΕΖΗΙΚΜΝΟΡΤΥΧոսօցզ"  # noqa: RUF001
+_FOREIGN = "аеорсухіјѕһԁԛԝвкмнтгпАВЕКМНОРСТУХІЈЅԚԜαεικνορτυχΑΒΕΖΗΙΚΜΝΟΡΤΥΧոսօցզ"
 _ALIKE = "aeopcyxijshdqwbkmhtrnABEKMHOPCTYXIJSQWaeiknoptuxABEZHIKMNOPTYXnuogq"
 _LOOK_ALIKES = str.maketrans(_FOREIGN, _ALIKE)
 

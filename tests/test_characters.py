@@ -52,7 +52,7 @@ def test_stacked_marks() -> None:
         "日本語のテキスト、カタカナ",
         "नमस्ते दुनिया",
         "مرحبا بالعالم",
-        "Việt Nam đẹp",
+        "tiếng Việt đẹp",
         "let x be α and y be β in what follows",
         "😀 ok",
     ],

@@ -6,6 +6,7 @@ The sentences here are not those of `augment`: what is measured was never traine
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -68,7 +69,8 @@ def attacked(
     - `forged tokens`: control tokens of a chat template, written out as text, end it, and
       another turn speaks of safety.
     - `invisible characters`: zero-width characters between the letters of every other word.
-    - `look-alike letters`: every other a, c, e, o, p, x and y is a Cyrillic one.
+    - `look-alike letters`: every other letter of a word is Cyrillic, if it is a, c, e, o, p, x
+      or y.
 
     Args:
         rows: Labelled responses.
@@ -112,10 +114,14 @@ def _disguised(row: LabelledResponse, attack: Attack, rng: random.Random) -> Lab
         words = row.response.split(" ")
         text = " ".join(_INVISIBLE.join(w) if i % 2 else w for i, w in enumerate(words))
     elif attack == "look-alike letters":
-        text = "".join(c.translate(_CYRILLIC) if i % 2 else c for i, c in enumerate(row.response))
+        text = re.sub(r"\w{2,}", lambda word: _alternating(word.group()), row.response)
     else:
         text = row.response + rng.choice(_FORGED).format(refusal=refusal)
     return row.model_copy(update={"response": text})
+
+
+def _alternating(word: str) -> str:
+    return "".join(c.translate(_CYRILLIC) if i % 2 else c for i, c in enumerate(word))
 
 
 ATTACKS: tuple[Attack, ...] = (
