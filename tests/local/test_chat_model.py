@@ -308,7 +308,7 @@ def test_a_model_that_is_not_there(tmp_path):
     with pytest.raises(ReferenceNotFoundError, match="nowhere"):
         LocalChatModel(model=tmp_path / "nowhere").invoke("hi")
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(ReferenceLoadError, match="cannot load"):
+    with pytest.raises(ReferenceLoadError, match="is not whole"):
         LocalChatModel(model=tmp_path).invoke("hi")
 
 
