@@ -13,6 +13,8 @@ from srr_guard.reference import ReferenceLLM, weights
 from srr_guard.reference.cache_folder import CACHE_VARIABLE
 from srr_guard.reference.source import packaged_file, resolve_reference
 
+pytestmark = pytest.mark.local
+
 
 @pytest.fixture(autouse=True)
 def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
