@@ -7,5 +7,5 @@ cut=()
 if unshare --net true 2>/dev/null; then cut=(unshare --net); fi
 found=$("${cut[@]}" "$env/bin/python" "$here/score.py" 2>errors) || { cat errors >&2 && exit 1; }
 if "${cut[@]}" "$env/bin/python" "$here/score.py" someone/no-such-model 2>errors; then exit 1; fi
-grep -q "ReferenceNotFoundError: .* is not on this machine" errors || { cat errors >&2 && exit 1; }
+grep -q "ReferenceNotFoundError: .* the hub cannot be reached" errors || { cat errors >&2 && exit 1; }
 proved "${cut[0]:+no network at all; }a hub id is a clear error; $found"
