@@ -170,15 +170,9 @@ class Guard:
         asked, source = Conversation.of(conversation), self._as_source(call)
         form = delivery or MessageDelivery()
         state = BestOfN(self._sampling, self._policy)
+        options = partial(self._call_options, form, state)
         while (indices := state.next_round()) is not None:
-            with CandidateCalls(
-                source,
-                self._sampling,
-                indices,
-                read=self._reader(form),
-                limit=self._limit,
-                deadline=state.left(),
-            ) as calls:
+            with CandidateCalls(source, self._sampling, indices, **options()) as calls:
                 while state.waiting:
                     state.receive(calls.wait(for_all=not state.eager))
                     self._score_into(state, asked)
@@ -195,15 +189,9 @@ class Guard:
         asked, source = Conversation.of(conversation), self._as_source(call)
         form = delivery or MessageDelivery()
         state = BestOfN(self._sampling, self._policy)
+        options = partial(self._call_options, form, state)
         while (indices := state.next_round()) is not None:
-            async with AsyncCandidateCalls(
-                source,
-                self._sampling,
-                indices,
-                read=self._reader(form),
-                limit=self._limit,
-                deadline=state.left(),
-            ) as calls:
+            async with AsyncCandidateCalls(source, self._sampling, indices, **options()) as calls:
                 while state.waiting:
                     state.receive(await calls.wait(for_all=not state.eager))
                     await self._ascore_into(state, asked)
@@ -285,6 +273,9 @@ class Guard:
             )
         require_plain(self._sampling)
         return FunctionSource(call)
+
+    def _call_options(self, form: Delivery[Any], state: BestOfN) -> dict[str, Any]:
+        return {"read": self._reader(form), "limit": self._limit, "deadline": state.left()}
 
     def _reader(self, form: Delivery[Any]) -> Read:
         return partial(read_candidate, delivery=form, refusal=self._policy.refusal)
