@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -184,7 +185,7 @@ class _Request:
     split: Callable[[Any], list[Any]] | None
 
 
-class _Answering(Proxy):
+class _Answering(Proxy, ABC):
     """A part whose `create` and `parse` answer n times, and whose streams are those of one."""
 
     guarded = frozenset({"create", "parse", "stream"})
@@ -223,8 +224,9 @@ class _Answering(Proxy):
         answer = decision.output
         return AsyncChunkStream(request.split(answer)) if request.split else answer
 
+    @abstractmethod
     def _read(self, kwargs: dict[str, Any]) -> _Request:
-        raise NotImplementedError
+        """Read the arguments of one call; raise ConfigurationError for what is not supported."""
 
 
 class _Completions(_Answering):
