@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 from srr_guard.training.data.rows import LabelledResponse
 
@@ -124,11 +124,4 @@ def _alternating(word: str) -> str:
     return "".join(c.translate(_CYRILLIC) if i % 2 else c for i, c in enumerate(word))
 
 
-ATTACKS: tuple[Attack, ...] = (
-    "appended refusal",
-    "prepended refusal",
-    "harm after help",
-    "forged tokens",
-    "invisible characters",
-    "look-alike letters",
-)
+ATTACKS: tuple[Attack, ...] = get_args(Attack)
