@@ -50,22 +50,20 @@ def no_space(*_: object, **__: object) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def test_a_disk_that_is_full_from_the_start(
-    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("fails", "says"),
+    [
+        ("tempfile.mkdtemp", r"No space left.*SRR_GUARD_CACHE"),
+        ("transformers.AutoTokenizer.from_pretrained", r"No space left.*full disk"),
+    ],
+    ids=["from the start", "on the way"],
+)
+def test_a_full_disk(
+    fails: str, says: str, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "model.gguf").write_bytes(b"GGUF")
-    monkeypatch.setattr("tempfile.mkdtemp", no_space)
-    with pytest.raises(ReferenceLoadError, match=r"No space left.*SRR_GUARD_CACHE"):
-        weights.model_folder(resolve_reference(tmp_path / "model.gguf"))
-    assert left_over(cache) == []
-
-
-def test_a_disk_that_fills_up_on_the_way(
-    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "model.gguf").write_bytes(b"GGUF")
-    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", no_space)
-    with pytest.raises(ReferenceLoadError, match=r"No space left.*full disk"):
+    monkeypatch.setattr(fails, no_space)
+    with pytest.raises(ReferenceLoadError, match=says):
         weights.model_folder(resolve_reference(tmp_path / "model.gguf"))
     assert left_over(cache) == []
 
