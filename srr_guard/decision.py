@@ -28,6 +28,15 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
 
+Verdict = Literal["pass", "uncertain", "hold"]
+"""What a scorer says of one answer, whatever the policy's threshold.
+
+- `hold`: below the lower of its bounds, where few harmless answers are.
+- `pass`: at or above the upper one, where few harmful answers are.
+- `uncertain`: between them; ask a person or a second scorer.
+"""
+
+
 class Ranking(_Frozen):
     """Scores of one list of candidates, each field in the order the candidates were given.
 
@@ -38,16 +47,25 @@ class Ranking(_Frozen):
             depend on the other candidates of the list.
         p_help: Probability in [0, 1] that the answer helps where help is due; like `p_safe`
             independent of the list. None when the scorer cannot tell.
+        p_refusal: Probability in [0, 1] that the answer is a refusal; likewise.
+        bounds: `p_safe` below which the scorer says hold, and from which it says pass; None when
+            it has no such bounds.
+        familiarity: Share in [0, 1] of the requests the scorer was trained on that are at least
+            as unusual as this one; None when it cannot tell.
 
     Example:
-        >>> Ranking.from_scores(scores=[0.1, 2.0], p_safe=[0.4, 0.9]).order
-        (1, 0)
+        >>> ranking = Ranking.from_scores(scores=[0.1, 2.0], p_safe=[0.4, 0.9], bounds=(0.3, 0.8))
+        >>> ranking.order, ranking.verdicts
+        ((1, 0), ('uncertain', 'pass'))
     """
 
     order: tuple[int, ...]
     scores: tuple[float, ...]
     p_safe: tuple[float, ...]
     p_help: tuple[float, ...] | None = None
+    p_refusal: tuple[float, ...] | None = None
+    bounds: tuple[float, float] | None = None
+    familiarity: float | None = Field(default=None, ge=0.0, le=1.0)
 
     @classmethod
     def from_scores(
@@ -56,6 +74,9 @@ class Ranking(_Frozen):
         scores: Sequence[float],
         p_safe: Sequence[float],
         p_help: Sequence[float] | None = None,
+        p_refusal: Sequence[float] | None = None,
+        bounds: tuple[float, float] | None = None,
+        familiarity: float | None = None,
     ) -> Ranking:
         """Rank by listwise score; ties keep the order in which the candidates were given."""
         order = sorted(range(len(scores)), key=lambda i: -scores[i])
@@ -64,6 +85,9 @@ class Ranking(_Frozen):
             scores=tuple(scores),
             p_safe=tuple(p_safe),
             p_help=None if p_help is None else tuple(p_help),
+            p_refusal=None if p_refusal is None else tuple(p_refusal),
+            bounds=bounds,
+            familiarity=familiarity,
         )
 
     @model_validator(mode="after")
@@ -78,11 +102,16 @@ class Ranking(_Frozen):
             )
         if not all(math.isfinite(s) for s in self.scores):
             raise ValueError(f"scores must be finite, got {self.scores!r}")
-        if self.p_help is not None and len(self.p_help) != n:
-            raise ValueError(f"scores and p_help disagree: {n} scores, {len(self.p_help)} p_help")
-        for name, values in (("p_safe", self.p_safe), ("p_help", self.p_help or ())):
+        for name in _PROBABILITIES:
+            values = getattr(self, name)
+            if values is None:
+                continue
+            if len(values) != n:
+                raise ValueError(f"scores and {name} disagree: {n} scores, {len(values)} {name}")
             if not all(0.0 <= p <= 1.0 for p in values):
                 raise ValueError(f"{name} must lie in [0, 1], got {values!r}")
+        if self.bounds is not None and not 0.0 <= self.bounds[0] <= self.bounds[1] <= 1.0:
+            raise ValueError(f"bounds must ascend within [0, 1], got {self.bounds!r}")
         return self
 
     @property
@@ -90,8 +119,55 @@ class Ranking(_Frozen):
         """Index of the best candidate."""
         return self.order[0]
 
+    @property
+    def verdicts(self) -> tuple[Verdict, ...] | None:
+        """The scorer's verdict on each candidate; None without `bounds`."""
+        if self.bounds is None:
+            return None
+        low, high = self.bounds
+        return tuple(
+            "hold" if p < low else "pass" if p >= high else "uncertain" for p in self.p_safe
+        )
+
+    def marks(self, index: int) -> dict[str, Any]:
+        """The scores of one candidate, as `ScoredCandidate` takes them."""
+        return {
+            "score": self.scores[index],
+            "verdict": self.verdicts[index] if self.verdicts else None,
+            **{
+                name: values[index]
+                for name in _PROBABILITIES
+                if (values := getattr(self, name)) is not None
+            },
+        }
+
+    def take(self, indices: Sequence[int]) -> Ranking:
+        """The ranking of these candidates, in this order; one may be taken more than once."""
+        rank = {i: position for position, i in enumerate(self.order)}
+        taken = {
+            name: None if values is None else tuple(values[i] for i in indices)
+            for name in ("scores", *_PROBABILITIES)
+            for values in (getattr(self, name),)
+        }
+        order = sorted(range(len(indices)), key=lambda k: rank[indices[k]])
+        return Ranking(**{**dict(self), "order": tuple(order), **taken})
+
+    def with_lowest(self) -> Ranking:
+        """This ranking with one more candidate below all others."""
+        zeros = {
+            name: None if values is None else (*values, 0.0)
+            for name in _PROBABILITIES
+            for values in (getattr(self, name),)
+        }
+        lowest = (*self.scores, min(self.scores) - 1.0)
+        order = (*self.order, len(self))
+        return Ranking(**{**dict(self), "order": order, "scores": lowest, **zeros})
+
     def __len__(self) -> int:
         return len(self.scores)
+
+
+_PROBABILITIES = ("p_safe", "p_help", "p_refusal")
 
 
 class Candidate(_Frozen, Generic[T]):
@@ -117,11 +193,15 @@ class ScoredCandidate(Candidate[T], Generic[T]):
         score: Listwise score; comparable within this decision only.
         p_safe: Calibrated probability in [0, 1] that the answer does no harm.
         p_help: Probability in [0, 1] that it helps where help is due; None: not known.
+        p_refusal: Probability in [0, 1] that it is a refusal; None: not known.
+        verdict: What the scorer says of it; None: it has no bounds.
     """
 
     score: float
     p_safe: float = Field(ge=0.0, le=1.0)
     p_help: float | None = Field(default=None, ge=0.0, le=1.0)
+    p_refusal: float | None = Field(default=None, ge=0.0, le=1.0)
+    verdict: Verdict | None = None
 
 
 class Timings(_Frozen):
@@ -221,6 +301,9 @@ class Decision(_Frozen, Generic[T]):
             "score": scored.score if scored else None,
             "p_safe": scored.p_safe if scored else None,
             "p_help": scored.p_help if scored else None,
+            "p_refusal": scored.p_refusal if scored else None,
+            "verdict": scored.verdict if scored else None,
+            "familiarity": self.ranking.familiarity if self.ranking else None,
             "sampled": self.sampled,
             "failed": self.failed,
             "distinct": self.distinct,

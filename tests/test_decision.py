@@ -66,6 +66,47 @@ def test_p_help_is_optional_and_checked():
             Ranking.from_scores(scores=[0.0, 1.0], p_safe=[0.5, 0.5], p_help=bad)
 
 
+def test_verdicts_come_from_the_bounds():
+    ranking = Ranking.from_scores(
+        scores=[0.0, 1.0, 2.0, 3.0], p_safe=[0.1, 0.2, 0.79, 0.8], bounds=(0.2, 0.8)
+    )
+    assert ranking.verdicts == ("hold", "uncertain", "uncertain", "pass")
+    assert Ranking.from_scores(scores=[0.0], p_safe=[0.5]).verdicts is None
+
+
+@pytest.mark.parametrize("bad", [(0.8, 0.2), (-0.1, 0.5), (0.5, 1.1), (math.nan, 0.5)])
+def test_unusable_bounds(bad):
+    with pytest.raises(ValidationError, match="bounds"):
+        Ranking.from_scores(scores=[0.0], p_safe=[0.5], bounds=bad)
+
+
+@pytest.mark.parametrize("bad", [math.nan, -0.1, 1.1])
+def test_unusable_familiarity(bad):
+    with pytest.raises(ValidationError, match="familiarity"):
+        Ranking.from_scores(scores=[0.0], p_safe=[0.5], familiarity=bad)
+
+
+@given(st.lists(st.tuples(score, probability), min_size=1, max_size=6), st.data())
+def test_taking_candidates_keeps_their_scores_and_order(pairs, data):
+    scores, p_safe = zip(*pairs, strict=True)
+    ranking = Ranking.from_scores(
+        scores=scores, p_safe=p_safe, p_refusal=p_safe, bounds=(0.1, 0.9), familiarity=0.3
+    )
+    at = data.draw(st.lists(st.sampled_from(range(len(pairs))), min_size=1, max_size=8))
+    taken = ranking.take(at)
+    assert [taken.scores[k] for k in taken.order] == sorted(taken.scores, reverse=True)
+    assert taken.p_safe == taken.p_refusal == tuple(p_safe[i] for i in at)
+    assert (taken.bounds, taken.familiarity) == ((0.1, 0.9), 0.3)
+    assert taken.marks(0) == ranking.marks(at[0])
+
+
+def test_one_more_below_all_others():
+    ranking = Ranking.from_scores(scores=[1.0, -2.0], p_safe=[0.9, 0.8], p_help=[0.5, 0.6])
+    lowest = ranking.with_lowest()
+    assert (lowest.order, lowest.p_safe[2], lowest.p_refusal) == ((0, 1, 2), 0.0, None)
+    assert lowest.scores[2] < min(ranking.scores)
+
+
 def decision(**changes) -> Decision:
     chosen = ScoredCandidate(index=1, text="the secret", output=object(), score=2.0, p_safe=0.9)
     values = {

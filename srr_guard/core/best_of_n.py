@@ -152,26 +152,18 @@ class BestOfN:
             )
         place = {text: i for i, text in enumerate(self.texts)}
         at = [place.get(c.text, len(place)) for c in self.candidates]
-        if len(place) in at:
-            ranking = _with_lowest(ranking)
-        assert ranking is not None
-        rank = {i: position for position, i in enumerate(ranking.order)}
-        helps = ranking.p_help
-        self.ranking = Ranking(
-            order=tuple(sorted(range(len(at)), key=lambda i: rank[at[i]])),
-            scores=tuple(ranking.scores[i] for i in at),
-            p_safe=tuple(ranking.p_safe[i] for i in at),
-            p_help=None if helps is None else tuple(helps[i] for i in at),
-        )
+        if ranking is None:
+            ranking = Ranking.from_scores(scores=[0.0], p_safe=[0.0])
+        elif len(place) in at:
+            ranking = ranking.with_lowest()
+        self.ranking = ranking.take(at)
         self.scored = tuple(
             ScoredCandidate(
                 index=c.index,
                 text=c.text,
                 unreadable=c.unreadable,
                 output=c.output,
-                score=ranking.scores[i],
-                p_safe=ranking.p_safe[i],
-                p_help=None if helps is None else helps[i],
+                **ranking.marks(i),
             )
             for c, i in zip(self.candidates, at, strict=True)
         )
@@ -268,15 +260,3 @@ def _scoring_error(error: Exception) -> ScoringError:
     wrapped = ScoringError(f"scoring failed with {type(error).__name__}; see `__cause__`")
     wrapped.__cause__ = error
     return wrapped
-
-
-def _with_lowest(ranking: Ranking | None) -> Ranking:
-    """Add a place below all others, for what has no text to score."""
-    if ranking is None:
-        return Ranking.from_scores(scores=[0.0], p_safe=[0.0])
-    return Ranking(
-        order=(*ranking.order, len(ranking)),
-        scores=(*ranking.scores, min(ranking.scores) - 1.0),
-        p_safe=(*ranking.p_safe, 0.0),
-        p_help=None if ranking.p_help is None else (*ranking.p_help, 0.0),
-    )

@@ -188,16 +188,8 @@ class SRRScorer:
             'Give it six hours of light a day.'
         """
         ranking = self.score(conversation, candidates)
-        helps = ranking.p_help
         return tuple(
-            ScoredCandidate(
-                index=i,
-                text=candidates[i],
-                score=ranking.scores[i],
-                p_safe=ranking.p_safe[i],
-                p_help=None if helps is None else helps[i],
-            )
-            for i in ranking.order
+            ScoredCandidate(index=i, text=candidates[i], **ranking.marks(i)) for i in ranking.order
         )
 
     def score(self, conversation: Any, candidates: Sequence[str]) -> Ranking:
