@@ -148,6 +148,9 @@ class DecisionPolicy(Settings):
         prefer: Which of the candidates that reach it is passed on: `best`, `safest`, `first`,
             or a function from these candidates, best first, to one of them or its `index`. A
             function must be quick, and such a policy has no JSON form.
+        min_familiarity: Least `familiarity`, in [0, 1], of a request whose answers are ranked by
+            help too; with `best` the safest answer is passed on where it is less. It says nothing
+            where the scorer cannot tell.
         below_threshold: What happens when no candidate reaches it: answer with `refusal`,
             raise `BelowThresholdError`, or pass the best one on all the same (a bypass:
             logged and counted).
@@ -172,6 +175,7 @@ class DecisionPolicy(Settings):
 
     threshold: float = Field(default=0.5, ge=0.0, le=1.0)
     prefer: Prefer | SkipJsonSchema[Chooser] = "best"
+    min_familiarity: float = Field(default=0.0, ge=0.0, le=1.0)
     below_threshold: BelowThreshold = "refuse"
     refusal: str = Field(default=DEFAULT_REFUSAL, min_length=1)
     scorer_error: ScorerFailure = "raise"

@@ -187,9 +187,9 @@ class BestOfN:
             ConfigurationError: The policy's function returns none of them.
         """
         match self._decision.prefer:
-            case "best":
+            case "best" if not self._unfamiliar:
                 return candidates[0]
-            case "safest":
+            case "safest" | "best":
                 return max(candidates, key=lambda c: c.p_safe)
             case "first":
                 return min(candidates, key=lambda c: c.index)
@@ -234,6 +234,11 @@ class BestOfN:
         ranked = [self.scored[i] for i in self.ranking.order] if self.ranking else self.candidates
         everything = self._decision.unreadable == "pass"
         return tuple(c for c in ranked if everything or not c.unreadable)
+
+    @property
+    def _unfamiliar(self) -> bool:
+        familiarity = self.ranking.familiarity if self.ranking else None
+        return familiarity is not None and familiarity < self._decision.min_familiarity
 
     def _safe(self) -> list[ScoredCandidate]:
         safe = self._good(unreadable=False)

@@ -38,10 +38,11 @@ if TYPE_CHECKING:
     from srr_guard.scorer.head import SRRHead
 
 DEFAULT_BUNDLE = "smollm2-135m"
-FORMAT = 3
-"""Version of the bundles that are written. Format 2, which has no fingerprint, is read too."""
+FORMAT = 4
+"""Version of the bundles that are written. Older ones are read too: format 3, which has no bounds
+and no familiarity, and format 2, which has no fingerprint either."""
 
-_READ = (2, 3)
+_READ = (2, 3, 4)
 _log = logging.getLogger("srr_guard")
 _SHIPPED = Path(__file__).parent.parent / "bundles"
 _FILES = ("config.json", "model.safetensors")
@@ -79,6 +80,8 @@ class BundleInfo(BaseModel):
         options: Options of the training run.
         seed: Random seed of the training.
         made_by: Version of srr_guard that trained it.
+        bounds: `p_safe` below which an answer is one to hold, and from which it is one to pass
+            (see `Verdict`); None: not known.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -99,6 +102,7 @@ class BundleInfo(BaseModel):
     options: Mapping[str, JsonValue] = {}
     seed: int
     made_by: str
+    bounds: tuple[float, float] | None = None
 
     @property
     def features(self) -> FeatureSpec:

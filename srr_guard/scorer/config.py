@@ -16,6 +16,11 @@ Preset = Literal["default", "published", "probe"]
 DEFAULT_DEPTHS = (12 / 30, 16 / 30, 20 / 30)
 """Shares of the depth that the default design reads, chosen by leaving whole sources out."""
 
+DEFAULT_EVIDENCE = 1.0
+"""Weight of a list's answers as evidence about their request, chosen likewise."""
+
+DEFAULT_DIRECTIONS = 32
+
 
 class HeadConfig(BaseModel):
     """Design of an `SRRHead`.
@@ -31,6 +36,11 @@ class HeadConfig(BaseModel):
         refusal_worth: On a benign request, worth of a refusal beside real help, which is 1.
         leniency: Added to the logit of p(harmless) where the request is benign.
         caution: Taken from it, times the logit of p(answers), where the request is harmful.
+        evidence: How much the answers of a list say about their request (see
+            `SRRHead.request_in_view_of`): weight of each one's logit of p(harmless).
+        expected_harmless: That logit of an answer that says nothing about its request.
+        familiar: Directions in which requests are compared with those of the training (see
+            `Familiarity`); 0: they are not.
         projection: Width p inside the listwise block.
         heads: Attention heads of the listwise block.
         feedforward: Width of its feed-forward layer.
@@ -53,6 +63,9 @@ class HeadConfig(BaseModel):
     refusal_worth: float = Field(default=0.1, ge=0.0, le=1.0)
     leniency: float = 2.0
     caution: float = Field(default=0.25, ge=0.0)
+    evidence: float = Field(default=0.0, ge=0.0)
+    expected_harmless: float = 1.0
+    familiar: int = Field(default=0, ge=0)
     projection: int = Field(default=128, ge=1)
     heads: int = Field(default=4, ge=1)
     feedforward: int = Field(default=512, ge=1)
@@ -90,6 +103,8 @@ class HeadConfig(BaseModel):
             pointwise=True,
             graded=True,
             listwise=False,
+            evidence=DEFAULT_EVIDENCE,
+            familiar=DEFAULT_DIRECTIONS,
         )
 
     @model_validator(mode="after")

@@ -256,7 +256,7 @@ class ScoringEngine:
         request.ranking.set_exception(failure)
 
     def _rank(self, request: ScoringRequest, head: SRRHead) -> Ranking:
-        from srr_guard.scorer.inference import judge, list_scores
+        from srr_guard.scorer.inference import judge, list_scores, request_familiarity
 
         features = request.encoding.features()
         n = len(request.texts)
@@ -269,15 +269,19 @@ class ScoringEngine:
             },
             owner=features.owner,
         )
-        at = [request.texts.index(text) for text in request.wanted]
+        probes, graded = judged.probes, head.config.graded
         try:
-            return Ranking.from_scores(
-                scores=list_scores(head, judged)[at].tolist(),
-                p_safe=judged.p_safe[at].tolist(),
-                p_help=judged.probes.p_help[at].tolist() if head.config.graded else None,
+            ranking = Ranking.from_scores(
+                scores=list_scores(head, judged).tolist(),
+                p_safe=judged.p_safe.tolist(),
+                p_help=probes.p_help.tolist() if graded else None,
+                p_refusal=probes.p_refusal.tolist() if graded else None,
+                bounds=self._bundle.info.bounds,
+                familiarity=request_familiarity(head, features),
             )
         except ValueError as error:
             raise ScoringError(f"the scorer gave numbers that must not be used: {error}") from error
+        return ranking.take([request.texts.index(text) for text in request.wanted])
 
 
 def shared_engine(bundle: ScorerBundle, spec: ModelSpec) -> ScoringEngine:

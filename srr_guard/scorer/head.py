@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from srr_guard.scorer.config import HeadConfig
+from srr_guard.scorer.familiarity import Familiarity
 
 States = Mapping[str, Tensor]
 """Hidden states of candidates: `mean` and `last` over their tokens, `instruction` and `request`
@@ -31,6 +32,11 @@ class Probes:
     harmless: Tensor
     answers: Tensor
     harmful_request: Tensor
+
+    @property
+    def p_refusal(self) -> Tensor:
+        """(...) probability that this is a refusal."""
+        return torch.sigmoid(-self.answers)
 
     @property
     def p_help(self) -> Tensor:
@@ -65,7 +71,8 @@ class SRRHead(nn.Module):
 
     Pointwise: a logistic regression on standardised states, p(harmless). A graded head has two
     more, p(answers) of the candidate and p(harmful) of the request, and its score is the
-    logarithm of the relevance that is to be expected (`relevance`).
+    logarithm of the relevance that is to be expected (`relevance`), in view of what all answers
+    of the list say about the request (`request_in_view_of`).
 
     With both, the two scores are added. `p_safe` never depends on the other candidates:
     without a pointwise path it comes from the listwise score of a list of one.
@@ -76,9 +83,14 @@ class SRRHead(nn.Module):
         >>> states = {name: torch.randn(1, 3, 1, 16) for name in ("last", "instruction")}
         >>> head(states).scores.shape
         torch.Size([1, 3])
+
+    Attributes:
+        config: The design.
+        bounds: What `p_safe` says hold and pass, where fitted; kept in the bundle's description.
     """
 
     calibration: Tensor
+    bounds: tuple[float, float] | None = None
 
     def __init__(self, config: HeadConfig) -> None:
         super().__init__()
@@ -88,6 +100,8 @@ class SRRHead(nn.Module):
         if config.graded:
             self.answers = Probe(config.inputs)
             self.harmful_request = Probe(config.request_inputs)
+        if config.familiar:
+            self.familiarity = Familiarity(config.request_inputs, config.familiar)
         if config.listwise:
             size = config.width * len(config.depths)
             self.projection = nn.Linear(size, config.projection)
@@ -112,7 +126,7 @@ class SRRHead(nn.Module):
         probes = self.probe(states)
         scores = torch.zeros_like(probes.harmless)
         if self.config.pointwise:
-            scores = self.relevance(probes)
+            scores = self.relevance(probes, mask)
         if self.config.listwise:
             scores = scores + self.listwise_scores(states, mask)
         if mask is not None:
@@ -132,8 +146,8 @@ class SRRHead(nn.Module):
         request = self.harmful_request(self.request_inputs(states))
         return Probes(harmless, self.answers(x), request)
 
-    def relevance(self, probes: Probes) -> Tensor:
-        """Logarithm of the expected relevance, (...), or the harmless logit if not graded.
+    def relevance(self, probes: Probes, mask: Tensor | None = None) -> Tensor:
+        """Logarithm of the expected relevance, (..., m), or the harmless logit if not graded.
 
         A harmful request (probability q): a harmless answer is worth 1, harm 0. A benign one:
         real help is worth 1, a refusal `refusal_worth`, harm 0. So
@@ -143,21 +157,48 @@ class SRRHead(nn.Module):
         with s the logistic function, h and a the logits of p(harmless) and p(answers), r the
         `refusal_worth`. The same states leave the reader in more doubt the more is at stake:
         `caution` c and `leniency` l shift h by what is asked.
+
+        Args:
+            probes: (..., m) each, of lists of m candidates.
+            mask: (..., m), True for candidates, False for padding; None: no padding.
         """
         if not self.config.graded:
             return probes.harmless
         config, log_sigmoid = self.config, _log_sigmoid
+        request = self.request_in_view_of(probes, mask)
         answers = torch.sigmoid(probes.answers)
         worth = config.refusal_worth + (1 - config.refusal_worth) * answers
-        harmful = log_sigmoid(probes.harmful_request) + log_sigmoid(
+        harmful = log_sigmoid(request) + log_sigmoid(
             probes.harmless - config.caution * probes.answers
         )
         benign = (
-            log_sigmoid(-probes.harmful_request)
+            log_sigmoid(-request)
             + worth.clamp(min=1e-12).log()
             + log_sigmoid(probes.harmless + config.leniency)
         )
         return torch.logaddexp(harmful, benign)
+
+    def request_in_view_of(self, probes: Probes, mask: Tensor | None = None) -> Tensor:
+        """Logit of the request being harmful, (..., m), in view of a list's answers.
+
+        Only a harmful request has harmful answers, and they are told from others more surely
+        than an unfamiliar request is. Every answer that is no refusal is evidence:
+
+            q - e sum_i s(a_i) (h_i - h0)
+
+        with e the config's `evidence` and h0 its `expected_harmless`.
+
+        Args:
+            probes: (..., m) each, of lists of m candidates.
+            mask: (..., m), True for candidates, False for padding; None: no padding.
+        """
+        config = self.config
+        if not config.evidence:
+            return probes.harmful_request
+        each = torch.sigmoid(probes.answers) * (probes.harmless - config.expected_harmless)
+        if mask is not None:
+            each = each.masked_fill(~mask, 0.0)
+        return probes.harmful_request - config.evidence * each.sum(-1, keepdim=True)
 
     def listwise_scores(self, states: States, mask: Tensor | None = None) -> Tensor:
         """Cosines over tau, (B, m), of candidates among the others of their list."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from srr_guard.reference.features import Features
 from srr_guard.scorer.head import Probes, SRRHead, States
 
 
@@ -73,3 +74,12 @@ def list_scores(head: SRRHead, judged: Judged, indices: Sequence[int] | None = N
             listed = {name: t.index_select(0, chosen)[None] for name, t in judged.states.items()}
             scores = scores + head.listwise_scores(listed)[0]
         return scores
+
+
+def request_familiarity(head: SRRHead, features: Features) -> float | None:
+    """How familiar the request is, in [0, 1]; None where the head cannot tell."""
+    if not head.config.familiar:
+        return None
+    states = {"instruction": features.instruction, "request": features.request}
+    with torch.inference_mode():
+        return float(head.familiarity(head.request_inputs(states)))

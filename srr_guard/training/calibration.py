@@ -70,3 +70,28 @@ def expected_calibration_error(
             gap = ((p[own] - labels[own].float()) * w[own]).sum() / mass
             total += float(mass / w.sum() * gap.abs())
     return total
+
+
+def verdict_bounds(
+    p: Tensor, safe: Tensor, *, held: float = 0.02, passed: float = 0.05
+) -> tuple[float, float]:
+    """The `p_safe` below which to say hold, and from which to say pass.
+
+    Args:
+        p: (n,) probabilities of rows that the probes were not fitted on.
+        safe: (n,) True for safe rows; there are both kinds.
+        held: Share of the safe rows that may lie below the lower bound.
+        passed: Share of the unsafe rows that may lie above the upper one.
+
+    Returns:
+        Both bounds; the same number twice where rows of both kinds lie so far apart that there
+        is nothing uncertain between them.
+
+    Example:
+        >>> verdict_bounds(torch.tensor([0.75, 0.5, 0.25, 0.0]), torch.tensor([1, 1, 0, 0]).bool())
+        (0.375, 0.375)
+    """
+    low = float(p[safe].quantile(held, interpolation="lower"))
+    high = float(p[~safe].quantile(1 - passed, interpolation="higher"))
+    middle = (low + high) / 2
+    return (low, high) if low <= high else (middle, middle)

@@ -166,6 +166,7 @@ def train(
             options=options.model_dump(mode="json"),
             seed=options.seed,
             made_by=__version__,
+            bounds=head.bounds,
         )
         card = model_card(info)
         bundles[folder] = ScorerBundle.save(

@@ -20,12 +20,13 @@ TABLE = {"a": (1.0, 0.7), "b": (3.0, 0.1), "c": (2.0, 0.8), "d": (1.5, 0.95)}
 
 
 class Table(FakeScorer):
-    def __init__(self) -> None:
+    def __init__(self, *, familiarity: float | None = None) -> None:
         super().__init__(lambda prompt, answer: 0.0)
+        self.familiarity = familiarity
 
     def _rank(self, conversation, candidates):
         scores, p_safe = zip(*(TABLE[text] for text in candidates), strict=True)
-        return Ranking.from_scores(scores=scores, p_safe=p_safe)
+        return Ranking.from_scores(scores=scores, p_safe=p_safe, familiarity=self.familiarity)
 
 
 @pytest.fixture(params=["sync", "async"])
@@ -54,6 +55,24 @@ def decide(request):
 def test_prefer(decide, prefer, chosen):
     decision = decide(DecisionPolicy(prefer=prefer))
     assert (decision.output.content, decision.reason) == (chosen, "best_of_n")
+
+
+@pytest.mark.parametrize(
+    ("familiarity", "least", "chosen"),
+    [(0.04, 0.05, "d"), (0.05, 0.05, "c"), (0.0, 0.0, "c"), (None, 1.0, "c")],
+)
+def test_the_safest_where_the_request_is_unfamiliar(decide, familiarity, least, chosen):
+    policy = DecisionPolicy(min_familiarity=least)
+    decision = decide(policy, scorer=Table(familiarity=familiarity))
+    assert decision.output.content == chosen
+    assert decision.summary()["familiarity"] == familiarity
+    assert (
+        decide(
+            DecisionPolicy(min_familiarity=least, prefer="first"),
+            scorer=Table(familiarity=familiarity),
+        ).output.content
+        == "a"
+    )
 
 
 def test_prefer_first(decide):

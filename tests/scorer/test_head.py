@@ -143,6 +143,62 @@ def test_more_harmless_is_never_worse_and_relevance_is_a_probability(
     assert better <= 1e-4
 
 
+def with_evidence(weight: float) -> SRRHead:
+    head = make_head(pointwise=True, listwise=False)
+    return SRRHead(head.config.model_copy(update={"evidence": weight})).requires_grad_(False)
+
+
+def test_many_doubtful_answers_make_the_request_look_harmful() -> None:
+    head = with_evidence(1.0)
+    harmless, answers = logits(3.0, *[-0.5] * 7), logits(-5.0, *[5.0] * 7)
+    unfamiliar = Probes(harmless, answers, logits(*[-1.0] * 8))
+    assert head.relevance(unfamiliar).argmax() == 0
+    assert with_evidence(0.0).relevance(unfamiliar).argmax() != 0
+    one_of_each = unfamiliar[torch.tensor([0, 1])]
+    plain = Probes(logits(3.0, 3.0), one_of_each.answers, one_of_each.harmful_request)
+    assert head.relevance(plain).argmax() == 1
+
+
+def test_refusals_say_nothing_about_their_request() -> None:
+    head = with_evidence(1.0)
+    probes = Probes(logits(4.0, -4.0), logits(-40.0, -40.0), logits(0.5, 0.5))
+    torch.testing.assert_close(head.request_in_view_of(probes), logits(0.5, 0.5))
+
+
+def test_padding_is_no_evidence() -> None:
+    head = with_evidence(1.0)
+    probes = Probes(*(torch.randn(2, 4, generator=torch.manual_seed(k)) for k in range(3)))
+    mask = torch.tensor([[True, True, False, False], [True] * 4])
+    padded = head.relevance(probes, mask)
+    alone = head.relevance(probes[0, :2])
+    torch.testing.assert_close(padded[0, :2], alone)
+    torch.testing.assert_close(padded[1], head.relevance(probes[1]))
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    lists=st.lists(st.tuples(*[st.floats(-60, 60)] * 2), min_size=1, max_size=8),
+    q=st.floats(-60, 60),
+    data=st.data(),
+)
+def test_evidence_knows_no_order_and_stays_finite(
+    lists: list[tuple[float, float]], q: float, data: st.DataObject
+) -> None:
+    head = with_evidence(1.0)
+    h, a = (torch.tensor(column) for column in zip(*lists, strict=True))
+    order = data.draw(st.permutations(range(len(lists))))
+    probes = Probes(h, a, torch.full_like(h, q))
+    straight = head.relevance(probes)
+    assert torch.isfinite(straight).all()
+    permuted = head.relevance(probes[torch.tensor(order)])
+    torch.testing.assert_close(permuted, straight[order], atol=1e-3, rtol=1e-4)
+
+
+def test_p_refusal_is_the_other_side_of_answers() -> None:
+    probes = Probes(logits(0.0, 0.0), logits(9.0, -9.0), logits(0.0, 0.0))
+    assert probes.p_refusal.round().tolist() == [0.0, 1.0]
+
+
 def test_p_help_needs_an_answer_and_a_benign_request() -> None:
     probes = Probes(logits(0.0, 0.0, 0.0), logits(9.0, 9.0, -9.0), logits(-9.0, 9.0, -9.0))
     assert probes.p_help.round().tolist() == [1.0, 0.0, 0.0]
@@ -154,6 +210,8 @@ def test_p_help_needs_an_answer_and_a_benign_request() -> None:
         {"pointwise": False, "listwise": False},
         {"pointwise": False, "graded": True},
         {"refusal_worth": 1.5},
+        {"evidence": -0.1},
+        {"familiar": -1},
         {"depths": (3, 1)},
         {"depths": (0,)},
         {"depths": ()},

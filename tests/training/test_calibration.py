@@ -2,7 +2,11 @@ from __future__ import annotations
 
 import torch
 
-from srr_guard.training.calibration import expected_calibration_error, fit_platt
+from srr_guard.training.calibration import (
+    expected_calibration_error,
+    fit_platt,
+    verdict_bounds,
+)
 
 
 def test_platt_scaling_recovers_the_true_slope_and_intercept() -> None:
@@ -29,3 +33,19 @@ def test_separable_data_stays_finite_and_the_order_is_kept() -> None:
 def test_calibration_error_of_a_liar() -> None:
     p = torch.full((100,), 0.99)
     assert abs(expected_calibration_error(p, torch.zeros(100)) - 0.99) < 1e-5
+
+
+def test_bounds_leave_few_on_the_wrong_side() -> None:
+    p = torch.linspace(0, 1, 1000)
+    safe = torch.rand(1000, generator=torch.Generator().manual_seed(0)) < p
+    low, high = verdict_bounds(p, safe)
+    assert low < high
+    assert float((p[safe] < low).float().mean()) <= 0.02
+    assert float((p[~safe] > high).float().mean()) <= 0.05
+
+
+def test_bounds_of_kinds_far_apart_meet() -> None:
+    p = torch.tensor([0.1, 0.2, 0.8, 0.9])
+    low, high = verdict_bounds(p, p > 0.5)
+    assert low == high
+    assert 0.2 < low < 0.8

@@ -220,8 +220,8 @@ def _relevance(info: BundleInfo) -> str:
     if not head.graded:
         return "harmless or not"
     return (
-        f"refusal worth {head.refusal_worth}, leniency {head.leniency}, caution {head.caution} "
-        "(see `SRRHead.relevance`)"
+        f"refusal worth {head.refusal_worth}, leniency {head.leniency}, caution {head.caution}, "
+        f"evidence {head.evidence} (see `SRRHead.relevance`)"
     )
 
 

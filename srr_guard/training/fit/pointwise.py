@@ -13,7 +13,7 @@ from srr_guard.errors import DataError
 from srr_guard.protocols import ProgressCallback
 from srr_guard.scorer.config import HeadConfig
 from srr_guard.scorer.head import Probe, SRRHead
-from srr_guard.training.calibration import fit_platt
+from srr_guard.training.calibration import fit_platt, verdict_bounds
 from srr_guard.training.feature_store import Examples, judge_examples
 from srr_guard.training.fit.listwise import fit_listwise
 from srr_guard.training.fit.targets import (
@@ -102,6 +102,8 @@ def fit_head(
             progress=progress,
         )
     head.eval()
+    if config.familiar:
+        head.familiarity.fit(*(_requests(head, side) for side in sides))
     _calibrate(head, validation, source_weights)
     for name, both in lessons.items():
         probe = head.get_submodule(name)
@@ -206,6 +208,15 @@ def _fit_probe(
     probe.linear.bias.data.copy_(intercept)
 
 
+def _requests(head: SRRHead, side: Examples) -> Tensor:
+    """(n, request_inputs) of each different prompt."""
+    seen: dict[str, int] = {}
+    for i, row in enumerate(side.rows):
+        seen.setdefault(row.prompt, i)
+    windows = side.first[torch.tensor(list(seen.values()))]
+    return _inputs(head, side, windows, of_request=True)
+
+
 def _loss(probe: Probe, lesson: _Lesson) -> float:
     with torch.no_grad():
         logits = probe(lesson.x)
@@ -251,7 +262,7 @@ def logistic_regression(
 def _calibrate(
     head: SRRHead, validation: Examples, source_weights: Mapping[str, float] | None
 ) -> None:
-    """Fit Platt scaling on the rows of the data; synthetic ones are not what users will see.
+    """Fit Platt scaling and the bounds on the rows of the data, as users will see them.
 
     Safe and unsafe rows weigh the same: a benign majority would make harm look safe.
     """
@@ -260,4 +271,6 @@ def _calibrate(
     keep = torch.tensor([r.absolute and r.synthetic == "" for r in rows])
     weights = row_weights(rows, harmless_targets(rows), source_weights)[keep]
     labels = torch.tensor([float(r.safe) for r in rows])[keep]
-    head.calibration.copy_(fit_platt(judged.probes.harmless[keep], labels, weights))
+    logits = judged.probes.harmless[keep]
+    head.calibration.copy_(fit_platt(logits, labels, weights))
+    head.bounds = verdict_bounds(head.calibrated(logits), labels.bool())
