@@ -2,6 +2,8 @@
 
     python benchmarks/ablation.py TRAIN --json benchmarks/results/ablation.json [--only NAME ...]
 
+With --only the other rows of the JSON file stay; the table goes to a `.md` file beside it.
+
 TRAIN is the folder of training rows. Five times something is held out: the jailbreak sources
 with their goals, gptfuzz, coconot with rbr, a third of the contrast set by area, and a fifth
 of all goals; each variant is fitted on the rest and judged on what was held out. The first
@@ -48,14 +50,17 @@ class Variant:
 
 
 def variants(width: int, blocks: int) -> dict[str, Variant]:
-    """The shipped design, and what becomes of it when one thing is changed."""
+    """The shipped design; and without evidence from the list, when one thing more is changed."""
     shipped = HeadConfig.preset("default", width=width, blocks=blocks)
-    design = lambda **change: Variant(shipped.model_copy(update=change))  # noqa: E731
-    base = Variant(shipped)
+    alone = shipped.model_copy(update={"evidence": 0.0, "familiar": 0})
+    design = lambda **change: Variant(alone.model_copy(update=change))  # noqa: E731
+    base = Variant(alone)
     published = HeadConfig.preset("published", width=width, blocks=blocks)
     lists = {"epochs": 8}
     return {
-        "shipped": base,
+        "shipped": Variant(shipped),
+        "half the evidence": Variant(shipped.model_copy(update={"evidence": 0.5})),
+        "no evidence from the list": base,
         "linear probe, last token": Variant(HeadConfig.preset("probe", width=width, blocks=blocks)),
         "published, lists up to 8": Variant(published, fit=lists),
         "published, lists up to 16": Variant(published, fit={**lists, "longest_list": 16}),
@@ -209,6 +214,8 @@ def main() -> None:
     store = FeatureStore(feature_space(llm), depths=DEPTHS)
     store.extract(rows, llm, progress=print)
     table: dict[str, dict[str, Any]] = {}
+    if options.only and options.json and options.json.is_file():
+        table = json.loads(options.json.read_text())  # keep the rows that are not made anew
     for name, variant in variants(llm.width, llm.blocks).items():
         if options.only and name not in options.only:
             continue
@@ -224,10 +231,12 @@ def main() -> None:
         table[name] = {**cells, "seconds": round(time.perf_counter() - started)}
         table |= others
         print_row(name, cells)
-    print("\n".join(_markdown(table)))
+    markdown = "\n".join(_markdown(table))
+    print(markdown)
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(table, indent=1) + "\n")
+        options.json.with_suffix(".md").write_text(markdown + "\n")
 
 
 def _cells(fold: str, found: dict[str, dict[Metric, Figure]]) -> dict[str, float]:

@@ -55,8 +55,15 @@ def _print_ranking(texts: list[str], ranking: Ranking) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("rank", "listwise score", "p_safe", "candidate")
+    table = Table("rank", "listwise score", "p_safe", "verdict", "candidate")
+    verdicts = ranking.verdicts or ("",) * len(ranking)
     for place, i in enumerate(ranking.order, start=1):
-        figures = f"{ranking.scores[i]:+.3f}", f"{ranking.p_safe[i]:.3f}"
+        figures = f"{ranking.scores[i]:+.3f}", f"{ranking.p_safe[i]:.3f}", verdicts[i]
         table.add_row(str(place), *figures, Text(texts[i]))
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    if ranking.familiarity is not None:
+        console.print(
+            f"familiarity of the request: {ranking.familiarity:.2f} (share of the training's "
+            "requests that are at least as unusual)"
+        )
