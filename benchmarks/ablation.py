@@ -21,7 +21,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from srr_guard.reference import ReferenceLLM
+from srr_guard.reference import ReferenceLLM, resolve_reference
+from srr_guard.reference.weights import model_folder, model_shape
 from srr_guard.scorer.config import HeadConfig
 from srr_guard.scorer.inference import list_scores
 from srr_guard.training.data import LabelledResponse, read_rows, sample_rows, split_by_goal
@@ -210,15 +211,20 @@ def main() -> None:
     parser.add_argument("--dtype", default="bfloat16")
     options = parser.parse_args()
     rows = held_out_rows(options.data, limits=LIMITS)
-    llm = ReferenceLLM.load(depth=max(DEPTHS), dtype=options.dtype)
-    store = FeatureStore(feature_space(llm), depths=DEPTHS)
+    width, blocks = model_shape(model_folder(resolve_reference(None)))
+    chosen = {
+        name: variant
+        for name, variant in variants(width, blocks).items()
+        if not options.only or name in options.only
+    }
+    depths = sorted({k for variant in chosen.values() for k in variant.config.depths})
+    llm = ReferenceLLM.load(depth=max(depths), dtype=options.dtype)
+    store = FeatureStore(feature_space(llm), depths=depths)
     store.extract(rows, llm, progress=print)
     table: dict[str, dict[str, Any]] = {}
     if options.only and options.json and options.json.is_file():
         table = json.loads(options.json.read_text())  # keep the rows that are not made anew
-    for name, variant in variants(llm.width, llm.blocks).items():
-        if options.only and name not in options.only:
-            continue
+    for name, variant in chosen.items():
         started = time.perf_counter()
         cells, others = fitted_cells(
             variant.config,
