@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from srr_guard.errors import MissingExtraError
-from srr_guard.training.evaluation.evaluate import Report
 from srr_guard.training.evaluation.metrics import Figure
 from srr_guard.training.evaluation.plots import draw_report
 from srr_guard.training.evaluation.probabilities import (
@@ -14,6 +13,7 @@ from srr_guard.training.evaluation.probabilities import (
     ProbabilityCurves,
     ReliabilityBin,
 )
+from srr_guard.training.evaluation.report import Report
 
 CURVES = ProbabilityCurves(
     roc=((0.0, 0.0), (0.1, 0.8), (1.0, 1.0)),
