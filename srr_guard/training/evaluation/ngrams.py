@@ -63,7 +63,8 @@ class NGramClassifier:
         if len(counts) < 2:
             raise DataError(
                 f"the n-gram baseline needs safe and unsafe answers, and got {counts[True]} safe "
-                f"and {counts[False]} unsafe ones: give other rows"
+                f"and {counts[False]} unsafe ones: give more rows (those whose goal or prompt is "
+                "measured do not count)"
             )
         model.fit(
             [row.response for row in rows],
