@@ -165,7 +165,7 @@ def _figures(
     names: Mapping[Metric, str],
 ) -> Table | None:
     """Methods down, figures across; what no method has, and methods without any, are left out."""
-    metrics = [m for m in names if any(m in figures for figures in methods.values())]
+    metrics: list[Metric] = [m for m in names if any(m in figures for figures in methods.values())]
     rows = [
         (method, *(figures.get(m) for m in metrics))
         for method, figures in methods.items()
