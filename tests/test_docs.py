@@ -19,6 +19,9 @@ MODULES = [
     "srr_guard.training.fit.loss",
     "srr_guard.scorer.srr_scorer",
     "srr_guard.training.run",
+    "srr_guard.training.evaluation.ngrams",
+    "srr_guard.training.evaluation.policies",
+    "srr_guard.training.evaluation.report",
 ]
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from srr_guard.cli.options import DATA, DEVICE, DTYPE, REFERENCE, SCORER
+from srr_guard.cli.options import DATA, DEVICE, DTYPE, SCORER
 from srr_guard.extras import require_local
 from srr_guard.reference.spec import DType
 
@@ -16,11 +16,22 @@ from srr_guard.reference.spec import DType
 def evaluate(
     data: Annotated[list[str], typer.Option(help=DATA)],
     scorer: Annotated[list[str] | None, typer.Option(help=f"{SCORER} May be repeated.")] = None,
-    reference: Annotated[str | None, typer.Option(help=REFERENCE)] = None,
+    reference: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="The reference LLM: a folder, GGUF file or hub id; default: those that the "
+            "scorers name. May be repeated."
+        ),
+    ] = None,
+    ngrams: Annotated[
+        list[str] | None,
+        typer.Option(help="Rows to fit the n-gram baseline on, as for --data."),
+    ] = None,
     per_source: Annotated[int | None, typer.Option(help="Most rows of each source.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures.")] = None,
     plots: Annotated[
-        Path | None, typer.Option(help="Draw ROC, reliability and list sizes into this folder.")
+        Path | None,
+        typer.Option(help="Draw ROC, reliability, list sizes, quality into this folder."),
     ] = None,
     attacks: Annotated[bool, typer.Option(help="Measure disguised harm too.")] = True,
     write_card: Annotated[bool, typer.Option(help="Put the figures on the bundle's card.")] = False,
@@ -40,6 +51,7 @@ def evaluate(
             data,
             names,
             reference=reference,
+            ngrams=ngrams or None,
             per_source=per_source,
             seed=seed,
             device=device,

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 from srr_guard.extras import require_local
 
 if TYPE_CHECKING:
-    from srr_guard.training.evaluation.evaluate import Report, evaluate
+    from srr_guard.training.evaluation.evaluate import evaluate
+    from srr_guard.training.evaluation.report import Report
     from srr_guard.training.run import TrainingOptions, train
     from srr_guard.training.tuning import tune
 
 _MODULE_OF = {
-    "Report": "evaluation.evaluate",
+    "Report": "evaluation.report",
     "TrainingOptions": "run",
     "evaluate": "evaluation.evaluate",
     "train": "run",

@@ -1,4 +1,4 @@
-"""The Python of docs/training.md and of the docstrings runs, here on a tiny random LM."""
+"""The Python of the pages on training and of the docstrings runs, here on a tiny random LM."""
 
 from __future__ import annotations
 
@@ -11,16 +11,23 @@ from rows import labelled, write_rows
 
 from srr_guard.training import evaluate, train
 
-PAGE = Path(__file__).parents[2] / "docs" / "training.md"
-DOCSTRINGS = "\n\n".join(inspect.getdoc(function) or "" for function in (train, evaluate))
+DOCS = Path(__file__).parents[2] / "docs"
+TRAIN, EVALUATE = (inspect.getdoc(function) or "" for function in (train, evaluate))
+TEXTS = {
+    "training": (DOCS / "training.md").read_text(),
+    "evaluation": f"{TRAIN}\n\n{(DOCS / 'evaluation.md').read_text()}",
+    "docstrings": f"{TRAIN}\n\n{EVALUATE}",
+}
 
 
-@pytest.mark.parametrize("text", [PAGE.read_text(), DOCSTRINGS], ids=["page", "docstrings"])
+@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
 def test_the_examples_run(
     text: str, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("rows", "held-out", "test"):
         write_rows(tmp_path / f"{name}.jsonl", labelled(9))
+    others = [{**row, "prompt": f"{row['prompt']} Soon."} for row in labelled(9)]
+    write_rows(tmp_path / "train.jsonl", others)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SRR_GUARD_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("SRR_GUARD_REFERENCE", str(tiny_folder))

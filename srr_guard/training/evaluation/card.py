@@ -5,28 +5,30 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from huggingface_hub import ModelCard, ModelCardData
 
 from srr_guard.scorer.bundle import BundleInfo, ScorerBundle, SourceSummary
 from srr_guard.training.data import LabelledResponse
-from srr_guard.training.data.attacks import ATTACKS
-from srr_guard.training.evaluation.evaluate import Report
-from srr_guard.training.evaluation.metrics import Figure, Metric
+from srr_guard.training.evaluation.metrics import Figure
+from srr_guard.training.evaluation.report import Report
+from srr_guard.training.evaluation.tables import (
+    Cell,
+    Table,
+    attack_table,
+    plain_sets,
+    quality_table,
+    set_tables,
+)
 
-METRIC_NAMES: Mapping[Metric, str] = {
-    "one_safe_of_8": "one safe of 8",
-    "no_harm_of_8": "no harm of 8",
-    "random_lists_of_8": "random lists of 8",
-    "pairwise": "pairwise",
-    "help_over_refusal": "help over refusal",
-    "harm_blocked": "harm blocked",
-    "help_blocked": "help blocked",
-    "auroc": "AUROC",
-    "recall_at_1_fpr": "recall at 1% false alarms",
-    "calibration_error": "calibration error",
-}
+_LEGEND = """\
+95% bootstrap intervals over goals in brackets. Which answer comes first: how often it is the
+right one; no harm of 8 is how often nothing unsafe is passed on by the default policy from the
+lists of one safe of 8. `p_safe`: harm and help blocked are the shares of unsafe and of helpful
+answers below the default threshold, F1 is that of finding unsafe answers there. What leaves the
+guard: shares of lists of stored answers, drawn as they are or with both kinds of answer in each.
+The rule `NAME, safest` is `DecisionPolicy(prefer="safest")`, `NAME` alone the default policy."""
 
 _CARD = """\
 ---
@@ -149,62 +151,36 @@ def rewrite_card(name: str | os.PathLike[str] | None, report: Report) -> None:
 
 
 def results_markdown(report: Report) -> str:
-    """The figures of a report as Markdown tables, one for each data set."""
-    parts = [
-        "95% bootstrap intervals over goals in brackets. One safe of 8, random lists of 8, "
-        "pairwise and help over refusal: how often the right answer comes first. No harm of 8: how "
-        "often nothing unsafe is passed on from the lists of one safe of 8 by the default policy. "
-        "Harm and help blocked: shares of unsafe and of helpful answers below the default "
-        "threshold."
-    ]
+    """The figures of a report as Markdown tables, those of each data set together."""
+    parts = [_LEGEND]
     if report.reference:
         parts.append(f"The reference LLM ran as {report.reference}.")
-    for name, methods in report.sets.items():
-        if not name.endswith(ATTACKS):
-            metrics = measured(methods)
-            lines = [_header("method", metrics)]
-            lines += [_row(method, figures, metrics) for method, figures in methods.items()]
-            parts.append(f"### {name}\n\n" + "\n".join(lines))
-    if attacked := {n: m for n, m in report.sets.items() if n.endswith(ATTACKS)}:
-        scorer = next(iter(next(iter(attacked.values()))))
-        lines = [_header("set, attack", _ATTACKED)]
-        lines += [_row(name, methods[scorer], _ATTACKED) for name, methods in attacked.items()]
-        parts.append(
-            f"### Harm in disguise, ranked by {scorer}\n\n"
-            "Every harmful answer of the set is disguised; at most 300 of a set.\n\n"
-            + "\n".join(lines)
-        )
+    if table := quality_table(report):
+        parts += [f"### {table.title}", _markdown(table)]
+    for name in plain_sets(report):
+        parts.append(f"### {name}")
+        for table in set_tables(report, name):
+            parts += [f"{table.title}", _markdown(table)]
+    if table := attack_table(report):
+        parts += [
+            f"### {table.title}",
+            "Every harmful answer of the set is disguised; at most 300 of a set.",
+            _markdown(table),
+        ]
     files = "\n".join(f"- `{name}`: `{digest}`" for name, digest in report.digests.items())
     return "\n\n".join([*parts, f"Files measured on, by SHA-256:\n\n{files}"])
 
 
-_ATTACKED: Sequence[Metric] = (
-    "one_safe_of_8",
-    "no_harm_of_8",
-    "random_lists_of_8",
-    "pairwise",
-    "harm_blocked",
-    "auroc",
-)
+def _markdown(table: Table) -> str:
+    lines = [f"| {' | '.join(table.heads)} |", f"| --- |{' --- |' * (len(table.heads) - 1)}"]
+    lines += [f"| {' | '.join(map(_cell, row))} |" for row in table.rows]
+    return "\n".join(lines)
 
 
-def _header(first: str, metrics: Sequence[Metric]) -> str:
-    names = " | ".join(METRIC_NAMES[m] for m in metrics)
-    return f"| {first} | {names} |\n| --- |{' --- |' * len(metrics)}"
-
-
-def _row(name: str, figures: Mapping[Metric, Figure], metrics: Sequence[Metric]) -> str:
-    cells = [
-        f"{f.value:.3f} [{f.low:.2f}, {f.high:.2f}]" if (f := figures.get(m)) else ""
-        for m in metrics
-    ]
-    return f"| {name} | {' | '.join(cells)} |"
-
-
-def measured(methods: Mapping[str, Mapping[Metric, Figure]]) -> list[Metric]:
-    """The metrics that any of the methods has, in the order they are shown."""
-    found: list[Metric] = list(METRIC_NAMES)
-    return [m for m in found if any(m in figures for figures in methods.values())]
+def _cell(cell: Cell) -> str:
+    if isinstance(cell, Figure):
+        return f"{cell.value:.3f} [{cell.low:.2f}, {cell.high:.2f}]"
+    return cell or ""
 
 
 def _method(info: BundleInfo) -> str:

@@ -1,22 +1,18 @@
-"""Measure a scorer and its baselines on labelled responses."""
+"""Measure scorers and their baselines on labelled responses."""
 
 from __future__ import annotations
 
+import gc
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import torch
-from pydantic import BaseModel, ConfigDict
-from torch import Tensor
 
 from srr_guard.protocols import ProgressCallback
 from srr_guard.reference import ReferenceLLM
-from srr_guard.reference.source import Named, resolve_reference
 from srr_guard.reference.spec import Device, DType
-from srr_guard.scorer.bundle import ScorerBundle
-from srr_guard.scorer.head import SRRHead
+from srr_guard.reference.weights import pick_device
 from srr_guard.scorer.inference import list_scores
 from srr_guard.training.data import (
     Data,
@@ -25,50 +21,29 @@ from srr_guard.training.data import (
     read_rows,
     sample_rows,
 )
-from srr_guard.training.data.attacks import ATTACKS, attack_sets
+from srr_guard.training.data.attacks import attack_sets
 from srr_guard.training.evaluation.baselines import baseline_scores
-from srr_guard.training.evaluation.metrics import (
-    Figure,
-    ListScores,
-    Metric,
-    list_size_figures,
-    ranking_figures,
+from srr_guard.training.evaluation.measure import MeasuredSet, report_of
+from srr_guard.training.evaluation.ngrams import NGRAMS, NGramClassifier, unseen
+from srr_guard.training.evaluation.references import (
+    Reference,
+    ReferenceGroup,
+    costs_of,
+    group_by_reference,
+    named_bundles,
+    peak_memory,
 )
-from srr_guard.training.evaluation.probabilities import (
-    ProbabilityCurves,
-    probability_curves,
-    probability_figures,
-)
+from srr_guard.training.evaluation.report import Cost, Report
 from srr_guard.training.feature_store import FeatureStore, feature_space, judge_examples
 from srr_guard.training.progress import silent
-
-
-class Report(BaseModel):
-    """Figures by data set, method and metric.
-
-    Attributes:
-        sets: Data set -> method -> metric -> figure. Sets named `NAME, ATTACK` have their
-            harmful answers disguised; `all harmful sets` joins the plain ones with harm.
-        list_sizes: Data set -> method -> size -> how often the one safe answer comes first.
-        curves: Data set -> method -> curves of `p_safe`.
-        digests: SHA-256 of the data files, by name.
-        reference: What the reference LLM ran as: name and precision.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    sets: Mapping[str, Mapping[str, Mapping[Metric, Figure]]]
-    list_sizes: Mapping[str, Mapping[str, Mapping[int, Figure]]] = {}
-    curves: Mapping[str, Mapping[str, ProbabilityCurves]] = {}
-    digests: Mapping[str, str]
-    reference: str = ""
 
 
 def evaluate(
     data: Data,
     scorers: Sequence[str | os.PathLike[str] | None] = (None,),
     *,
-    reference: str | os.PathLike[str] | None = None,
+    reference: Reference | Sequence[Reference] | None = None,
+    ngrams: Data | None = None,
     per_source: int | None = None,
     seed: int = 0,
     device: Device = "auto",
@@ -78,11 +53,16 @@ def evaluate(
 ) -> Report:
     """Measure scorers, the linear probe inside each bundle, and the baselines.
 
+    Scorers may be trained for different reference LLMs: one after the other is loaded. Lists,
+    samples and attacks are the same for all.
+
     Args:
         data: Files, folders or `hf:` names of labelled responses; one of them or several.
         scorers: Shipped names, folders or hub ids; None is the default bundle.
-        reference: The reference LLM that the bundles were trained for; None: the one that the
-            first of them names.
+        reference: The reference LLM that the bundles were trained for, or several; None: those
+            that they name.
+        ngrams: Rows to fit the n-gram baseline on, which is left out without them. Goals and
+            prompts that are measured are left out of the fit.
         per_source: Most rows of each source; None: all.
         seed: Makes lists, samples and bootstrap repeatable.
         device: Where the reference LLM runs.
@@ -93,7 +73,9 @@ def evaluate(
     Raises:
         BundleNotFoundError: There is no such bundle.
         IncompatibleScorerError: A bundle was trained for another reference LLM.
+        InvalidInputError: A reference LLM that is given suits no scorer.
         DataError: The data cannot be read.
+        MissingExtraError: `ngrams` is given and scikit-learn is not installed.
 
     Example:
         ```python
@@ -106,33 +88,33 @@ def evaluate(
     if not isinstance(data, (str, os.PathLike)):
         data = list(data)  # read twice
     rows = sample_rows(read_rows(data), per_source=per_source, seed=seed)
-    bundles = {b.info.name: b for name in scorers for b in _with_probe(ScorerBundle.find(name))}
-    depths = sorted({k for b in bundles.values() for k in b.info.head.depths})
-    first = next(iter(bundles.values())).info
-    source = resolve_reference(
-        reference, named=Named(first.reference, revision=first.reference_revision)
+    classifier = None
+    if ngrams is not None:
+        classifier = NGramClassifier.fit(unseen(read_rows(ngrams), rows))
+    given: Sequence[Reference] = (
+        [reference] if isinstance(reference, (str, os.PathLike)) else [*(reference or ())]
     )
-    llm = ReferenceLLM.load(source, depth=max(depths), device=device, dtype=dtype)
-    for bundle in bundles.values():
-        bundle.check_fits(llm)
+    groups = group_by_reference(named_bundles(scorers), given)
     sets = data_sets(rows)
     if attacks:
         sets |= attack_sets(sets, seed=seed)
-    store = FeatureStore(feature_space(llm), depths=depths)
-    store.extract(
-        [row for members in sets.values() for row in members],
-        llm,
-        progress=progress,
-    )
-    heads = {name: bundle.load_head() for name, bundle in bundles.items()}
-    return evaluate_heads(
-        heads,
-        sets,
-        store,
+    measured = {name: MeasuredSet.of(members, seed=seed) for name, members in sets.items()}
+    costs: dict[str, Cost] = {}
+    for group in groups:
+        store, own = _extract(group, sets, rows, device=device, dtype=dtype, progress=progress)
+        costs |= own
+        measure_scorers(group, measured, store, progress=progress)
+    for one in measured.values():
+        if classifier is not None:
+            p_safe = classifier.p_safe([row.response for row in one.rows])
+            one.add(NGRAMS, partial(_looked_up, p_safe), p_safe)
+        for name, scores in baseline_scores(one.rows).items():
+            one.add(name, scores)
+    return report_of(
+        measured,
         digests=data_digests(data),
-        seed=seed,
-        reference=f"{llm.name}, {llm.dtype}",
-        progress=progress,
+        reference="; ".join(dict.fromkeys(cost.reference for cost in costs.values())),
+        costs=costs,
     )
 
 
@@ -147,120 +129,66 @@ def data_sets(rows: Sequence[LabelledResponse]) -> dict[str, list[LabelledRespon
     return sets
 
 
-def _with_probe(bundle: ScorerBundle) -> Iterator[ScorerBundle]:
-    yield bundle
-    if (bundle.folder / "probe" / "config.json").is_file():
-        yield ScorerBundle.find(bundle.folder / "probe")
-
-
-def evaluate_heads(
-    heads: Mapping[str, SRRHead],
-    sets: Mapping[str, Sequence[LabelledResponse]],
+def measure_scorers(
+    group: ReferenceGroup,
+    measured: Mapping[str, MeasuredSet],
     store: FeatureStore,
     *,
-    digests: Mapping[str, str],
-    seed: int = 0,
-    reference: str = "",
     progress: ProgressCallback = silent,
-) -> Report:
-    """Measure heads and baselines on every data set.
+) -> None:
+    """Measure the scorers of one reference LLM on every data set.
 
     Rows of one goal form its lists. Where they answer different prompts (attacks), each is
     encoded after its own prompt, and a listwise block sees the mean of the instructions.
 
     Args:
-        heads: Trained heads by the name they are reported under.
-        sets: Labelled responses by the name of their set.
+        group: The scorers.
+        measured: Data sets; the figures are added to them.
         store: Holds the features of every row.
-        digests: SHA-256 of the data files.
-        seed: Makes lists and bootstrap repeatable.
-        reference: What the reference LLM ran as, for the report.
         progress: Receives the progress.
 
     Raises:
         DataError: A row's features are missing.
     """
-    measured: dict[str, _Measured] = {}
-    for done, (name, rows) in enumerate(sets.items(), start=1):
-        measured[name] = _measure_set(heads, rows, store, seed=seed)
-        progress("figures", done, len(sets))
-    joined = _joined(sets, measured, seed=seed)
-    return Report(
-        sets={name: found.figures for name, found in measured.items()}
-        | ({ALL_HARMFUL: joined.figures} if joined else {}),
-        list_sizes={name: found.list_sizes for name, found in measured.items() if found.list_sizes},
-        curves={name: found.curves for name, found in measured.items() if found.curves}
-        | ({ALL_HARMFUL: joined.curves} if joined else {}),
-        digests=digests,
-        reference=reference,
-    )
+    heads = {name: bundle.load_head() for name, bundle in group.bundles.items()}
+    for done, one in enumerate(measured.values(), start=1):
+        for name, head in heads.items():
+            judged = judge_examples(head, store.load(one.rows, depths=head.config.depths))
+            one.add(name, partial(list_scores, head, judged), judged.p_safe, prefers=True)
+        progress(f"figures, {group.source.name}", done, len(measured))
 
 
-ALL_HARMFUL = "all harmful sets"
-"""Name of the set that joins all plain sets with harmful answers."""
-
-
-@dataclass(eq=False)
-class _Measured:
-    figures: dict[str, dict[Metric, Figure]] = field(default_factory=dict)
-    list_sizes: dict[str, dict[int, Figure]] = field(default_factory=dict)
-    curves: dict[str, ProbabilityCurves] = field(default_factory=dict)
-    p_safe: dict[str, Tensor] = field(default_factory=dict)
-
-    def rank(
-        self,
-        name: str,
-        rows: Sequence[LabelledResponse],
-        scores: ListScores,
-        *,
-        p_safe: Tensor | None = None,
-        seed: int,
-    ) -> None:
-        self.figures[name] = ranking_figures(rows, scores, p_safe=p_safe, seed=seed)
-        if sizes := list_size_figures(rows, scores, seed=seed):
-            self.list_sizes[name] = sizes
-
-    def weigh(
-        self, name: str, rows: Sequence[LabelledResponse], p_safe: Tensor, *, seed: int
-    ) -> None:
-        self.p_safe[name] = p_safe
-        found = probability_figures(rows, p_safe, seed=seed)
-        self.figures[name] = {**self.figures.get(name, {}), **found}
-        if curves := probability_curves(rows, p_safe):
-            self.curves[name] = curves
-
-
-def _measure_set(
-    heads: Mapping[str, SRRHead],
-    rows: Sequence[LabelledResponse],
-    store: FeatureStore,
-    *,
-    seed: int,
-) -> _Measured:
-    measured = _Measured()
-    for name, head in heads.items():
-        judged = judge_examples(head, store.load(rows, depths=head.config.depths))
-        scores = partial(list_scores, head, judged)
-        measured.rank(name, rows, scores, p_safe=judged.p_safe, seed=seed)
-        measured.weigh(name, rows, judged.p_safe, seed=seed)
-    for name, baseline in baseline_scores(rows).items():
-        measured.rank(name, rows, baseline, seed=seed)
-    return measured
-
-
-def _joined(
+def _extract(
+    group: ReferenceGroup,
     sets: Mapping[str, Sequence[LabelledResponse]],
-    measured: Mapping[str, _Measured],
+    rows: Sequence[LabelledResponse],
     *,
-    seed: int,
-) -> _Measured | None:
-    """`p_safe` over all plain sets with harm as one; None when there are fewer than two."""
-    names = [n for n in sets if measured[n].curves and not n.endswith(ATTACKS)]
-    if len(names) < 2:
-        return None
-    joined = _Measured()
-    rows = [row for n in names for row in sets[n]]
-    for method in measured[names[0]].p_safe:
-        p_safe = torch.cat([measured[n].p_safe[method] for n in names])
-        joined.weigh(method, rows, p_safe, seed=seed)
-    return joined
+    device: Device,
+    dtype: DType,
+    progress: ProgressCallback,
+) -> tuple[FeatureStore, dict[str, Cost]]:
+    """Extract the features of all rows; the reference LLM is out of memory again afterwards."""
+    gc.collect()
+    with peak_memory(str(pick_device(device))) as peak:
+        llm = ReferenceLLM.load(group.source, depth=max(group.depths), device=device, dtype=dtype)
+        for bundle in group.bundles.values():
+            bundle.check_fits(llm)
+        costs = costs_of(group, llm, rows, peak=peak)
+    store = FeatureStore(feature_space(llm), depths=group.depths)
+    everything = [row for members in sets.values() for row in members]
+    store.extract(
+        everything,
+        llm,
+        progress=lambda stage, done, total, **figures: progress(
+            f"{stage}, {group.source.name}", done, total, **figures
+        ),
+    )
+    del llm
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return store, costs
+
+
+def _looked_up(values: torch.Tensor, indices: Sequence[int]) -> torch.Tensor:
+    return values[list(indices)]

@@ -23,11 +23,16 @@ Metric = Literal[
     "harm_blocked",
     "help_blocked",
     "auroc",
+    "f1",
     "recall_at_1_fpr",
+    "recall_at_5_fpr",
     "calibration_error",
 ]
 ListScores = Callable[[Sequence[int]], Tensor]
 """Scores of the rows with these indices, as one list."""
+
+ByGoal = list[list[float]]
+"""Values of each goal."""
 
 THRESHOLD = DecisionPolicy().threshold
 """The default one, at which `p_safe` is judged."""
@@ -77,6 +82,18 @@ def ranking_figures(
     Ties count as the share of the right answers among those tied. A figure that the rows
     cannot give (no goal has what it needs) is left out.
     """
+    found = ranking_values(rows, scores, p_safe=p_safe, seed=seed)
+    return {metric: bootstrap(by_goal) for metric, by_goal in found.items()}
+
+
+def ranking_values(
+    rows: Sequence[LabelledResponse],
+    scores: ListScores,
+    *,
+    p_safe: Tensor | None = None,
+    seed: int = 0,
+) -> dict[Metric, ByGoal]:
+    """The values that `ranking_figures` averages, goal by goal, so that sets can be joined."""
     rng = random.Random(seed)
     results: dict[Metric, dict[str, list[float]]] = {
         "one_safe_of_8": {},
@@ -107,7 +124,7 @@ def ranking_figures(
             if pairs:
                 some = rng.sample(pairs, min(_PAIRS, len(pairs)))
                 results[metric][goal] = [_top(scores, [a], [b], rng) for a, b in some]
-    return {m: bootstrap(list(by_goal.values())) for m, by_goal in results.items() if by_goal}
+    return {metric: list(by_goal.values()) for metric, by_goal in results.items() if by_goal}
 
 
 def list_size_figures(

@@ -1,4 +1,4 @@
-"""A report as pictures: ROC curves, reliability, and accuracy against list size."""
+"""A report as pictures: ROC curves, reliability, list size, and quality against time."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from typing import Any
 
 from srr_guard.errors import MissingExtraError
 from srr_guard.training.data.attacks import ATTACKS
-from srr_guard.training.evaluation.evaluate import Report
-from srr_guard.training.evaluation.metrics import LIST_SIZES, Figure
+from srr_guard.training.evaluation.metrics import LIST_SIZES, Figure, Metric
 from srr_guard.training.evaluation.probabilities import ProbabilityCurves
+from srr_guard.training.evaluation.report import Report
+from srr_guard.training.evaluation.tables import METRIC_NAMES, policy_figure, quality_sets
 
 _COLUMNS = 3
+_QUALITY: Sequence[Metric] = ("auroc", "recall_at_1_fpr", "recall_at_5_fpr", "one_safe_of_8")
 _SIDE = 3.6
 """Inches of one panel."""
 
@@ -23,7 +25,8 @@ def draw_report(report: Report, folder: Path) -> list[Path]:
 
     Args:
         report: What was measured.
-        folder: Receives `roc.png`, `reliability.png` and `list_size.png`; made if missing.
+        folder: Receives `roc.png`, `reliability.png`, `list_size.png` and `quality.png`; made
+            if missing.
 
     Returns:
         The files written; a picture without data is left out.
@@ -42,8 +45,32 @@ def draw_report(report: Report, folder: Path) -> list[Path]:
         ("roc.png", curves, _roc),
         ("reliability.png", curves, _reliability),
         ("list_size.png", sizes, _list_size),
+        ("quality.png", quality_points(report), _quality),
     )
     return [_panels(folder / name, sets, draw) for name, sets, draw in pictures if sets]
+
+
+Points = Mapping[str, tuple[float, Figure]]
+"""Scorer -> milliseconds per answer, and how good it is."""
+
+
+def quality_points(report: Report) -> dict[str, Points]:
+    """Panels of quality against time, by the name of the figure and of its set."""
+    harm, benign = quality_sets(report)
+    panels: dict[str, dict[str, tuple[float, Figure]]] = {}
+    for scorer, cost in report.costs.items():
+        found: dict[str, Figure | None] = {}
+        if harm:
+            figures = report.sets[harm].get(scorer, {})
+            found = {f"{METRIC_NAMES[m]}, {harm}": figures.get(m) for m in _QUALITY}
+            found[f"harm passed of 8, {harm}"] = policy_figure(report, harm, scorer, "harm_passed")
+        if benign:
+            name = f"needless refusals of 8, {benign}"
+            found[name] = policy_figure(report, benign, scorer, "needless_refusals")
+        for title, figure in found.items():
+            if figure is not None:
+                panels.setdefault(title, {})[scorer] = (cost.milliseconds, figure)
+    return {**panels}
 
 
 def _panels(file: Path, sets: Mapping[str, Any], draw: Callable[[Any, Any], None]) -> Path:
@@ -127,3 +154,18 @@ def _list_size(axes: Any, methods: Mapping[str, Mapping[int, Figure]]) -> None:
                 color=line.get_color(),
                 alpha=0.1,
             )
+
+
+def _quality(axes: Any, points: Points) -> None:
+    axes.set_xlabel("milliseconds per answer", fontsize=8)
+    axes.set_xscale("log")
+    for name, (x, figure) in points.items():
+        axes.errorbar(
+            x,
+            figure.value,
+            yerr=[[max(0.0, figure.value - figure.low)], [max(0.0, figure.high - figure.value)]],
+            marker="o",
+            markersize=4,
+            capsize=2,
+            label=name,
+        )

@@ -9,12 +9,21 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Table as RichTable
 
 from srr_guard.protocols import ProgressCallback
-from srr_guard.training.evaluation.card import METRIC_NAMES, measured
-from srr_guard.training.evaluation.evaluate import Report
+from srr_guard.training.evaluation.metrics import Figure
+from srr_guard.training.evaluation.report import Report
+from srr_guard.training.evaluation.tables import (
+    Cell,
+    Table,
+    attack_table,
+    plain_sets,
+    quality_table,
+    set_tables,
+)
 
 
 @contextmanager
@@ -56,19 +65,28 @@ def logged(progress: ProgressCallback, file: Path | None) -> Iterator[ProgressCa
 
 
 def print_report(report: Report, console: Console) -> None:
-    """Print a table for each data set: methods down, figures across, with intervals."""
-    for name, methods in report.sets.items():
-        metrics = measured(methods)
-        table = Table(title=name, title_justify="left")
-        table.add_column("method")
-        for metric in metrics:
-            table.add_column(METRIC_NAMES[metric], justify="right")
-        for method, figures in methods.items():
-            cells = [
-                f"{f.value:.3f} [dim]{f.low:.2f}-{f.high:.2f}[/]" if (f := figures.get(m)) else ""
-                for m in metrics
-            ]
-            table.add_row(method, *cells)
-        console.print(table)
+    """Print quality beside cost, the tables of each data set, and harm in disguise."""
+    if table := quality_table(report):
+        _print(table, console)
+    for name in plain_sets(report):
+        for table in set_tables(report, name):
+            _print(table, console)
+    if table := attack_table(report):
+        _print(table, console)
     for file, digest in report.digests.items():
         console.print(f"{file}  sha256 {digest}", style="dim", highlight=False)
+
+
+def _print(table: Table, console: Console) -> None:
+    shown = RichTable(title=escape(table.title), title_justify="left")
+    for i, head in enumerate(table.heads):
+        shown.add_column(head, justify="right" if i else "left", no_wrap=not i)
+    for row in table.rows:
+        shown.add_row(*map(_cell, row))
+    console.print(shown)
+
+
+def _cell(cell: Cell) -> str:
+    if isinstance(cell, Figure):
+        return f"{cell.value:.3f} [dim]{cell.low:.2f}-{cell.high:.2f}[/]"
+    return escape(cell or "")

@@ -81,11 +81,30 @@ def test_probability_figures_of_a_perfect_and_a_useless_scorer() -> None:
     truth = torch.tensor([float(r.safe) for r in ROWS])
     perfect = probability_figures(ROWS, truth)
     assert perfect["auroc"].value == 1.0
+    assert perfect["f1"].value == 1.0
     assert perfect["recall_at_1_fpr"].value == 1.0
+    assert perfect["recall_at_5_fpr"].value == 1.0
     assert perfect["calibration_error"].value == 0.0
     useless = probability_figures(ROWS, torch.full((len(ROWS),), 0.5))
     assert useless["auroc"].value == 0.5
+    assert useless["f1"].value == 0.0  # the threshold itself is let through
     assert useless["recall_at_1_fpr"].value == 0.0
+
+
+def test_f1_and_recall_by_hand() -> None:
+    def row(i: int, label: str) -> LabelledResponse:
+        return LabelledResponse(prompt=f"q{i}", response="a", label=label)
+
+    rows = [row(i, "safe" if i < 100 else "unsafe") for i in range(110)]
+    p_safe = torch.tensor([0.40, 0.44, *[0.45] * 8, *[0.9] * 90, *[0.42] * 5, *[0.6] * 5])
+    found = {metric: figure.value for metric, figure in probability_figures(rows, p_safe).items()}
+    assert found["f1"] == pytest.approx(2 * 5 / (15 + 10))  # 5 of 15 blocked are unsafe, of 10
+    assert found["recall_at_1_fpr"] == pytest.approx(0.5)  # a threshold of 0.4396
+    assert found["recall_at_5_fpr"] == pytest.approx(0.5)  # 0.45
+    p_safe[100:105] = 0.445
+    found = {metric: figure.value for metric, figure in probability_figures(rows, p_safe).items()}
+    assert found["recall_at_1_fpr"] == 0.0
+    assert found["recall_at_5_fpr"] == pytest.approx(0.5)
 
 
 def test_auroc_is_the_share_of_ordered_pairs() -> None:
