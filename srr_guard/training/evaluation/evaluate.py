@@ -22,10 +22,12 @@ from srr_guard.training.data import (
     Data,
     LabelledResponse,
     data_digests,
+    data_items,
     read_rows,
     sample_rows,
 )
 from srr_guard.training.data.attacks import ATTACKS, attack_sets
+from srr_guard.training.data.loading import LoadedRecipe
 from srr_guard.training.evaluation.baselines import baseline_scores
 from srr_guard.training.evaluation.metrics import (
     Figure,
@@ -68,6 +70,7 @@ def evaluate(
     data: Data,
     scorers: Sequence[str | os.PathLike[str] | None] = (None,),
     *,
+    recipe: LoadedRecipe | None = None,
     reference: str | os.PathLike[str] | None = None,
     per_source: int | None = None,
     seed: int = 0,
@@ -79,8 +82,10 @@ def evaluate(
     """Measure scorers, the linear probe inside each bundle, and the baselines.
 
     Args:
-        data: Files, folders or `hf:` names of labelled responses; one of them or several.
+        data: Files, folders or `hf:` names of labelled responses; one of them or several. None
+            at all, as `()`, if there is a recipe.
         scorers: Shipped names, folders or hub ids; None is the default bundle.
+        recipe: Rows of public test sets to measure on too (see `load_recipe`).
         reference: The reference LLM that the bundles were trained for; None: the one that the
             first of them names.
         per_source: Most rows of each source; None: all.
@@ -103,9 +108,10 @@ def evaluate(
         report.sets["test"]["my-scorer"]["auroc"].value
         ```
     """
-    if not isinstance(data, (str, os.PathLike)):
-        data = list(data)  # read twice
-    rows = sample_rows(read_rows(data), per_source=per_source, seed=seed)
+    data = data_items(data)
+    own = read_rows(data) if data or recipe is None else []
+    rows = [*own, *(recipe.rows if recipe else ())]
+    rows = sample_rows(rows, per_source=per_source, seed=seed)
     bundles = {b.info.name: b for name in scorers for b in _with_probe(ScorerBundle.find(name))}
     depths = sorted({k for b in bundles.values() for k in b.info.head.depths})
     first = next(iter(bundles.values())).info
@@ -129,7 +135,7 @@ def evaluate(
         heads,
         sets,
         store,
-        digests=data_digests(data),
+        digests={**data_digests(data), **(recipe.digests if recipe else {})},
         seed=seed,
         reference=f"{llm.name}, {llm.dtype}",
         progress=progress,
