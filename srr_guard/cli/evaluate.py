@@ -9,12 +9,19 @@ import typer
 from rich.console import Console
 
 from srr_guard.cli.options import DATA, DEVICE, DTYPE, SCORER
+from srr_guard.cli.recipe_table import print_loaded
+from srr_guard.errors import InvalidInputError
 from srr_guard.extras import require_local
 from srr_guard.reference.spec import DType
+from srr_guard.training.data.loading import load_recipe
+from srr_guard.training.data.recipes import TestRecipe
 
 
 def evaluate(
-    data: Annotated[list[str], typer.Option(help=DATA)],
+    data: Annotated[list[str] | None, typer.Option(help=DATA)] = None,
+    recipe: Annotated[
+        TestRecipe | None, typer.Option(help="Public test sets to measure on.")
+    ] = None,
     scorer: Annotated[list[str] | None, typer.Option(help=f"{SCORER} May be repeated.")] = None,
     reference: Annotated[
         list[str] | None,
@@ -40,6 +47,8 @@ def evaluate(
     dtype: Annotated[DType, typer.Option(help=DTYPE)] = "auto",
 ) -> None:
     """Measure scorers, and the baselines they have to beat, on labelled answers."""
+    if not data and recipe is None:
+        raise InvalidInputError("there is nothing to measure on: give --data, --recipe or both")
     require_local("`srr-guard evaluate`")
     from srr_guard.training import evaluate as run
     from srr_guard.training.evaluation.card import rewrite_card
@@ -47,9 +56,11 @@ def evaluate(
 
     names: list[str | None] = [*scorer] if scorer else [None]
     with progress_report(Console(stderr=True)) as progress:
+        loaded = load_recipe(recipe, progress=progress) if recipe else None
         report = run(
-            data,
+            data or (),
             names,
+            recipe=loaded,
             reference=reference,
             ngrams=ngrams or None,
             per_source=per_source,
@@ -59,6 +70,8 @@ def evaluate(
             attacks=attacks,
             progress=progress,
         )
+    if loaded:
+        print_loaded(loaded, Console(stderr=True))
     print_report(report, Console())
     if json_file is not None:
         json_file.write_text(report.model_dump_json(indent=2) + "\n")

@@ -8,7 +8,11 @@ SCORER = "A shipped scorer's name, a folder or a hub id; default: the shipped on
 REFERENCE = "The reference LLM: a folder, GGUF file or hub id; default: the first one found."
 DEVICE = "Where the reference LLM runs: auto, cpu, cuda, ..."
 DTYPE = "Its precision."
-DATA = "JSON Lines files, folders of them, contrast, or hf:owner/name[:split]; may be repeated."
+DATA = (
+    "JSON Lines files, folders of them, contrast, or hf:owner/name[/config][:split]; may be "
+    "repeated."
+)
+RECIPE = "Public data sets to load; see --dry-run."
 
 
 def pairs(option: str, given: list[str] | None) -> dict[str, float]:

@@ -8,15 +8,31 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from srr_guard.cli.options import DATA, DEVICE, DTYPE, REFERENCE, pairs
+from srr_guard.cli.options import DATA, DEVICE, DTYPE, RECIPE, REFERENCE, pairs
+from srr_guard.cli.recipe_table import print_loaded, print_recipe
+from srr_guard.errors import InvalidInputError
 from srr_guard.extras import require_local
 from srr_guard.reference.spec import DType
 from srr_guard.scorer.config import Preset
+from srr_guard.training.data.loading import load_recipe
+from srr_guard.training.data.public_recipes import find_recipe
+from srr_guard.training.data.recipes import TrainingRecipe
 
 
 def train(
-    data: Annotated[list[str], typer.Option(help=DATA)],
-    output: Annotated[Path, typer.Option(help="Folder of the new bundle.")],
+    data: Annotated[list[str] | None, typer.Option(help=DATA)] = None,
+    output: Annotated[Path | None, typer.Option(help="Folder of the new bundle.")] = None,
+    recipe: Annotated[TrainingRecipe | None, typer.Option(help=RECIPE)] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what the recipe would load, and stop.")
+    ] = False,
+    accept_licence: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Licences to accept in a recipe: nc (non-commercial use only), unknown (none "
+            "stated); may be repeated."
+        ),
+    ] = None,
     reference: Annotated[str | None, typer.Option(help=REFERENCE)] = None,
     preset: Annotated[Preset, typer.Option(help="Design of the head.")] = "default",
     per_source: Annotated[int | None, typer.Option(help="Most rows of each source.")] = None,
@@ -38,12 +54,23 @@ def train(
         bool, typer.Option(help="Add synthetic rows that close shortcuts.")
     ] = True,
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
-    resume: Annotated[bool, typer.Option(help="Use features that earlier runs cached.")] = True,
+    resume: Annotated[
+        bool, typer.Option(help="Use rows and features that earlier runs cached.")
+    ] = True,
     log: Annotated[Path | None, typer.Option(help="Append progress and losses as JSON.")] = None,
     device: Annotated[str, typer.Option(help=DEVICE)] = "auto",
     dtype: Annotated[DType, typer.Option(help=DTYPE)] = "auto",
 ) -> None:
     """Train a scorer on labelled answers; an interrupted run goes on where it stopped."""
+    if dry_run:
+        if recipe is None:
+            raise InvalidInputError("--dry-run prints a recipe: add --recipe public")
+        print_recipe(find_recipe(recipe), Console())
+        return
+    if output is None:
+        raise InvalidInputError("--output is missing: name the folder of the new bundle")
+    if not data and recipe is None:
+        raise InvalidInputError("there is nothing to train on: give --data, --recipe or both")
     require_local("`srr-guard train`")
     from srr_guard.training import TrainingOptions
     from srr_guard.training import train as run
@@ -61,9 +88,17 @@ def train(
     )
     console = Console(stderr=True)
     with progress_report(console) as shown, logged(shown, log) as progress:
+        loaded = (
+            load_recipe(
+                recipe, accept_licences=accept_licence or (), resume=resume, progress=progress
+            )
+            if recipe
+            else None
+        )
         bundle = run(
-            data,
+            data or (),
             output,
+            recipe=loaded,
             options=options,
             reference=reference,
             device=device,
@@ -71,4 +106,6 @@ def train(
             resume=resume,
             progress=progress,
         )
+    if loaded:
+        print_loaded(loaded, console)
     typer.echo(f"wrote {bundle.folder}")

@@ -50,7 +50,18 @@ _ALL = (*_FILES, FINGERPRINT, "README.md", "probe/*")
 
 
 class SourceSummary(BaseModel):
-    """Rows that one source gave to the training."""
+    """Rows that one source gave to the training.
+
+    Attributes:
+        source: Its name.
+        safe: Safe rows.
+        unsafe: Unsafe rows.
+        licences: Its licences.
+        origin: Where it was loaded from: a hub id, config and split. Set for a recipe's sources.
+        revision: The commit that was read, if it is known.
+        dropped: Records that did not fit.
+        note: Why it gave no rows, or which source it stands in for.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -58,6 +69,10 @@ class SourceSummary(BaseModel):
     safe: int
     unsafe: int
     licences: tuple[str, ...]
+    origin: str = ""
+    revision: str | None = None
+    dropped: int = 0
+    note: str = ""
 
 
 class BundleInfo(BaseModel):

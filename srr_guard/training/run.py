@@ -22,12 +22,16 @@ from srr_guard.training.data import (
     Data,
     LabelledResponse,
     data_digests,
+    data_items,
     read_rows,
     sample_rows,
     split_by_goal,
 )
 from srr_guard.training.data.augment import augment, cut
+from srr_guard.training.data.held_out import refuse_held_out
+from srr_guard.training.data.loading import LoadedRecipe
 from srr_guard.training.evaluation.card import model_card, summarise
+from srr_guard.training.evaluation.recipe_summary import with_recipe
 from srr_guard.training.feature_store import FeatureStore, feature_space
 from srr_guard.training.fit.pointwise import fit_head
 from srr_guard.training.progress import silent
@@ -81,6 +85,7 @@ def train(
     data: Data,
     output: str | os.PathLike[str],
     *,
+    recipe: LoadedRecipe | None = None,
     options: TrainingOptions | None = None,
     reference: str | os.PathLike[str] | None = None,
     device: Device = "auto",
@@ -93,8 +98,11 @@ def train(
     Features are extracted once and cached; an interrupted run goes on where it stopped.
 
     Args:
-        data: Files, folders or `hf:` names of labelled responses; one of them or several.
+        data: Files, folders or `hf:` names of labelled responses; one of them or several. None
+            at all, as `()`, if there is a recipe.
         output: Folder of the new bundle; the probe goes into `probe/` inside it.
+        recipe: Rows of public data sets to train on too (see `load_recipe`). Its weights of
+            sources hold where the options name none.
         options: All that decides what comes out; None: the defaults.
         reference: The reference LLM (see `resolve_reference`).
         device: Where it runs.
@@ -103,7 +111,7 @@ def train(
         progress: Receives the progress.
 
     Raises:
-        DataError: The data cannot be read or has too little variety.
+        DataError: The data cannot be read, is a public test set, or has too little variety.
         ReferenceModelError: The reference LLM cannot be found or loaded.
 
     Example:
@@ -116,14 +124,19 @@ def train(
     """
     output = Path(output)
     options = options or TrainingOptions()
-    if not isinstance(data, (str, os.PathLike)):
-        data = list(data)  # read twice
+    data = data_items(data)
+    refuse_held_out(data)
+    if recipe is not None:
+        weights = {**recipe.weights, **options.source_weights}
+        options = options.model_copy(update={"source_weights": weights})
     rows = sample_rows(
-        read_rows(data),
+        _all_rows(data, recipe),
         per_source=options.per_source,
         limits=options.source_limits,
         seed=options.seed,
     )
+    if recipe is not None and options.preset == "default":
+        recipe.require_kinds(rows)
     sides = split_by_goal(rows, validation_share=options.validation_share, seed=options.seed)
     training, validation = (prepare(side, options) for side in sides)
 
@@ -136,6 +149,11 @@ def train(
     store = FeatureStore(feature_space(llm), depths=depths, resume=resume)
     store.extract([*training, *validation], llm, progress=progress)
 
+    summaries = summarise(rows)
+    digests = data_digests(data)
+    if recipe is not None:
+        summaries = with_recipe(summaries, recipe)
+        digests |= recipe.digests
     bundles = {}
     for folder, design in ((output / PROBE, probe), (output, config)):
         head = fit_head(
@@ -161,8 +179,8 @@ def train(
             overlap=store.space.overlap,
             prompt_limit=store.space.prompt_limit,
             transformers_version=version("transformers"),
-            data=data_digests(data),
-            sources=summarise(rows),
+            data=digests,
+            sources=summaries,
             options=options.model_dump(mode="json"),
             seed=options.seed,
             made_by=__version__,
@@ -177,6 +195,15 @@ def train(
             fingerprint=Fingerprint.of(llm, info.features),
         )
     return bundles[output]
+
+
+def _all_rows(
+    data: Sequence[str | os.PathLike[str]], recipe: LoadedRecipe | None
+) -> list[LabelledResponse]:
+    """The rows of the data and of the recipe; what both hold counts once."""
+    if recipe is None:
+        return read_rows(data)
+    return list(dict.fromkeys([*(read_rows(data) if data else ()), *recipe.rows]))
 
 
 def prepare(rows: Sequence[LabelledResponse], options: TrainingOptions) -> list[LabelledResponse]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -15,8 +16,13 @@ import srr_guard
 from srr_guard import DecisionPolicy, SafetyRanker
 from srr_guard.cli import app
 from srr_guard.cli.demo_table import PROMPTS, run_demo
+from srr_guard.cli.recipe_table import print_loaded, print_recipe
 from srr_guard.errors import InvalidInputError
 from srr_guard.testing import FakeScorer, ScriptedChatModel
+from srr_guard.training.data import LabelledResponse
+from srr_guard.training.data.loading import LoadedRecipe, LoadedSource
+from srr_guard.training.data.public_recipes import RECIPES
+from srr_guard.training.data.recipe_cache import SourceRows
 
 
 def command(*arguments: str, **kwargs: object) -> subprocess.CompletedProcess[str]:
@@ -42,6 +48,11 @@ def test_version_and_help() -> None:
         (("score", "--prompt", "Hi", "--candidates", "-", "--scorer", "nope"), "nope"),
         (("train", "--data", "x", "--output", "x", "--preset", "best"), "best"),
         (("train", "--data", "x", "--output", "x", "--dtype", "int4"), "int4"),
+        (("train", "--data", "x"), "--output is missing"),
+        (("train", "--output", "x"), "give --data, --recipe or both"),
+        (("train", "--dry-run"), "add --recipe public"),
+        (("train", "--output", "x", "--recipe", "public-test"), "public-test"),
+        (("evaluate",), "give --data, --recipe or both"),
     ],
 )
 def test_mistakes_are_one_clear_line(arguments: tuple[str, ...], said: str) -> None:
@@ -56,10 +67,69 @@ def test_mistakes_are_one_clear_line(arguments: tuple[str, ...], said: str) -> N
         (("train", "--data", "x", "--output", "x", "--source-weight", "a"), "NAME=NUMBER"),
         (("train", "--data", "x", "--output", "x", "--validation-share", "2"), "validation_share"),
         (("evaluate", "--data", "nowhere"), "nowhere"),
+        (("train", "--recipe", "extended", "--output", "x"), "--accept-licence nc"),
+        (("train", "--data", "hf:Paul/XSTest", "--output", "x"), "never trained on"),
     ],
 )
 def test_mistakes_in_training_are_one_clear_line(arguments: tuple[str, ...], said: str) -> None:
     _check_mistake(arguments, said)
+
+
+DRY_RUN = """
+import sys
+for name in ("torch", "transformers", "datasets", "huggingface_hub"):
+    sys.modules[name] = None
+from srr_guard.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize("recipe", ["public", "extended"])
+def test_a_dry_run_prints_the_recipe_and_needs_nothing(recipe: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", DRY_RUN, "train", "--recipe", recipe, "--dry-run"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={"COLUMNS": "120", "SRR_GUARD_CACHE": str(tmp_path / "cache")},
+    )
+    assert done.returncode == 0, done.stderr
+    for source in RECIPES[recipe].sources:
+        assert source.name in done.stdout
+        assert source.where in done.stdout
+        assert source.licence in done.stdout
+    assert ("--accept-licence nc" in done.stdout) == (recipe == "extended")
+    assert not (tmp_path / "cache").exists()
+
+
+def test_the_page_on_training_shows_the_dry_run() -> None:
+    console = Console(record=True, width=110, file=io.StringIO())
+    print_recipe(RECIPES["public"], console)
+    lines = [line.strip() for line in console.export_text().splitlines() if line.strip()]
+    page = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
+    shown = [line.strip() for line in page.splitlines()]
+    assert [line for line in lines if line not in shown] == []
+
+
+def test_what_was_loaded_is_printed() -> None:
+    console = Console(record=True, width=120, file=io.StringIO())
+    row = LabelledResponse(prompt="Hi", response="Hello", label="safe")
+    public = RECIPES["public"].sources
+    print_loaded(
+        LoadedRecipe(
+            name="public",
+            sources=(
+                LoadedSource(source=public[0], state="failed", note="accept the terms"),
+                LoadedSource(source=public[1], state="loaded", taken=SourceRows([row], "c0", 4, 3)),
+            ),
+            notes=("contrast: not here",),
+        ),
+        console,
+    )
+    shown = " ".join(console.export_text().split())
+    assert "polyguardmix 0 0 failed accept the terms" in shown
+    assert "polyguardmix_languages 1 0 3 loaded" in shown
+    assert "contrast: not here" in shown
 
 
 def _check_mistake(arguments: tuple[str, ...], said: str) -> None:

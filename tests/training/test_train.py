@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ from srr_guard.scorer import HeadConfig, ScorerBundle
 from srr_guard.training import TrainingOptions, evaluate, train
 from srr_guard.training.data import LabelledResponse
 from srr_guard.training.data.attacks import ATTACKS
+from srr_guard.training.data.loading import LoadedRecipe, LoadedSource
+from srr_guard.training.data.public_recipes import RECIPES
+from srr_guard.training.data.recipe_cache import SourceRows
 from srr_guard.training.feature_store import FeatureStore, feature_space
 from srr_guard.training.fit.pointwise import fit_head
 
@@ -148,6 +152,63 @@ def test_features_are_kept_unless_all_is_to_be_done_anew(
             progress=report,
         )
         assert ("features" in stages) == (not resume)
+
+
+def loaded_recipe(rows: list[dict[str, Any]], licence: str = "MIT") -> LoadedRecipe:
+    """A recipe of one source with these rows, and one that failed."""
+    given, lost = RECIPES["public"].sources[:2]
+    made = replace(given, name="made", licence=licence, weight=0.5)
+    own = [LabelledResponse(**{**row, "source": "made", "licence": licence}) for row in rows]
+    return LoadedRecipe(
+        name="public",
+        sources=(
+            LoadedSource(source=made, state="loaded", taken=SourceRows(own, "c0ffee", 300, 7)),
+            LoadedSource(source=lost, state="failed", note="accept the terms"),
+        ),
+    )
+
+
+def test_a_recipe_trains_and_is_on_the_card(tiny_folder: Path, tmp_path: Path) -> None:
+    recipe = loaded_recipe(labelled(30))
+    trained = train((), tmp_path / "mine", recipe=recipe, reference=tiny_folder)
+    assert trained.info.options["source_weights"] == {"made": 0.5}
+    made, lost = trained.info.sources
+    assert (made.revision, made.dropped) == ("c0ffee", 7)
+    assert (lost.safe, lost.unsafe, lost.note) == (0, 0, "accept the terms")
+    card = (trained.folder / "README.md").read_text()
+    assert "ToxicityPrompts/PolyGuardMix:train at `c0ffee` | 7 |" in card
+    assert "license: apache-2.0" in card
+    assert "- ToxicityPrompts/PolyGuardMix" in card
+    report = evaluate((), [trained.folder], recipe=recipe, reference=tiny_folder, attacks=False)
+    assert report.digests == recipe.digests
+
+
+def test_own_weights_and_rows_stand_beside_a_recipe(
+    data: Path, tiny_folder: Path, tmp_path: Path
+) -> None:
+    trained = train(
+        data,
+        tmp_path / "mine",
+        recipe=loaded_recipe(labelled(9), licence="CC-BY-NC-4.0"),
+        options=TrainingOptions(source_weights={"made": 2.0}, preset="probe"),
+        reference=tiny_folder,
+    )
+    assert trained.info.options["source_weights"] == {"made": 2.0}
+    assert "made.jsonl" in trained.info.data
+    card = (trained.folder / "README.md").read_text()
+    assert "license_name: non-commercial" in card
+    assert "for non-commercial use only, and so is this scorer" in card
+
+
+def test_a_recipe_without_the_kinds_is_refused_before_the_model_is_loaded(tmp_path: Path) -> None:
+    rows = [row for row in labelled(9) if row["kind"] != "over-refusal"]
+    with pytest.raises(DataError, match=r"kind over-refusal.*accept the terms"):
+        train((), tmp_path / "x", recipe=loaded_recipe(rows), reference="nowhere/at-all")
+
+
+def test_test_sets_are_not_trained_on(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="never trained on"):
+        train("hf:Paul/XSTest", tmp_path / "x")
 
 
 def test_the_command_line_trains_evaluates_and_scores(

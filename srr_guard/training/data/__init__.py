@@ -1,6 +1,12 @@
 """Labelled responses: read, split, cut, augmented, disguised."""
 
-from srr_guard.training.data.reading import Data, contrast_folder, data_digests, read_rows
+from srr_guard.training.data.reading import (
+    Data,
+    contrast_folder,
+    data_digests,
+    data_items,
+    read_rows,
+)
 from srr_guard.training.data.rows import LabelledResponse, dialogue
 from srr_guard.training.data.splitting import by_prompt, sample_rows, split_by_goal
 
@@ -10,6 +16,7 @@ __all__ = [
     "by_prompt",
     "contrast_folder",
     "data_digests",
+    "data_items",
     "dialogue",
     "read_rows",
     "sample_rows",

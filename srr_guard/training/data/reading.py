@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from srr_guard.errors import DataError, MissingExtraError
 from srr_guard.reference.cache_folder import cached
+from srr_guard.training.data.hub_names import HubName
 from srr_guard.training.data.rows import LabelledResponse
 
 CONTRAST = "contrast"
@@ -29,15 +30,15 @@ def read_rows(data: Data) -> list[LabelledResponse]:
 
     Args:
         data: Files (`.jsonl`, `.jsonl.gz`), folders of them, names of Hugging Face data
-            sets as `hf:owner/name` or `hf:owner/name:split`, or `contrast`, the project's set
-            of look-alike requests (see `contrast_folder`).
+            sets as `hf:owner/name`, `hf:owner/name:split` or `hf:owner/name/config:split`, or
+            `contrast`, the project's set of look-alike requests (see `contrast_folder`).
 
     Raises:
         DataError: A file is missing or a row is malformed; the text names file and line.
         MissingExtraError: A data set is asked for and `datasets` is not installed.
     """
     rows: list[LabelledResponse] = []
-    items = _items(data)
+    items = data_items(data)
     for item in items:
         if isinstance(item, str) and item.startswith("hf:"):
             rows += _hub_rows(item.removeprefix("hf:"))
@@ -52,7 +53,7 @@ def read_rows(data: Data) -> list[LabelledResponse]:
 def data_digests(data: Data) -> dict[str, str]:
     """SHA-256 of every file's uncompressed text, by name; hub data sets have none."""
     digests: dict[str, str] = {}
-    for item in _items(data):
+    for item in data_items(data):
         if isinstance(item, str) and item.startswith("hf:"):
             digests[item] = ""
         else:
@@ -78,7 +79,8 @@ def contrast_folder() -> Path:
     )
 
 
-def _items(data: Data) -> list[str | os.PathLike[str]]:
+def data_items(data: Data) -> list[str | os.PathLike[str]]:
+    """The files, folders and data sets as a list."""
     return [data] if isinstance(data, (str, os.PathLike)) else list(data)
 
 
@@ -126,15 +128,17 @@ def _hub_rows(name: str) -> Iterator[LabelledResponse]:
         raise MissingExtraError(
             package="datasets", extra="datasets", purpose=f"reading the data set {name!r}"
         ) from error
-    path, _, split = name.partition(":")
+    wanted = HubName.parse(name)
+    config = (wanted.config,) if wanted.config else ()
     try:
-        records = load_dataset(path, split=split or "train")
+        records = load_dataset(wanted.path, *config, split=wanted.split)
     except Exception as error:
         raise DataError(
             f"the data set {name!r} could not be loaded ({type(error).__name__}: {error}): check "
             "the name and the network, or give a local file"
         ) from error
+    own = f"{wanted.path}/{wanted.config}" if wanted.config else wanted.path
     for number, record in enumerate(records, start=1):
         yield _row(
-            json.dumps(record, default=str), where=f"{name}, row {number}", name=path, file=path
+            json.dumps(record, default=str), where=f"{name}, row {number}", name=own, file=own
         )

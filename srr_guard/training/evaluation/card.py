@@ -12,6 +12,11 @@ from huggingface_hub import ModelCard, ModelCardData
 from srr_guard.scorer.bundle import BundleInfo, ScorerBundle, SourceSummary
 from srr_guard.training.data import LabelledResponse
 from srr_guard.training.evaluation.metrics import Figure
+from srr_guard.training.evaluation.recipe_summary import (
+    hub_ids,
+    is_non_commercial,
+    sources_markdown,
+)
 from srr_guard.training.evaluation.report import Report
 from srr_guard.training.evaluation.tables import (
     Cell,
@@ -131,15 +136,18 @@ def model_card(info: BundleInfo, *, report: Report | None = None) -> str:
         results="Not measured yet: run `srr-guard evaluate --write-card`."
         if report is None
         else results_markdown(report),
-        rows=_sources(info),
+        rows=sources_markdown(info),
         digests="\n".join(f"- `{name}`: `{digest}`" for name, digest in info.data.items()),
     )
+    non_commercial = is_non_commercial(info)
     front = ModelCardData(
-        license="apache-2.0",
+        license="other" if non_commercial else "apache-2.0",
+        license_name="non-commercial" if non_commercial else None,
         library_name="srr_guard",
         language="en",
         tags=["safety", "guardrails", "best-of-n", "reranking"],
         base_model=info.reference if "/" in info.reference else None,
+        datasets=hub_ids(info) or None,
     )
     return str(ModelCard.from_template(front, template_str=text)).rstrip() + "\n"
 
@@ -199,12 +207,3 @@ def _relevance(info: BundleInfo) -> str:
         f"refusal worth {head.refusal_worth}, leniency {head.leniency}, caution {head.caution}, "
         f"evidence {head.evidence} (see `SRRHead.relevance`)"
     )
-
-
-def _sources(info: BundleInfo) -> str:
-    lines = ["| source | safe | unsafe | licence |", "| --- | --- | --- | --- |"]
-    lines += [
-        f"| {s.source} | {s.safe} | {s.unsafe} | {', '.join(s.licences) or 'not stated'} |"
-        for s in info.sources
-    ]
-    return "\n".join(lines)

@@ -18,10 +18,12 @@ from srr_guard.training.data import (
     Data,
     LabelledResponse,
     data_digests,
+    data_items,
     read_rows,
     sample_rows,
 )
 from srr_guard.training.data.attacks import attack_sets
+from srr_guard.training.data.loading import LoadedRecipe
 from srr_guard.training.evaluation.baselines import baseline_scores
 from srr_guard.training.evaluation.measure import MeasuredSet, report_of
 from srr_guard.training.evaluation.ngrams import NGRAMS, NGramClassifier, unseen
@@ -42,6 +44,7 @@ def evaluate(
     data: Data,
     scorers: Sequence[str | os.PathLike[str] | None] = (None,),
     *,
+    recipe: LoadedRecipe | None = None,
     reference: Reference | Sequence[Reference] | None = None,
     ngrams: Data | None = None,
     per_source: int | None = None,
@@ -57,8 +60,10 @@ def evaluate(
     samples and attacks are the same for all.
 
     Args:
-        data: Files, folders or `hf:` names of labelled responses; one of them or several.
+        data: Files, folders or `hf:` names of labelled responses; one of them or several. None
+            at all, as `()`, if there is a recipe.
         scorers: Shipped names, folders or hub ids; None is the default bundle.
+        recipe: Rows of public test sets to measure on too (see `load_recipe`).
         reference: The reference LLM that the bundles were trained for, or several; None: those
             that they name.
         ngrams: Rows to fit the n-gram baseline on, which is left out without them. Goals and
@@ -85,9 +90,10 @@ def evaluate(
         report.sets["test"]["my-scorer"]["auroc"].value
         ```
     """
-    if not isinstance(data, (str, os.PathLike)):
-        data = list(data)  # read twice
-    rows = sample_rows(read_rows(data), per_source=per_source, seed=seed)
+    data = data_items(data)
+    given_rows = read_rows(data) if data or recipe is None else []
+    rows = [*given_rows, *(recipe.rows if recipe else ())]
+    rows = sample_rows(rows, per_source=per_source, seed=seed)
     classifier = None
     if ngrams is not None:
         classifier = NGramClassifier.fit(unseen(read_rows(ngrams), rows))
@@ -112,7 +118,7 @@ def evaluate(
             one.add(name, scores)
     return report_of(
         measured,
-        digests=data_digests(data),
+        digests={**data_digests(data), **(recipe.digests if recipe else {})},
         reference="; ".join(dict.fromkeys(cost.reference for cost in costs.values())),
         costs=costs,
     )

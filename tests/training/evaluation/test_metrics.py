@@ -7,7 +7,8 @@ import torch
 from rows import labelled
 
 from srr_guard.training.data import LabelledResponse
-from srr_guard.training.evaluation.baselines import baseline_scores, is_refusal
+from srr_guard.training.data.refusals import is_refusal
+from srr_guard.training.evaluation.baselines import baseline_scores
 from srr_guard.training.evaluation.metrics import list_size_figures, ranking_figures
 from srr_guard.training.evaluation.probabilities import probability_curves, probability_figures
 
