@@ -136,9 +136,43 @@ def tune(
         DataError: No row is helpful.
         InvalidInputError: The budget or n is out of range.
     """
+    check_budget(budget)
+    p_safe, p_help = _scores(rows, scorer, progress)
+    return operating_points(rows, p_safe, p_help, budget=budget, n=n)
+
+
+def check_budget(budget: float) -> None:
+    """Refuse a budget that is no share.
+
+    Raises:
+        InvalidInputError: It is out of range.
+    """
     if not 0.0 <= budget < 1.0:
         raise InvalidInputError(f"budget={budget!r} is no share: give one from 0 up to 1, as 0.02")
-    p_safe, p_help = _scores(rows, scorer, progress)
+
+
+def operating_points(
+    rows: Sequence[LabelledResponse],
+    p_safe: Sequence[float],
+    p_help: Sequence[float],
+    *,
+    budget: float,
+    n: int,
+) -> Tuning:
+    """Like `tune`, for rows that are scored already.
+
+    Args:
+        rows: Labelled answers.
+        p_safe: The scorer's `p_safe` of each.
+        p_help: Its `p_help` of each; 1 where it has none.
+        budget: Largest share of helpful answers to hold back.
+        n: Candidates per request.
+
+    Raises:
+        DataError: No row is helpful.
+        InvalidInputError: The budget is out of range.
+    """
+    check_budget(budget)
     helpful = [p for p, row in zip(p_safe, rows, strict=True) if _is_help(row)]
     harmful = [p for p, row in zip(p_safe, rows, strict=True) if row.harmful]
     if not helpful:
