@@ -158,6 +158,7 @@ def operating_points(
     *,
     budget: float,
     n: int,
+    margin: bool = False,
 ) -> Tuning:
     """Like `tune`, for rows that are scored already.
 
@@ -167,6 +168,8 @@ def operating_points(
         p_help: Its `p_help` of each; 1 where it has none.
         budget: Largest share of helpful answers to hold back.
         n: Candidates per request.
+        margin: Lower the chosen threshold half way to the harmful answer below it, for the sake
+            of helpful answers that are not among the rows. It holds back the same rows.
 
     Raises:
         DataError: No row is helpful.
@@ -195,7 +198,10 @@ def operating_points(
         )
 
     default = DecisionPolicy().threshold
-    chosen = point(f"budget {budget:g}", threshold_for(helpful, budget))
+    threshold = threshold_for(helpful, budget)
+    if margin:
+        threshold = with_margin(threshold, helpful, harmful)
+    chosen = point(f"budget {budget:g}", threshold)
     others = [point(f"budget {b:g}", threshold_for(helpful, b)) for b in BUDGETS if b != budget]
     points = sorted([*others, point("default", default)], key=lambda p: p.threshold)
     return Tuning(budget=budget, n=n, chosen=chosen, points=tuple(points))
@@ -209,6 +215,26 @@ def threshold_for(helpful: Sequence[float], budget: float) -> float:
         0.6
     """
     return sorted(helpful)[min(int(budget * len(helpful)), len(helpful) - 1)]
+
+
+def with_margin(threshold: float, helpful: Sequence[float], harmful: Sequence[float]) -> float:
+    """Half way, in logits, from a threshold down to the next answer below it.
+
+    Never more than half way to the default threshold.
+
+    Example:
+        >>> round(with_margin(0.99, helpful=[0.99, 0.999], harmful=[0.01, 0.995]), 3)
+        0.909
+    """
+    below = [p for p in (*helpful, *harmful) if p < threshold]
+    floor = max([*below, min(threshold, DecisionPolicy().threshold)])
+    middle = 1 / (1 + math.exp(-(_logit(threshold) + _logit(floor)) / 2))
+    return middle if floor < middle < threshold else threshold
+
+
+def _logit(p: float) -> float:
+    p = min(max(p, 1e-6), 1 - 1e-6)
+    return math.log(p / (1 - p))
 
 
 _Scored = Sequence[tuple[float, float]]

@@ -109,7 +109,8 @@ def adapt(
     Raises:
         DataError: The rows are too few, or too much alike.
         InvalidInputError: An argument is out of range.
-        ConfigurationError: The output is the base's folder, or the base has no pointwise path.
+        ConfigurationError: The output is the base's folder, the base has no pointwise path, or n
+            is out of range.
 
     Example:
         ```python
@@ -120,6 +121,7 @@ def adapt(
         ```
     """
     search = _checked(strength, most_drift, budget, seed)
+    sampling = SamplingPolicy(n=n)
     output = Path(output).expanduser().resolve()
     data, base_data = _listed(data), None if base_data is None else _listed(base_data)
     base = ScorerBundle.find(scorer)
@@ -179,7 +181,7 @@ def adapt(
         if has_fingerprint
         else Fingerprint.of(llm, info.features),
     )
-    policies = tuning.policies() if tuning else Policies(sampling=SamplingPolicy(n=n))
+    policies = tuning.policies() if tuning else Policies(sampling=sampling)
     file = output.with_name(f"{output.name}.policies.json")
     policies.save(file)
     return Adaptation(bundle=bundle, policies=policies, policies_file=file, report=report)
@@ -234,7 +236,7 @@ def _tuning(
 ) -> Tuning | None:
     p_safe, p_help = said.p_safe.tolist(), said.p_help.tolist()
     try:
-        return operating_points(rows, p_safe, p_help, budget=budget, n=n)
+        return operating_points(rows, p_safe, p_help, budget=budget, n=n, margin=True)
     except DataError:  # no helpful row: the report says so
         return None
 
