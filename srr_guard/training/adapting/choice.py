@@ -13,14 +13,17 @@ from torch import Tensor
 
 from srr_guard.scorer.head import SRRHead
 from srr_guard.training.adapting.moves import Move, Ridge, capped, log_loss, moved
-from srr_guard.training.adapting.views import Part, View, parts_of, view_of
+from srr_guard.training.adapting.views import Part, View, inputs_of, parts_of, view_of
 from srr_guard.training.calibration import refit_platt
 from srr_guard.training.feature_store import Examples, judge_examples
 
-STRENGTHS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
+STRENGTHS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 """Strengths that `auto` chooses from; 0 leaves the probe as it is."""
 
 FOLDS = 5
+MOST_KEPT = 200
+"""Most anchors that are learnt beside the rows; drift is measured on all."""
+
 FEWEST = 4
 """A probe is left alone where fewer rows than this show one of its sides."""
 
@@ -83,8 +86,10 @@ def find_moves(
         if view.fewest < FEWEST or len(set(view.goals)) < 2:
             continue
         slope, intercept = head.calibration.tolist() if part == "harmless" else (1.0, 0.0)
-        strength, logits = _choose(view, (slope, intercept), search)
-        move = Ridge(view, (slope, intercept)).fit(strength)
+        link = (slope, intercept)
+        kept = _spread(inputs_of(head, part, anchors))
+        strength, logits = _choose(view, link, kept, search)
+        move = Ridge(view, link, kept).fit(strength)
         if part == "harmless":
             platt = refit_platt(
                 logits, view.y, view.weights, base=head.calibration, rows=view.effective_rows
@@ -103,7 +108,16 @@ def probability(head: SRRHead, part: Part, examples: Examples) -> Tensor:
     return torch.sigmoid(probes.answers if part == "answers" else probes.harmful_request)
 
 
-def _choose(view: View, link: tuple[float, float], search: Search) -> tuple[float, Tensor]:
+def _spread(found: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """At most `MOST_KEPT` of the anchors, from first to last."""
+    x, logits = found
+    at = torch.linspace(0, len(x) - 1, min(len(x), MOST_KEPT)).round().long()
+    return x[at], logits[at]
+
+
+def _choose(
+    view: View, link: tuple[float, float], kept: tuple[Tensor, Tensor], search: Search
+) -> tuple[float, Tensor]:
     """The strength with the least loss on goals left out, and the logits of those rows."""
     strengths = STRENGTHS if search.strength == "auto" else (float(search.strength),)
     logits = view.logits.repeat(len(strengths), 1)
@@ -113,7 +127,7 @@ def _choose(view: View, link: tuple[float, float], search: Search) -> tuple[floa
         seen = view[rest.nonzero()[:, 0]]
         if seen.fewest == 0:
             continue
-        ridge = Ridge(seen, link)
+        ridge = Ridge(seen, link, kept)
         for k, strength in enumerate(strengths):
             move = ridge.fit(strength)
             logits[k, held_out] += view.x[held_out] @ move.direction + move.offset

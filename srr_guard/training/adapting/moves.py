@@ -63,21 +63,39 @@ class Ridge:
     Minimises the weighted log loss of slope * (base(x) + w · z + b) + intercept, plus
     |w|^2 / (2 n strength^2) and the like for b. z are the inputs around the rows' mean, in units
     of their root mean square norm, so that `strength` is a number of logits and more rows move
-    the probe further.
+    the probe further. Texts to keep are learnt beside the rows, and weigh as much: their labels
+    are the base's own probabilities.
 
     Args:
         view: The rows.
         link: Slope and intercept of the base's calibration; (1, 0) where there is none.
+        kept: (m, k) standardised inputs and (m,) logits of texts to keep; None: none.
+
+    References:
+        Z. Li and D. Hoiem, Learning without Forgetting, 2016.
     """
 
-    def __init__(self, view: View, link: tuple[float, float]) -> None:
+    def __init__(
+        self,
+        view: View,
+        link: tuple[float, float],
+        kept: tuple[Tensor, Tensor] | None = None,
+    ) -> None:
         self.view = view
         self.link = link
         self._centre = view.weights @ view.x
         centred = view.x - self._centre
         norm = (view.weights @ centred.square().sum(1)).sqrt().clamp(min=1e-9)
-        self._z = centred / norm
-        self._norm = norm
+        self._z, self._norm = centred / norm, norm
+        self._logits, self._y, self._weights = view.logits, view.y, view.weights
+        if kept is not None and len(kept[1]):
+            x, logits = kept
+            self._z = torch.cat([self._z, (x - self._centre) / norm])
+            self._logits = torch.cat([view.logits, logits])
+            self._y = torch.cat([view.y, torch.sigmoid(link[0] * logits + link[1])])
+            even = torch.full_like(logits, 1 / len(logits))
+            self._weights = torch.cat([view.weights, even])
+        self._last: Tensor | None = None
 
     def fit(self, strength: float) -> Move:
         """The move of this strength."""
@@ -94,29 +112,29 @@ class Ridge:
 
     @cached_property
     def _factors(self) -> tuple[Tensor, Tensor]:
-        """(n, r) coordinates of the rows in their own span, and (k, r) the way back."""
+        """(n, r) coordinates of all texts in their own span, and (k, r) the way back."""
         values, vectors = torch.linalg.eigh(self._z @ self._z.T)
-        keep = values > 1e-9 * values.max().clamp(min=1e-12)
+        keep = values > 1e-6 * values.max().clamp(min=1e-12)
         roots, vectors = values[keep].sqrt(), vectors[:, keep]
         return vectors * roots, self._z.T @ (vectors / roots)
 
     def _newton(self, features: Tensor, penalty: Tensor) -> Tensor:
         """Minimise by Newton's method with halved steps; the loss is strictly convex."""
-        view, (slope, intercept) = self.view, self.link
+        slope, intercept = self.link
 
         def logits(theta: Tensor) -> Tensor:
-            return slope * (view.logits + features @ theta) + intercept
+            return slope * (self._logits + features @ theta) + intercept
 
         def loss(theta: Tensor) -> float:
-            data = log_loss(logits(theta), view.y) @ view.weights
+            data = log_loss(logits(theta), self._y) @ self._weights
             return float(data + (penalty * theta.square()).sum() / 2)
 
-        theta = torch.zeros_like(penalty)
+        theta = torch.zeros_like(penalty) if self._last is None else self._last
         best = loss(theta)
         for _ in range(50):
             p = torch.sigmoid(logits(theta))
-            gradient = slope * (features.T @ (view.weights * (p - view.y))) + penalty * theta
-            curvature = slope**2 * view.weights * p * (1 - p)
+            gradient = slope * (features.T @ (self._weights * (p - self._y))) + penalty * theta
+            curvature = slope**2 * self._weights * p * (1 - p)
             hessian = features.T @ (curvature[:, None] * features) + penalty.diag()
             step = torch.linalg.solve(hessian, gradient)
             for halving in range(_HALVINGS):
@@ -127,8 +145,9 @@ class Ridge:
                 break
             theta, gained = tried, best - value
             best = value
-            if gained < 1e-10:
+            if gained < 1e-9:
                 break
+        self._last = theta  # near the next strength's
         return theta
 
 

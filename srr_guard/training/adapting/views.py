@@ -90,9 +90,22 @@ def targets_of(rows: Sequence[LabelledResponse], part: Part) -> list[Target]:
 
 def view_of(head: SRRHead, part: Part, examples: Examples) -> View:
     """Read what a probe sees of the rows that have a target for it."""
-    rows, owner = examples.rows, examples.owner
+    rows = examples.rows
     targets = targets_of(rows, part)
-    probe = probe_of(head, part)
+    x, logits = inputs_of(head, part, examples)
+    known = torch.tensor([i for i, t in enumerate(targets) if t is not None], dtype=torch.int64)
+    return View(
+        x=x[known],
+        logits=logits[known],
+        y=torch.tensor([float(targets[i] or False) for i in known.tolist()]).double(),
+        weights=row_weights(rows, targets).double()[known],
+        goals=tuple(rows[i].goal_id for i in known.tolist()),
+    )
+
+
+def inputs_of(head: SRRHead, part: Part, examples: Examples) -> tuple[Tensor, Tensor]:
+    """Read (n, k) standardised inputs and (n,) logits of a probe, one of each row (see `View`)."""
+    probe, owner, n = probe_of(head, part), examples.owner, len(examples)
     with torch.no_grad():
         if part == "harmful_request":
             x = probe.standardised(head.request_inputs(examples.states(examples.first)))
@@ -102,17 +115,9 @@ def view_of(head: SRRHead, part: Part, examples: Examples) -> View:
             if part == "harmless":
                 x = x[_lowest(probe.linear(x)[:, 0], owner)]
             else:
-                sums = x.new_zeros(len(rows), x.shape[1]).index_add_(0, owner, x)
-                x = sums / torch.bincount(owner, minlength=len(rows))[:, None]
-        logits = probe.linear(x)[:, 0].double()
-    known = torch.tensor([i for i, t in enumerate(targets) if t is not None], dtype=torch.int64)
-    return View(
-        x=x.double()[known],
-        logits=logits[known],
-        y=torch.tensor([float(targets[i] or False) for i in known.tolist()]).double(),
-        weights=row_weights(rows, targets).double()[known],
-        goals=tuple(rows[i].goal_id for i in known.tolist()),
-    )
+                sums = x.new_zeros(n, x.shape[1]).index_add_(0, owner, x)
+                x = sums / torch.bincount(owner, minlength=n)[:, None]
+        return x.double(), probe.linear(x)[:, 0].double()
 
 
 def balanced(weights: Tensor, y: Tensor) -> Tensor:
