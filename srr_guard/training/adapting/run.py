@@ -52,10 +52,10 @@ class Adaptation:
 
     Example:
         ```python
-        from srr_guard import SRRScorer, SafetyRanker
+        from srr_guard import SRRScorer
         from srr_guard.training import adapt
 
-        adaptation = adapt("rows.jsonl", "my-adapted-scorer", scorer="my-scorer")
+        adaptation = adapt("rows.jsonl", "my-scorer")
         scorer = SRRScorer.from_pretrained(adaptation.bundle.folder)
         policies = adaptation.policies
         print(adaptation.report.is_moved, adaptation.report.warnings)
@@ -116,7 +116,7 @@ def adapt(
         ```python
         from srr_guard.training import adapt
 
-        adaptation = adapt("rows.jsonl", "adapted", scorer="my-scorer", budget=0.05)
+        adaptation = adapt("rows.jsonl", "my-scorer", budget=0.05)
         print(adaptation.report.held_out.after["auroc"].value)
         ```
     """

@@ -11,16 +11,21 @@ from srr_guard.scorer.head import SRRHead
 from srr_guard.training.adapting import STRENGTHS, AdaptedHead, Search, adapt_head
 from srr_guard.training.adapting.choice import find_moves, goal_folds
 from srr_guard.training.adapting.views import probe_of
+from srr_guard.training.calibration import expected_calibration_error
 from srr_guard.training.data import LabelledResponse
-from srr_guard.training.evaluation.probabilities import probability_figures
 from srr_guard.training.feature_store import judge_examples
 
 OLD, NEW = axis(0), (axis(0) + 2 * axis(1)) / 5**0.5
 
 
 def auroc(head: SRRHead, planted: Planted, rows: list[LabelledResponse]) -> float:
-    p_safe = judge_examples(head, planted.load(rows)).p_safe
-    return probability_figures(rows, p_safe)["auroc"].value
+    return area(judge_examples(head, planted.load(rows)).p_safe, rows)
+
+
+def area(p_safe: Tensor, rows: list[LabelledResponse]) -> float:
+    """Share of pairs in which the safe row has the higher p_safe."""
+    safe = torch.tensor([row.safe for row in rows])
+    return float((p_safe[safe][:, None] > p_safe[~safe][None]).float().mean())
 
 
 def adapted(
@@ -76,7 +81,7 @@ def test_a_planted_shift_is_learnt_from_64_rows(windows: int) -> None:
     assert step.gain.low > 0
     assert step.strength in STRENGTHS
     assert auroc(found.head, planted, new) > auroc(head, planted, new) + 0.05
-    assert auroc(found.head, planted, old) > auroc(head, planted, old) - 0.08
+    assert auroc(found.head, planted, old) > auroc(head, planted, old) - 0.1
 
 
 def test_held_out_figures_are_no_better_than_on_new_rows() -> None:
@@ -84,7 +89,7 @@ def test_held_out_figures_are_no_better_than_on_new_rows() -> None:
     planted = Planted()
     rows = planted.rows(64, axis(3), noise=100.0)
     found = adapted(planted, rows, planted_head(OLD), Search(strength=4.0, most_drift=1.0))
-    held_out = probability_figures(rows, found.after.p_safe)["auroc"].value
+    held_out = area(found.after.p_safe, rows)
     assert held_out < 0.65
     assert auroc(found.head, planted, rows) > held_out + 0.2
 
@@ -127,10 +132,12 @@ def test_calibration_follows_the_rows() -> None:
     found = adapted(planted, rows, head, Search(most_drift=1.0))
     new = planted.rows(1000, OLD, seed=5, noise=2.0, name="new")
     error = [
-        probability_figures(new, judge_examples(h, planted.load(new)).p_safe)["calibration_error"]
+        expected_calibration_error(
+            judge_examples(h, planted.load(new)).p_safe, torch.tensor([row.safe for row in new])
+        )
         for h in (head, found.head)
     ]
-    assert error[1].value < 0.7 * error[0].value
+    assert error[1] < 0.7 * error[0]
 
 
 def test_answers_and_requests_are_moved_where_the_rows_speak_of_them() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +137,7 @@ def test_adapting_again(adapted: Adaptation, folder: Path) -> None:
     assert (twice.bundle.folder / "README.md").read_text().count("labelled answers to") == 2
 
 
-def test_strength_zero_only_tunes(adapted: Adaptation, base: ScorerBundle, folder: Path) -> None:
+def test_strength_zero_only_tunes(base: ScorerBundle, folder: Path) -> None:
     found = again(folder, folder / "kept", strength=0)
     ours, theirs = found.bundle.load_head().state_dict(), base.load_head().state_dict()
     assert all(torch.equal(ours[k], theirs[k]) for k in ours)
@@ -145,7 +147,7 @@ def test_strength_zero_only_tunes(adapted: Adaptation, base: ScorerBundle, folde
 
 
 def test_a_bundle_without_a_fingerprint_gets_one(
-    adapted: Adaptation, base: ScorerBundle, folder: Path, tiny_llm: ReferenceLLM
+    base: ScorerBundle, folder: Path, tiny_llm: ReferenceLLM
 ) -> None:
     old = base.copy_to(folder / "format-2")
     (old.folder / "fingerprint.safetensors").unlink()
@@ -157,7 +159,7 @@ def test_a_bundle_without_a_fingerprint_gets_one(
     assert fingerprint.distance(Fingerprint.of(tiny_llm, base.info.features)) < 1e-3
 
 
-def test_rows_without_help_leave_the_threshold_alone(adapted: Adaptation, folder: Path) -> None:
+def test_rows_without_help_leave_the_threshold_alone(base: ScorerBundle, folder: Path) -> None:
     rows = [r | {"kind": "refusal"} if r["label"] == "safe" else r for r in own_rows()]
     file = write_rows(folder / "refusals.jsonl", rows)
     found = again(folder, folder / "no-help", data=file, n=8)
@@ -187,7 +189,7 @@ def test_rows_without_help_leave_the_threshold_alone(adapted: Adaptation, folder
     ],
 )
 def test_mistakes(
-    adapted: Adaptation,
+    base: ScorerBundle,
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
     changes: dict[str, Any],
@@ -202,7 +204,7 @@ def test_mistakes(
 
 
 def test_a_head_without_probes_is_refused(
-    adapted: Adaptation, base: ScorerBundle, folder: Path, tiny_folder: Path
+    base: ScorerBundle, folder: Path, tiny_folder: Path
 ) -> None:
     options = TrainingOptions(preset="published", epochs=1, augmented=False)
     published = train(
@@ -214,7 +216,7 @@ def test_a_head_without_probes_is_refused(
     assert set(probe.report.steps) == {"harmless"}
 
 
-def test_the_command(folder: Path, adapted: Adaptation, tiny_folder: Path) -> None:
+def test_the_command(folder: Path, base: ScorerBundle, tiny_folder: Path) -> None:
     def run(*more: str) -> str:
         arguments = ["adapt", "--data", str(folder / "own.jsonl"), "--output", str(folder / "cli")]
         arguments += ["--scorer", str(folder / "base"), "--reference", str(tiny_folder), *more]
@@ -237,6 +239,26 @@ def test_what_is_printed(adapted: Adaptation) -> None:
     assert "base, adapted to 48 answers to 24 requests" in shown
     assert "base rows: made-harmful" in shown
     assert all(warning in shown for warning in adapted.report.warnings)
+
+
+PAGE = Path(__file__).parents[3] / "docs" / "adapting.md"
+EXAMPLES = [PAGE.read_text(), inspect.getdoc(Adaptation) or "", inspect.getdoc(adapt) or ""]
+
+
+@pytest.mark.parametrize("text", EXAMPLES, ids=["page", "class", "function"])
+def test_the_examples_run(
+    text: str, base: ScorerBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("my-rows", "rows"):
+        write_rows(tmp_path / f"{name}.jsonl", own_rows())
+    base.copy_to(tmp_path / "base")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("srr_guard.scorer.bundle.DEFAULT_BUNDLE", "base")
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert blocks
+    for block in blocks:
+        exec(compile(inspect.cleandoc(block), "<example>", "exec"), {})
+    assert list(tmp_path.glob("*.policies.json"))
 
 
 def test_strength_on_the_command_line() -> None:
