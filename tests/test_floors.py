@@ -57,7 +57,7 @@ INNER = {
         ("calibration", "feature_store", "tuning"),
         ("fit",),
         ("evaluation",),
-        ("run",),
+        ("run", "adapting"),
     ],
     "runnables": [
         ("_private", "redaction", "cache"),

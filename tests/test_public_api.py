@@ -41,6 +41,8 @@ EXPORTED = [
     "srr_guard",
 ]
 
+TRAINING = ["Adaptation", "Report", "TrainingOptions", "adapt", "evaluate", "train", "tune"]
+
 # Modules whose docstring examples need neither torch nor a model.
 LIGHT = [
     "audit",
@@ -80,14 +82,14 @@ def test_unknown_name():
 
 
 def test_training_has_exported_names():
-    assert srr_guard.training.__all__ == ["Report", "TrainingOptions", "evaluate", "train", "tune"]
+    assert srr_guard.training.__all__ == TRAINING
     assert dir(srr_guard.training) == srr_guard.training.__all__
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = srr_guard.training.nonsense
 
 
 @pytest.mark.local
-@pytest.mark.parametrize("name", ["Report", "TrainingOptions", "evaluate", "train", "tune"])
+@pytest.mark.parametrize("name", TRAINING)
 def test_exported_name_of_training_resolves(name):
     assert getattr(srr_guard.training, name).__name__ == name
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from srr_guard import __version__
+from srr_guard.cli.adapt import adapt
 from srr_guard.cli.demo import demo
 from srr_guard.cli.evaluate import evaluate
 from srr_guard.cli.explain import explain
@@ -24,7 +25,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (demo, score, explain, tune, train, evaluate):
+for command in (demo, score, explain, tune, adapt, train, evaluate):
     app.command()(command)
 
 

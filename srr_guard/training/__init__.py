@@ -1,7 +1,7 @@
 """From labelled responses to a scorer bundle: data, features, fit, evaluation, card.
 
-`train` and `evaluate` are what `srr-guard train` and `srr-guard evaluate` call. Names are resolved
-on first use and need the extra `local`.
+`train`, `adapt`, `tune` and `evaluate` are what the commands of these names call. All names are
+resolved on first use and need the extra `local`.
 """
 
 from __future__ import annotations
@@ -12,20 +12,23 @@ from typing import TYPE_CHECKING, Any
 from srr_guard.extras import require_local
 
 if TYPE_CHECKING:
+    from srr_guard.training.adapting.run import Adaptation, adapt
     from srr_guard.training.evaluation.evaluate import evaluate
     from srr_guard.training.evaluation.report import Report
     from srr_guard.training.run import TrainingOptions, train
     from srr_guard.training.tuning import tune
 
 _MODULE_OF = {
+    "Adaptation": "adapting.run",
     "Report": "evaluation.report",
     "TrainingOptions": "run",
+    "adapt": "adapting.run",
     "evaluate": "evaluation.evaluate",
     "train": "run",
     "tune": "tuning",
 }
 
-__all__ = ["Report", "TrainingOptions", "evaluate", "train", "tune"]
+__all__ = ["Adaptation", "Report", "TrainingOptions", "adapt", "evaluate", "train", "tune"]
 
 
 def __getattr__(name: str) -> Any:

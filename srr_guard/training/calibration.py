@@ -42,6 +42,48 @@ def fit_platt(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> 
     return torch.stack([slope.exp(), intercept]).float()
 
 
+def refit_platt(
+    logits: Tensor, labels: Tensor, weights: Tensor, *, base: Tensor, rows: float
+) -> Tensor:
+    """Fit slope and intercept towards those of an earlier fit: few rows move them little.
+
+    Args:
+        logits: (n,) uncalibrated logits of rows that the probe was not fitted on.
+        labels: (n,) 0 or 1.
+        weights: (n,) weights that sum to 1.
+        base: (2,) slope and intercept of the earlier fit.
+        rows: How many rows the weighted ones are worth.
+
+    Returns:
+        (2,) slope and intercept. The prior lets the logarithm of the slope move by about 0.25
+        and the intercept by about 0.5.
+
+    Example:
+        >>> base = torch.tensor([2.0, 0.0])
+        >>> one = torch.ones(1)
+        >>> slope, intercept = refit_platt(3 * one, one, one, base=base, rows=1.0)
+        >>> round(float(slope), 1)
+        2.0
+    """
+    x, y, w = logits.double(), labels.double(), weights.double()
+    slope, intercept = base.double()
+    shift = torch.zeros(2, dtype=torch.float64, requires_grad=True)
+    reach = torch.tensor([0.25, 0.5], dtype=torch.float64)
+    optimizer = torch.optim.LBFGS([shift], max_iter=200, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        z = slope * shift[0].exp() * x + intercept + shift[1]
+        loss = (functional.binary_cross_entropy_with_logits(z, y, reduction="none") * w).sum()
+        loss = loss + (shift / reach).square().sum() / (2 * rows)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    found = shift.detach()
+    return torch.stack([slope * found[0].exp(), intercept + found[1]]).float()
+
+
 def expected_calibration_error(
     p: Tensor, labels: Tensor, weights: Tensor | None = None, *, bins: int = 15
 ) -> float:

@@ -136,9 +136,46 @@ def tune(
         DataError: No row is helpful.
         InvalidInputError: The budget or n is out of range.
     """
+    check_budget(budget)
+    p_safe, p_help = _scores(rows, scorer, progress)
+    return operating_points(rows, p_safe, p_help, budget=budget, n=n)
+
+
+def check_budget(budget: float) -> None:
+    """Refuse a budget that is no share.
+
+    Raises:
+        InvalidInputError: It is out of range.
+    """
     if not 0.0 <= budget < 1.0:
         raise InvalidInputError(f"budget={budget!r} is no share: give one from 0 up to 1, as 0.02")
-    p_safe, p_help = _scores(rows, scorer, progress)
+
+
+def operating_points(
+    rows: Sequence[LabelledResponse],
+    p_safe: Sequence[float],
+    p_help: Sequence[float],
+    *,
+    budget: float,
+    n: int,
+    margin: bool = False,
+) -> Tuning:
+    """Like `tune`, for rows that are scored already.
+
+    Args:
+        rows: Labelled answers.
+        p_safe: The scorer's `p_safe` of each.
+        p_help: Its `p_help` of each; 1 where it has none.
+        budget: Largest share of helpful answers to hold back.
+        n: Candidates per request.
+        margin: Lower the chosen threshold half way to the harmful answer below it, for the sake
+            of helpful answers that are not among the rows. It holds back the same rows.
+
+    Raises:
+        DataError: No row is helpful.
+        InvalidInputError: The budget is out of range.
+    """
+    check_budget(budget)
     helpful = [p for p, row in zip(p_safe, rows, strict=True) if _is_help(row)]
     harmful = [p for p, row in zip(p_safe, rows, strict=True) if row.harmful]
     if not helpful:
@@ -161,7 +198,10 @@ def tune(
         )
 
     default = DecisionPolicy().threshold
-    chosen = point(f"budget {budget:g}", threshold_for(helpful, budget))
+    threshold = threshold_for(helpful, budget)
+    if margin:
+        threshold = with_margin(threshold, helpful, harmful)
+    chosen = point(f"budget {budget:g}", threshold)
     others = [point(f"budget {b:g}", threshold_for(helpful, b)) for b in BUDGETS if b != budget]
     points = sorted([*others, point("default", default)], key=lambda p: p.threshold)
     return Tuning(budget=budget, n=n, chosen=chosen, points=tuple(points))
@@ -175,6 +215,26 @@ def threshold_for(helpful: Sequence[float], budget: float) -> float:
         0.6
     """
     return sorted(helpful)[min(int(budget * len(helpful)), len(helpful) - 1)]
+
+
+def with_margin(threshold: float, helpful: Sequence[float], harmful: Sequence[float]) -> float:
+    """Half way, in logits, from a threshold down to the next answer below it.
+
+    Never more than half way to the default threshold.
+
+    Example:
+        >>> round(with_margin(0.99, helpful=[0.99, 0.999], harmful=[0.01, 0.995]), 3)
+        0.909
+    """
+    below = [p for p in (*helpful, *harmful) if p < threshold]
+    floor = max([*below, min(threshold, DecisionPolicy().threshold)])
+    middle = 1 / (1 + math.exp(-(_logit(threshold) + _logit(floor)) / 2))
+    return middle if floor < middle < threshold else threshold
+
+
+def _logit(p: float) -> float:
+    p = min(max(p, 1e-6), 1 - 1e-6)
+    return math.log(p / (1 - p))
 
 
 _Scored = Sequence[tuple[float, float]]

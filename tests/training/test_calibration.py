@@ -5,6 +5,7 @@ import torch
 from srr_guard.training.calibration import (
     expected_calibration_error,
     fit_platt,
+    refit_platt,
     verdict_bounds,
 )
 
@@ -49,3 +50,27 @@ def test_bounds_of_kinds_far_apart_meet() -> None:
     low, high = verdict_bounds(p, p > 0.5)
     assert low == high
     assert 0.2 < low < 0.8
+
+
+def test_few_rows_move_a_calibration_little_and_many_all_the_way() -> None:
+    generator = torch.Generator().manual_seed(0)
+    base = torch.tensor([1.0, 0.0])
+    found = []
+    for n in (8, 100, 20_000):
+        logits = torch.randn(n, generator=generator) * 3
+        truth = torch.sigmoid(0.5 * logits + 1.0)
+        labels = (torch.rand(n, generator=generator) < truth).float()
+        even = torch.full((n,), 1 / n)
+        found.append(refit_platt(logits, labels, even, base=base, rows=float(n)))
+    torch.testing.assert_close(found[2], torch.tensor([0.5, 1.0]), atol=0.05, rtol=0)
+    assert abs(found[0][0] - 1) < 0.5
+    assert abs(found[0][1]) < 0.5
+    assert all(slope > 0 for slope, _ in found)
+
+
+def test_rows_that_the_calibration_fits_do_not_move_it() -> None:
+    base = torch.tensor([2.0, -1.0])
+    logits = torch.linspace(-3, 3, 50)
+    expected = torch.sigmoid(2 * logits - 1)
+    even = torch.full((50,), 0.02)
+    torch.testing.assert_close(refit_platt(logits, expected, even, base=base, rows=50.0), base)

@@ -16,7 +16,7 @@ from srr_guard.errors import ConfigurationError, DataError, InvalidInputError
 from srr_guard.policy import Policies
 from srr_guard.testing import FakeScorer
 from srr_guard.training.data import LabelledResponse
-from srr_guard.training.tuning import Rate, threshold_for, tune
+from srr_guard.training.tuning import Rate, threshold_for, tune, with_margin
 
 SCORER = FakeScorer(lambda prompt, answer: float(answer))
 
@@ -109,6 +109,28 @@ def test_files_of_policies(tmp_path: Path) -> None:
             Policies.load(file)
     with pytest.raises(ConfigurationError, match="nowhere"):
         Policies.load(tmp_path / "nowhere.json")
+
+
+@given(
+    st.lists(st.floats(0, 1), min_size=1, max_size=30),
+    st.lists(st.floats(0, 1), max_size=30),
+    st.floats(0, 0.9),
+)
+def test_a_margin_holds_back_the_same_rows(
+    helpful: list[float], harmful: list[float], budget: float
+) -> None:
+    threshold = threshold_for(helpful, budget)
+    lower = with_margin(threshold, helpful, harmful)
+    assert min(threshold, 0.5) <= lower <= threshold
+    for values in (helpful, harmful):
+        assert [p < lower for p in values] == [p < threshold for p in values]
+
+
+def test_a_margin_helps_answers_that_are_not_among_the_rows() -> None:
+    assert with_margin(0.9, [0.9], [0.6]) == pytest.approx(0.786, abs=1e-3)
+    assert with_margin(0.9, [0.9], []) == pytest.approx(0.75, abs=1e-3)
+    assert with_margin(0.3, [0.3], [0.1]) == 0.3
+    assert with_margin(1.0, [1.0], [0.9999999]) == 1.0
 
 
 def test_the_table() -> None:

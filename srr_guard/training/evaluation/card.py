@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
@@ -70,7 +71,7 @@ It is a filter that errs, not a judge: measure it on your own traffic before you
   (see `docs/method.md`); `DecisionPolicy(prefer="safest")` goes by `p_safe` alone.
 - `p_safe` is calibrated on the sources below; other kinds of text will shift it.
 
-## Head
+{adapted}## Head
 
 | | |
 | --- | --- |
@@ -128,7 +129,10 @@ def model_card(info: BundleInfo, *, report: Report | None = None) -> str:
         **{k: fields[k] for k in ("name", "reference", "reference_digest", "template_digest")},
         **{k: fields[k] for k in ("window", "overlap", "transformers_version", "seed")},
         argument=json.dumps(info.name),
-        options=", ".join(f"`{k}={json.dumps(v)}`" for k, v in info.options.items()),
+        options=", ".join(
+            f"`{k}={json.dumps(v)}`" for k, v in info.options.items() if k != "adapted"
+        ),
+        adapted=_adapted(info),
         method=_method(info),
         depths=", ".join(map(str, info.head.depths)),
         poolings=", ".join(info.head.poolings),
@@ -207,3 +211,38 @@ def _relevance(info: BundleInfo) -> str:
         f"refusal worth {head.refusal_worth}, leniency {head.leniency}, caution {head.caution}, "
         f"evidence {head.evidence} (see `SRRHead.relevance`)"
     )
+
+
+def _adapted(info: BundleInfo) -> str:
+    """What `srr-guard adapt` did, once for each time; empty if it was never called."""
+    times: Any = info.options.get("adapted", [])
+    parts = [_adaptation(done) for done in times]
+    return "## Adapted\n\n" + "\n\n".join(parts) + "\n\n" if parts else ""
+
+
+def _adaptation(done: Mapping[str, Any]) -> str:
+    lines = [
+        f"From `{done['base']}` (weights SHA-256 `{done['base_digest']}`), with {done['rows']} "
+        f"labelled answers to {done['goals']} requests, {done['safe']} of them safe. Figures on "
+        "these rows are of heads that were fitted without them.",
+        "",
+        "| probe | moved | strength | log loss saved | drift of other texts |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    lines += [
+        f"| {part.replace('_', ' ')} | {format(step['scale'], '.0%') if step['moved'] else 'no'} "
+        f"| {step['strength']:g} | {_interval(step['gain'])} | {step['drift']['mean']:.3f} mean, "
+        f"{step['drift']['largest']:.3f} largest |"
+        for part, step in done["steps"].items()
+    ]
+    sets = {"your rows": done["held_out"], **done["base_sets"]}
+    for name, found in sets.items():
+        if "auroc" in found["before"] and "auroc" in found["after"]:
+            before, after = (_interval(found[side]["auroc"]) for side in ("before", "after"))
+            lines += ["", f"AUROC on {name}, {found['rows']} rows: {before} before, {after} after."]
+    lines += ["", *(f"- {warning}" for warning in done["warnings"])]
+    return "\n".join(lines).rstrip()
+
+
+def _interval(figure: Mapping[str, float]) -> str:
+    return f"{figure['value']:.3f} [{figure['low']:.2f}, {figure['high']:.2f}]"
