@@ -16,7 +16,7 @@ from srr_guard.training.adapting.held_out import (
     is_gain,
     verdicts,
 )
-from srr_guard.training.adapting.moves import moved
+from srr_guard.training.adapting.moves import Move, moved
 from srr_guard.training.adapting.report import Drift, ProbeStep
 from srr_guard.training.adapting.views import Part
 from srr_guard.training.data import LabelledResponse
@@ -68,13 +68,13 @@ def adapt_head(
     folds = cross_fit(head, rows, load, fixed, search, progress=progress)
     before, tried = verdicts(head, folds), verdicts(head, folds, parts=found.keys())
     gains = {part: gain_of(part, rows, before, tried) for part in found}
-    kept = {
+    kept: dict[Part, Move] = {
         part: move
         for part, move in found.items()
         if search.strength != "auto" or is_gain(gains[part])
     }
     adapted = moved(head, kept)
-    steps = {
+    steps: dict[Part, ProbeStep] = {
         part: ProbeStep(
             moved=part in kept,
             strength=move.strength,

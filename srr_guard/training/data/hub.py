@@ -79,7 +79,7 @@ class HubReader:
         """
         try:
             commit = self._revision_of(source.path, source.revision)
-            records = self._load(source.path, **_arguments(source, commit))
+            records: Any = self._load(source.path, **_arguments(source, commit))
             if hasattr(records, "shuffle"):
                 buffer = {"buffer_size": _BUFFER} if source.stream else {}
                 records = records.shuffle(seed=_SEED, **buffer)
