@@ -17,7 +17,7 @@ from srr_guard.reference.spec import DType
 
 if TYPE_CHECKING:
     from srr_guard.training.adapting import AdaptationReport, BeforeAfter, Strength
-    from srr_guard.training.evaluation.metrics import Figure, Metric
+    from srr_guard.training.evaluation.metrics import Figure
     from srr_guard.training.tuning import PolicyPoint
 
 
@@ -122,8 +122,8 @@ def _figures(title: str, found: BeforeAfter) -> Table:
     from srr_guard.training.evaluation.tables import METRIC_NAMES
 
     sides = {"before": found.before, "after": found.after}
-    named: list[Metric] = list(METRIC_NAMES)
-    metrics = [m for m in named if any(m in figures for figures in sides.values())]
+    order = list(METRIC_NAMES)
+    metrics = sorted(found.before.keys() | found.after.keys(), key=lambda m: order.index(m))
     names = (METRIC_NAMES[m] for m in metrics)
     table = Table(f"{found.rows} rows", *names, title=title, title_justify="left")
     for name, figures in sides.items():
