@@ -76,7 +76,7 @@ def variants(width: int, blocks: int) -> dict[str, Variant]:
         "depths 16, 24": design(depths=(16, 24)),
         "depths 12, 16, 20, 24": design(depths=(12, 16, 20, 24)),
         "listwise block beside": replace(design(listwise=True), fit=lists),
-        "no made rows": replace(base, keep=lambda r: r.synthetic in ("", "cut")),
+        "no synthetic rows": replace(base, keep=lambda r: r.synthetic in ("", "cut")),
         "no disguised harm": replace(base, keep=lambda r: r.synthetic not in DISGUISES),
         "no needless refusals": replace(base, keep=lambda r: r.synthetic != "needless refusal"),
         "no contrast set": replace(base, keep=lambda r: not r.source.startswith("contrast")),
