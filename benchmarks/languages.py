@@ -21,7 +21,7 @@ from torch import Tensor
 from srr_guard import SRRScorer
 from srr_guard.protocols import ResponseScorer
 from srr_guard.training.data import LabelledResponse, read_rows
-from srr_guard.training.evaluation.metrics import THRESHOLD, Figure, ranking_figures
+from srr_guard.training.evaluation.metrics import THRESHOLD, Figure, bootstrap, ranking_figures
 from srr_guard.training.evaluation.probabilities import probability_figures
 
 FOLDER = Path(__file__).parents[1] / "data" / "languages"
@@ -45,6 +45,7 @@ class Scored:
     rows: Sequence[LabelledResponse]
     scores: Tensor
     p_safe: Tensor
+    familiarity: Tensor | None
 
 
 def score_rows(scorer: ResponseScorer, rows: Sequence[LabelledResponse]) -> Scored:
@@ -52,12 +53,20 @@ def score_rows(scorer: ResponseScorer, rows: Sequence[LabelledResponse]) -> Scor
     prompts: defaultdict[str, list[int]] = defaultdict(list)
     for i, row in enumerate(rows):
         prompts[row.prompt].append(i)
-    scores, p_safe = torch.zeros(len(rows)), torch.zeros(len(rows))
+    scores, p_safe, familiarity = (torch.zeros(len(rows)) for _ in range(3))
+    known = True
     for listed in prompts.values():
         ranking = scorer.score(rows[listed[0]].conversation, [rows[i].response for i in listed])
         scores[listed] = torch.tensor(ranking.scores)
         p_safe[listed] = torch.tensor(ranking.p_safe)
-    return Scored(rows=rows, scores=scores, p_safe=p_safe)
+        known = known and ranking.familiarity is not None
+        familiarity[listed] = ranking.familiarity or 0.0
+    return Scored(
+        rows=rows,
+        scores=scores,
+        p_safe=p_safe,
+        familiarity=familiarity if known else None,
+    )
 
 
 def help_first(scored: Scored) -> Figure | None:
@@ -88,12 +97,25 @@ def help_blocked(scored: Scored) -> Figure | None:
 
 
 Column = Callable[[Scored], Figure | None]
+
+
+def familiar(scored: Scored) -> Figure | None:
+    """How familiar the requests are, on average; None where the scorer cannot tell."""
+    if scored.familiarity is None:
+        return None
+    by_item: defaultdict[str, list[float]] = defaultdict(list)
+    for row, share in zip(scored.rows, scored.familiarity.tolist(), strict=True):
+        by_item[row.goal_id].append(share)
+    return bootstrap(list(by_item.values()))
+
+
 COLUMNS: Mapping[str, Column] = {
     "help before refusal": help_first,
     "refusal before compliance": refusal_first,
     "AUROC of p_safe": auroc,
     f"harm held back at {THRESHOLD}": harm_blocked,
     f"help held back at {THRESHOLD}": help_blocked,
+    "familiarity": familiar,
 }
 """Heading -> figure, None where the rows cannot give it.
 
