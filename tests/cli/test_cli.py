@@ -32,7 +32,7 @@ def command(*arguments: str, **kwargs: object) -> subprocess.CompletedProcess[st
 def test_version_and_help() -> None:
     assert srr_guard.__version__ in CliRunner().invoke(app, ["--version"]).stdout
     helped = CliRunner().invoke(app, ["--help"]).stdout
-    assert all(name in helped for name in ("demo", "score", "train", "evaluate"))
+    assert all(name in helped for name in ("demo", "score", "train", "adapt", "evaluate"))
 
 
 @pytest.mark.parametrize(
@@ -56,6 +56,8 @@ def test_mistakes_are_one_clear_line(arguments: tuple[str, ...], said: str) -> N
         (("train", "--data", "x", "--output", "x", "--source-weight", "a"), "NAME=NUMBER"),
         (("train", "--data", "x", "--output", "x", "--validation-share", "2"), "validation_share"),
         (("evaluate", "--data", "nowhere"), "nowhere"),
+        (("adapt", "--data", "nowhere", "--output", "x"), "nowhere"),
+        (("adapt", "--data", "x", "--output", "x", "--strength", "much"), "--strength 'much'"),
     ],
 )
 def test_mistakes_in_training_are_one_clear_line(arguments: tuple[str, ...], said: str) -> None:

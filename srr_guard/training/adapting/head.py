@@ -16,10 +16,11 @@ from srr_guard.training.adapting.held_out import (
     is_gain,
     verdicts,
 )
-from srr_guard.training.adapting.moves import moved
+from srr_guard.training.adapting.moves import Move, moved
 from srr_guard.training.adapting.report import Drift, ProbeStep
 from srr_guard.training.adapting.views import Part
 from srr_guard.training.data import LabelledResponse
+from srr_guard.training.evaluation.metrics import Figure
 from srr_guard.training.feature_store import Examples
 from srr_guard.training.progress import silent
 
@@ -67,14 +68,14 @@ def adapt_head(
     found = find_moves(head, load(rows), fixed, search)
     folds = cross_fit(head, rows, load, fixed, search, progress=progress)
     before, tried = verdicts(head, folds), verdicts(head, folds, parts=found.keys())
-    gains = {part: gain_of(part, rows, before, tried) for part in found}
-    kept = {
+    gains: dict[Part, Figure] = {part: gain_of(part, rows, before, tried) for part in found}
+    kept: dict[Part, Move] = {
         part: move
         for part, move in found.items()
         if search.strength != "auto" or is_gain(gains[part])
     }
     adapted = moved(head, kept)
-    steps = {
+    steps: dict[Part, ProbeStep] = {
         part: ProbeStep(
             moved=part in kept,
             strength=move.strength,
