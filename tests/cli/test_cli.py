@@ -38,7 +38,7 @@ def command(*arguments: str, **kwargs: object) -> subprocess.CompletedProcess[st
 def test_version_and_help() -> None:
     assert srr_guard.__version__ in CliRunner().invoke(app, ["--version"]).stdout
     helped = CliRunner().invoke(app, ["--help"]).stdout
-    assert all(name in helped for name in ("demo", "score", "train", "evaluate"))
+    assert all(name in helped for name in ("demo", "score", "train", "adapt", "evaluate"))
 
 
 @pytest.mark.parametrize(
