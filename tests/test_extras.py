@@ -98,7 +98,10 @@ def test_what_is_installed_is_not_refused(monkeypatch: pytest.MonkeyPatch) -> No
         require_local("this test", "pydantic", "no_such_package")
 
 
-@pytest.mark.parametrize("part", ["training.fit", "training.evaluation"])
+_MADE_OF_TORCH = ("training.adapting", "training.evaluation", "training.fit")
+
+
+@pytest.mark.parametrize("part", _MADE_OF_TORCH)
 def test_parts_made_of_torch_say_so_on_import(part: str) -> None:
     script = (
         "import sys\n"
@@ -118,11 +121,16 @@ def test_parts_made_of_torch_say_so_on_import(part: str) -> None:
 def test_nothing_of_the_base_imports_torch() -> None:
     """Each module is imported on its own, but for those that are made of torch."""
     root = Path(srr_guard.__file__).parent
-    made_of_torch = ("scorer.head", "scorer.inference", "training.calibration")
+    made_of_torch = (
+        "scorer.familiarity",
+        "scorer.head",
+        "scorer.inference",
+        "training.calibration",
+    )
     names = []
     for file in sorted(root.rglob("*.py")):
         name = ".".join(file.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
-        if name in made_of_torch or name.startswith(("training.fit", "training.evaluation")):
+        if name in made_of_torch or name.startswith(_MADE_OF_TORCH):
             continue
         if name not in ("training.run", "__init__"):
             names.append(f"srr_guard.{name}")

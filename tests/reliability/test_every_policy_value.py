@@ -61,7 +61,10 @@ class Scores(FakeScorer):
         n = len(candidates)
         p_safe = [0.6 + 0.3 * i / max(1, n - 1) for i in range(n)]
         return Ranking.from_scores(
-            scores=[-abs(i - 1) for i in range(n)], p_safe=p_safe, p_help=[0.3] * n
+            scores=[-abs(i - 1) for i in range(n)],
+            p_safe=p_safe,
+            p_help=[0.3] * n,
+            familiarity=0.2,
         )
 
 
@@ -123,6 +126,7 @@ SAMPLING = {
 DECISION = {
     "threshold": (0.5, 0.95, {}),
     "prefer": ("best", "safest", {"n": 3}),
+    "min_familiarity": (0.0, 0.5, {"n": 3}),
     "below_threshold": ("refuse", "raise", {"threshold": 1.0}),
     "refusal": ("No.", "Never.", {"threshold": 1.0}),
     "scorer_error": ("raise", "refuse", {"error": RuntimeError()}),

@@ -20,7 +20,6 @@ from srr_guard.training.adapting.moves import Move, moved
 from srr_guard.training.adapting.report import Drift, ProbeStep
 from srr_guard.training.adapting.views import Part
 from srr_guard.training.data import LabelledResponse
-from srr_guard.training.evaluation.metrics import Figure
 from srr_guard.training.feature_store import Examples
 from srr_guard.training.progress import silent
 

@@ -21,6 +21,7 @@ from srr_guard.errors import ConfigurationError, DataError, InvalidInputError
 from srr_guard.policy import Policies
 from srr_guard.reference import ReferenceLLM
 from srr_guard.scorer import ScorerBundle
+from srr_guard.scorer.bundle import FORMAT
 from srr_guard.scorer.fingerprint import Fingerprint
 from srr_guard.training import Adaptation, TrainingOptions, adapt, train
 from srr_guard.training.evaluation.card import model_card
@@ -155,7 +156,7 @@ def test_a_bundle_without_a_fingerprint_gets_one(
     (old.folder / "config.json").write_text(json.dumps(config | {"format": 2}))
     found = again(folder, folder / "from-2", scorer=old.folder, strength=0)
     fingerprint = Fingerprint.load(found.bundle.folder)
-    assert found.bundle.info.format == 3
+    assert found.bundle.info.format == FORMAT
     assert fingerprint.distance(Fingerprint.of(tiny_llm, base.info.features)) < 1e-3
 
 
