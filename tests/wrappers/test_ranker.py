@@ -29,6 +29,7 @@ from srr_guard import (
     SamplingPolicy,
     Totals,
 )
+from srr_guard.characters import plain_characters
 from srr_guard.errors import ConfigurationError, ScorerError, ScoringError
 from srr_guard.policy import DEFAULT_REFUSAL
 from srr_guard.testing import FakeScorer, ScriptedChatModel
@@ -301,7 +302,7 @@ def test_nothing_below_the_threshold_gets_out(answers, threshold):
     try:
         decision = guard.decide("question")
     except AllCandidatesFailedError:
-        assert not any(answer.strip() for answer in answers)
+        assert not any(plain_characters(answer).strip() for answer in answers)
         return
     if decision.reason == "refused":
         assert decision.output.content == DEFAULT_REFUSAL
