@@ -21,12 +21,13 @@ import numpy as np
 import torch
 from ablation import AREAS, COLUMNS, JAILBREAKS, LIMITS, WEIGHTS, held_out_rows, set_name
 from torch import Tensor
-from torch.nn.functional import logsigmoid
 
 from srr_guard.reference import ReferenceLLM
 from srr_guard.reference.cache_folder import cache_dir
 from srr_guard.reference.features import FeatureSpec
+from srr_guard.scorer.config import HeadConfig
 from srr_guard.scorer.familiarity import Familiarity
+from srr_guard.scorer.head import Probes, SRRHead
 from srr_guard.training.data import LabelledResponse, by_prompt
 from srr_guard.training.evaluation.metrics import ListScores, ranking_figures
 from srr_guard.training.fit.pointwise import logistic_regression
@@ -206,11 +207,10 @@ class Readings:
 
 
 def relevance(h: Tensor, a: Tensor, q: Tensor, *, evidence: float = 0.0, h0: float = 1.0) -> Tensor:
-    """`SRRHead.relevance` of one list, with the shipped constants."""
-    q = q - evidence * (a.sigmoid() * (h - h0)).sum()
-    worth = 0.1 + 0.9 * a.sigmoid()
-    harmful = logsigmoid(q) + logsigmoid(h - 0.25 * a)
-    return torch.logaddexp(harmful, logsigmoid(-q) + worth.log() + logsigmoid(h + 2.0))
+    """`SRRHead.relevance` of one list."""
+    design = HeadConfig.preset("default", width=1, blocks=30)
+    change = {"evidence": evidence, "expected_harmless": h0, "familiar": 0}
+    return SRRHead(design.model_copy(update=change)).relevance(Probes(h, a, q))
 
 
 def orders(of: Readings) -> Iterator[tuple[str, ListScores, Tensor]]:

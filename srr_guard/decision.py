@@ -131,9 +131,10 @@ class Ranking(_Frozen):
 
     def marks(self, index: int) -> dict[str, Any]:
         """The scores of one candidate, as `ScoredCandidate` takes them."""
+        verdicts = self.verdicts
         return {
             "score": self.scores[index],
-            "verdict": self.verdicts[index] if self.verdicts else None,
+            "verdict": verdicts[index] if verdicts else None,
             **{
                 name: values[index]
                 for name in _PROBABILITIES

@@ -13,8 +13,7 @@ class Familiarity(nn.Module):
 
     Unusual is what lies far from the mean of the training requests: the mean squared coordinate
     along their main directions, each in its standard deviations, plus what lies outside of these
-    directions, relative to its mean. A text in another language, an odd format or a wrapper
-    unlike any in training gives a share near 0.
+    directions, relative to its mean.
 
     Args:
         inputs: Numbers that describe a request (`HeadConfig.request_inputs`).

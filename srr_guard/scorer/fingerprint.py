@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from srr_guard.reference import ReferenceLLM
     from srr_guard.reference.features import FeatureSpec
+    from srr_guard.reference.source import ReferenceSource
+    from srr_guard.reference.spec import Device
 
 FILE = "fingerprint.safetensors"
 
@@ -107,6 +109,23 @@ class Fingerprint:
                 "mean": torch.cat([features.mean for features in found]),
             }
         )
+
+    @classmethod
+    def exact(
+        cls, llm: ReferenceLLM, spec: FeatureSpec, *, source: ReferenceSource, device: Device
+    ) -> Fingerprint:
+        """Encode them in float32, for a bundle: other files of the model are compared with it.
+
+        Args:
+            llm: The reference LLM, in any precision.
+            spec: Which states are read.
+            source: Where it came from; it is loaded once more if it runs in another precision.
+            device: Where it runs then.
+        """
+        if llm.dtype != "float32":
+            depth = max(spec.depths)
+            llm = type(llm).load(source, depth=depth, device=device, dtype="float32")
+        return cls.of(llm, spec)
 
     @classmethod
     def load(cls, folder: Path) -> Fingerprint:

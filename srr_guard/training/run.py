@@ -192,7 +192,7 @@ def train(
             info=info,
             head=head,
             card=card,
-            fingerprint=Fingerprint.of(llm, info.features),
+            fingerprint=Fingerprint.exact(llm, info.features, source=source, device=device),
         )
     return bundles[output]
 

@@ -16,6 +16,7 @@ from srr_guard import SRRScorer
 from srr_guard.cli import app
 from srr_guard.errors import DataError
 from srr_guard.scorer import HeadConfig, ScorerBundle
+from srr_guard.scorer.fingerprint import Fingerprint
 from srr_guard.training import TrainingOptions, evaluate, train
 from srr_guard.training.data import LabelledResponse
 from srr_guard.training.data.attacks import ATTACKS
@@ -81,6 +82,15 @@ def test_training_again_gives_the_same_weights(
     again = run_training(data, tmp_path / "x", tiny_folder)
     first, second = bundle.load_head().state_dict(), again.load_head().state_dict()
     assert all(torch.equal(first[k], second[k]) for k in first)
+
+
+def test_the_fingerprint_is_float32_whatever_was_trained_in(
+    bundle: ScorerBundle, data: Path, tiny_folder: Path, tmp_path: Path
+) -> None:
+    coarse = train(data, tmp_path / "coarse", reference=tiny_folder, dtype="bfloat16")
+    assert coarse.info.head == bundle.info.head
+    exact = Fingerprint.load(bundle.folder)
+    assert exact.distance(Fingerprint.load(coarse.folder)) < 1e-5
 
 
 @pytest.mark.parametrize("preset", ["published", "probe"])

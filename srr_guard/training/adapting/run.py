@@ -179,7 +179,7 @@ def adapt(
         card=model_card(described),
         fingerprint=Fingerprint.load(base.folder)
         if has_fingerprint
-        else Fingerprint.of(llm, info.features),
+        else Fingerprint.exact(llm, info.features, source=source, device=device),
     )
     policies = tuning.policies() if tuning else Policies(sampling=sampling)
     file = output.with_name(f"{output.name}.policies.json")
