@@ -24,6 +24,7 @@ from typing import Any
 from srr_guard.reference import ReferenceLLM, resolve_reference
 from srr_guard.reference.weights import model_folder, model_shape
 from srr_guard.scorer.config import HeadConfig
+from srr_guard.scorer.head import SRRHead
 from srr_guard.scorer.inference import list_scores
 from srr_guard.training.data import LabelledResponse, read_rows, sample_rows, split_by_goal
 from srr_guard.training.evaluation.baselines import baseline_scores
@@ -167,6 +168,26 @@ def held_out_rows(data: str, *, limits: Mapping[str, int]) -> list[LabelledRespo
     ]
 
 
+def fitted_head(
+    config: HeadConfig,
+    rows: Sequence[LabelledResponse],
+    load: Callable[[Sequence[LabelledResponse]], Examples],
+    **fit: Any,
+) -> SRRHead:
+    """One design, fitted on some rows and calibrated on a tenth of their goals."""
+    fitted, calibration = split_by_goal(rows, validation_share=0.1, seed=1)
+    return fit_head(
+        config,
+        load(fitted),
+        load(calibration),
+        seed=0,
+        penalties=(0.01,),
+        source_weights=WEIGHTS,
+        harmful_sources=("hh_harmless_test",),
+        **fit,
+    )
+
+
 def fitted_cells(
     config: HeadConfig,
     rows: Sequence[LabelledResponse],
@@ -182,17 +203,7 @@ def fitted_cells(
     for fold, held_out in folds(rows).items():
         rest = [r for r in rows if not held_out(r) and keep(r)]
         tests = [r for r in rows if held_out(r)]
-        fitted, calibration = split_by_goal(rest, validation_share=0.1, seed=1)
-        head = fit_head(
-            config,
-            load(fitted),
-            load(calibration),
-            seed=0,
-            penalties=(0.01,),
-            source_weights=WEIGHTS,
-            harmful_sources=("hh_harmless_test",),
-            **fit,
-        )
+        head = fitted_head(config, rest, load, **fit)
         examples = load(tests)
         judged = judge_examples(head, examples)
         scores = partial(list_scores, head, judged)

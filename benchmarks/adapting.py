@@ -22,9 +22,10 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from ablation import DEPTHS, LIMITS, WEIGHTS, held_out_rows
+from ablation import LIMITS, fitted_head, held_out_rows
 
-from srr_guard.reference import ReferenceLLM
+from srr_guard.reference import ReferenceLLM, resolve_reference
+from srr_guard.reference.weights import model_folder, model_shape
 from srr_guard.scorer.config import HeadConfig
 from srr_guard.scorer.head import SRRHead
 from srr_guard.training.adapting import Search, adapt_head
@@ -34,7 +35,6 @@ from srr_guard.training.adapting.rows import fixed_texts
 from srr_guard.training.adapting.views import Part, balanced, targets_of
 from srr_guard.training.data import LabelledResponse, split_by_goal
 from srr_guard.training.feature_store import Examples, FeatureStore, feature_space
-from srr_guard.training.fit.pointwise import fit_head
 
 # coconot has harmless rows only: there it is the probe `answers` that can learn
 SOURCES = ("gptfuzz", "safetext", "diasafety", "latent_jailbreak", "jbb_artifacts", "coconot")
@@ -84,20 +84,6 @@ def sides(rows: Rows, source: str) -> Sides:
     return Sides(pool, test, fitted, [r for r in others if not r.synthetic])
 
 
-def base_head(config: HeadConfig, split: Sides, load: Load) -> SRRHead:
-    """The head that never saw the source, fitted as `ablation.py` does."""
-    fitted, calibration = split_by_goal(split.fitted, validation_share=0.1, seed=1)
-    return fit_head(
-        config,
-        load(fitted),
-        load(calibration),
-        seed=0,
-        penalties=(0.01,),
-        source_weights=WEIGHTS,
-        harmful_sources=("hh_harmless_test",),
-    )
-
-
 def drawn(rows: Rows, n: int, seed: int) -> list[LabelledResponse]:
     """About n rows: goals in random order, and of each goal a few rows at a time."""
     rng = random.Random(seed)
@@ -141,7 +127,7 @@ def cells(
 ) -> Iterator[Cell]:
     """Adaptations of every size and seed to one source."""
     split = sides(rows, source)
-    head = base_head(config, split, load)
+    head = fitted_head(config, split.fitted, load)
     test = load(split.test)
     names = sorted({r.source for r in split.others})
     others = [load([r for r in split.others if r.source == name]) for name in names]
@@ -244,10 +230,11 @@ def main() -> None:
     parser.add_argument("--dtype", default="bfloat16")
     options = parser.parse_args()
     rows = held_out_rows(options.data, limits=LIMITS)
-    llm = ReferenceLLM.load(depth=max(DEPTHS), dtype=options.dtype)
-    store = FeatureStore(feature_space(llm), depths=DEPTHS)
+    width, blocks = model_shape(model_folder(resolve_reference(None)))
+    config = HeadConfig.preset("default", width=width, blocks=blocks)
+    llm = ReferenceLLM.load(depth=max(config.depths), dtype=options.dtype)
+    store = FeatureStore(feature_space(llm), depths=config.depths)
     store.extract([*rows, *fixed_texts()], llm, progress=print)
-    config = HeadConfig.preset("default", width=llm.width, blocks=llm.blocks)
     load = partial(store.load, depths=config.depths)
     found: list[Cell] = []
     for source in options.only:
