@@ -115,6 +115,15 @@ def test_the_bundle_says_what_it_came_from(adapted: Adaptation, base: ScorerBund
     assert card == model_card(info)  # `evaluate --write-card` keeps the section
 
 
+def test_bounds_go_where_the_probabilities_moved(
+    adapted: Adaptation, base: ScorerBundle, folder: Path
+) -> None:
+    assert base.info.bounds is not None
+    assert adapted.bundle.info.bounds is None
+    still = again(folder, folder / "still", strength=0.0)
+    assert still.bundle.info.bounds == base.info.bounds
+
+
 def test_policies_are_written_beside_the_bundle(adapted: Adaptation) -> None:
     assert adapted.policies_file == adapted.bundle.folder.with_name("adapted.policies.json")
     assert Policies.load(adapted.policies_file) == adapted.policies
