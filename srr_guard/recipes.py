@@ -1,0 +1,112 @@
+"""Recipes: how one candidate is made. A plan is a tuple of them, taken in turn."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from srr_guard.settings import Settings
+
+
+class Plain(Settings):
+    """A candidate as the model gives it, with settings of its own.
+
+    Attributes:
+        temperature: In place of the model's own.
+        system_prompt: A system prompt for this candidate, as in `SamplingPolicy.system_prompts`.
+        seed: In place of the model's own.
+
+    Example:
+        >>> Plain(temperature=1.0).kind
+        'plain'
+    """
+
+    kind: Literal["plain"] = "plain"
+    temperature: float | None = Field(default=None, ge=0.0)
+    system_prompt: str | None = Field(default=None, min_length=1)
+    seed: int | None = Field(default=None, ge=0)
+
+
+class RefusalStart(Settings):
+    """A candidate that begins as the model's own refusals begin (D-STT, arXiv 2505.07167).
+
+    Attributes:
+        depth: Tokens that are forced, 1 to 4.
+        strength: Share l in [0, 1] of the refusals' distribution in the first token's:
+            (1 - l) p_model + l p_refusal. Below 1 only the first token is mixed.
+        triggers: A table written by `srr-guard triggers`; None takes the one that is shipped
+            for the model.
+
+    Example:
+        >>> RefusalStart(depth=2).strength
+        1.0
+    """
+
+    kind: Literal["refusal_start"] = "refusal_start"
+    depth: int = Field(default=1, ge=1, le=4)
+    strength: float = Field(default=1.0, ge=0.0, le=1.0)
+    triggers: str | None = Field(default=None, min_length=1)
+
+
+class ReversePrompt(Settings):
+    """A candidate whose tokens a prompt for harm makes less likely (ROSE, arXiv 2402.11889).
+
+    Attributes:
+        alpha: Weight of the reversed prompt's logits, in [0, 1).
+        plausible: Tokens less likely than this share of the likeliest one, under the prompt
+            that asks for safety, are never taken, in [0, 1].
+        positive: The system prompt that asks for safety; None takes the written one.
+        reverse: The system prompt that asks for harm; None takes the written one. It never
+            reaches the model that answers but as the branch that is subtracted.
+
+    Example:
+        >>> ReversePrompt(alpha=0.3).plausible
+        0.1
+    """
+
+    kind: Literal["reverse_prompt"] = "reverse_prompt"
+    alpha: float = Field(default=0.3, ge=0.0, lt=1.0)
+    plausible: float = Field(default=0.1, ge=0.0, le=1.0)
+    positive: str | None = Field(default=None, min_length=1)
+    reverse: str | None = Field(default=None, min_length=1)
+
+
+class Steered(Settings):
+    """A candidate whose hidden states are moved along the refusal vectors (SCANS, 2408.11491).
+
+    Attributes:
+        strength: Length of the step as a share of the residual stream's norm, in [-0.5, 0.5];
+            below 0 it leads away from refusals.
+        vectors: A file written by `srr-guard vectors`; None takes the one that is shipped for
+            the model.
+
+    Example:
+        >>> Steered(strength=0.2).kind
+        'steered'
+    """
+
+    kind: Literal["steered"] = "steered"
+    strength: float = Field(default=0.2, ge=-0.5, le=0.5)
+    vectors: str | None = Field(default=None, min_length=1)
+
+
+class SoftPrompt(Settings):
+    """A candidate under a trained system prompt of vectors (DRO, arXiv 2401.18018).
+
+    Attributes:
+        file: The prompt, written by `srr-guard soft-prompt train`.
+
+    Example:
+        >>> SoftPrompt(file="prompt.safetensors").kind
+        'soft_prompt'
+    """
+
+    kind: Literal["soft_prompt"] = "soft_prompt"
+    file: str = Field(min_length=1)
+
+
+Recipe = Annotated[
+    Plain | RefusalStart | ReversePrompt | Steered | SoftPrompt, Field(discriminator="kind")
+]
+"""Any recipe; in JSON `kind` tells which."""
