@@ -55,13 +55,14 @@ def variants(width: int, blocks: int) -> dict[str, Variant]:
     """The shipped design; and without evidence from the list, when one thing more is changed."""
     shipped = HeadConfig.preset("default", width=width, blocks=blocks)
     alone = shipped.model_copy(update={"evidence": 0.0, "familiar": 0})
-    design = lambda **change: Variant(alone.model_copy(update=change))  # noqa: E731
-    base = Variant(alone)
+    design = lambda **change: Variant(alone.model_copy(update=change), fit=BEFORE)  # noqa: E731
+    base = Variant(alone, fit=BEFORE)
     published = HeadConfig.preset("published", width=width, blocks=blocks)
     lists = {"epochs": 8}
     return {
         "shipped": Variant(shipped),
-        "half the evidence": Variant(shipped.model_copy(update={"evidence": 0.5})),
+        "logistic request": Variant(shipped, fit=BEFORE),
+        "half the evidence": Variant(shipped.model_copy(update={"evidence": 0.5}), fit=BEFORE),
         "no evidence from the list": base,
         "linear probe, last token": Variant(HeadConfig.preset("probe", width=width, blocks=blocks)),
         "published, lists up to 8": Variant(published, fit=lists),
@@ -76,7 +77,7 @@ def variants(width: int, blocks: int) -> dict[str, Variant]:
         **{f"depth {k}": design(depths=(k,)) for k in DEPTHS},
         "depths 16, 24": design(depths=(16, 24)),
         "depths 12, 16, 20, 24": design(depths=(12, 16, 20, 24)),
-        "listwise block beside": replace(design(listwise=True), fit=lists),
+        "listwise block beside": replace(design(listwise=True), fit={**BEFORE, **lists}),
         "no synthetic rows": replace(base, keep=lambda r: r.synthetic in ("", "cut")),
         "no disguised harm": replace(base, keep=lambda r: r.synthetic not in DISGUISES),
         "no needless refusals": replace(base, keep=lambda r: r.synthetic != "needless refusal"),
@@ -87,10 +88,12 @@ def variants(width: int, blocks: int) -> dict[str, Variant]:
         "contrast set, no bare requests": replace(
             base, keep=lambda r: r.source != "contrast_requests"
         ),
-        "no preferences": replace(base, fit={"preference_weight": 0.0}),
+        "no preferences": replace(base, fit={**BEFORE, "preference_weight": 0.0}),
     }
 
 
+BEFORE: dict[str, Any] = {"class_means": False}
+"""A logistic regression for the request: the fit of the older rows."""
 DISGUISES = ("appended refusal", "prepended refusal", "harm after help", "forged tokens")
 # (set, metric) of every column
 COLUMNS: tuple[tuple[str, str, Metric], ...] = (

@@ -22,6 +22,7 @@ import torch
 from ablation import AREAS, COLUMNS, JAILBREAKS, LIMITS, WEIGHTS, held_out_rows, set_name
 from torch import Tensor
 
+from srr_guard.conversation import Conversation
 from srr_guard.reference import ReferenceLLM
 from srr_guard.reference.cache_folder import cache_dir
 from srr_guard.reference.features import FeatureSpec
@@ -30,7 +31,8 @@ from srr_guard.scorer.familiarity import Familiarity
 from srr_guard.scorer.head import Probes, SRRHead
 from srr_guard.training.data import LabelledResponse, by_prompt
 from srr_guard.training.evaluation.metrics import ListScores, ranking_figures
-from srr_guard.training.fit.pointwise import logistic_regression
+from srr_guard.training.evaluation.ngrams import NGramClassifier
+from srr_guard.training.fit.linear import logistic_regression
 from srr_guard.training.fit.targets import (
     Target,
     answers_targets,
@@ -140,8 +142,10 @@ class Probe:
 class Readings:
     """All rows, their pooled states, and probes read on groups that they were not fitted on."""
 
-    def __init__(self, rows: Sequence[LabelledResponse], states: Mapping[str, Any]) -> None:
-        self.rows = rows
+    def __init__(
+        self, rows: Sequence[LabelledResponse], states: Mapping[str, Any], alone: Tensor | None
+    ) -> None:
+        self.rows, self.alone = rows, alone
         tensors = {name: torch.from_numpy(array) for name, array in states.items()}
         n, prompts = len(rows), len(tensors["ins"])
         self.prompt_of = tensors["prow"]
@@ -177,6 +181,7 @@ class Readings:
         lda: bool = False,
         read: Callable[[Probe], Tensor] | None = None,
         keep: Tensor | None = None,
+        only: str | None = None,
     ) -> Tensor:
         """(n,) logits of probes that did not see the row's group."""
         logits = torch.zeros(len(self.rows))
@@ -184,7 +189,7 @@ class Readings:
         known = torch.tensor([t is not None for t in targets])
         known = known if keep is None else known & keep
         y = torch.tensor([float(t or False) for t in targets])
-        for name in sorted(set(self.groups)):
+        for name in [only] if only else sorted(set(self.groups)):
             own = torch.from_numpy(self.groups == name)
             seen = (known & ~own).nonzero().squeeze(1)
             chosen = [self.rows[i] for i in seen.tolist()]
@@ -193,6 +198,32 @@ class Readings:
             probe = Probe(x[seen], y[seen], weights, lda=lda)
             logits[own] = (probe(x) if read is None else read(probe))[own]
         return logits
+
+    def cleaned(self, target: str, x: Tensor, *, margin: float) -> Tensor:
+        """(n,) logits of probes fitted without the labels that other groups contradict.
+
+        What contradicts a label has not seen the group that is judged either: a mask that has
+        would carry that group's labels into the fit, which looks like a gain of 0.2.
+        """
+        logits = torch.zeros(len(self.rows))
+        positive = torch.tensor([bool(t) for t in self.targets[target]])
+        for judged in FOLDS:
+            rest = torch.from_numpy(self.groups != judged)
+            others = self.out_of_group(target, x, keep=rest)
+            agrees = torch.where(positive, others, -others) > -margin
+            own = self.out_of_group(target, x, keep=rest & agrees, only=judged)
+            logits = torch.where(rest, logits, own)
+        return logits
+
+    def ngrams(self) -> Tensor:
+        """(n,) logits of n-gram classifiers that did not see the row's group."""
+        p = torch.zeros(len(self.rows))
+        for name in sorted(set(self.groups)):
+            own = (self.groups == name).nonzero()[0].tolist()
+            others = [r for r, g in zip(self.rows, self.groups, strict=True) if g != name]
+            classifier = NGramClassifier.fit(others, source_weights=WEIGHTS)
+            p[own] = classifier.p_safe([self.rows[i].response for i in own])
+        return torch.logit(p, 1e-4)
 
     def familiarity(self) -> Tensor:
         """(n,) familiarity of each request among those of the other groups."""
@@ -246,12 +277,13 @@ def orders(of: Readings) -> Iterator[tuple[str, ListScores, Tensor]]:
         read=lambda p: of.answers.extreme(p, THREE, lowest=True, width=2),
     )
     yield "5 pooling: the worst 64 tokens of the answer", graded(rolling, q), rolling
-    y = torch.tensor([1.0 if t else 0.0 for t in of.targets["h"]])
-    agrees = torch.where(y > 0, h, -h) > -3.0
-    clean = of.out_of_group("h", of.of_answer(THREE), keep=agrees)
-    yield "7 label cleaning: without rows that others contradict", graded(clean, q), clean
-    lda = of.out_of_group("q", of.of_request(THREE), lda=True)
-    yield "8 class means, shared covariance: request", graded(h, lda / 2), h
+    words = of.ngrams()
+    both = 0.7 * h + 0.3 * words
+    yield "6 n-grams, 0.3, averaged with the probe", graded(both, q), both
+    clean = of.cleaned("h", of.of_answer(THREE), margin=1.0)
+    yield "7 label cleaning: harm", graded(clean, q), clean
+    lda = of.out_of_group("q", of.of_request(THREE), lda=True) / 2
+    yield "8 class means, shared covariance: request", graded(h, lda), h
     for weight in (0.25, 0.5, 1.0, 2.0):
         name = f"9 the list as evidence, weight {weight:g}"
         yield name, graded(h, q, evidence=weight), h
@@ -259,6 +291,16 @@ def orders(of: Readings) -> Iterator[tuple[str, ListScores, Tensor]]:
     yield "9 with 4", graded(h, q_all, evidence=1.0), h
     yield "9 with 2", graded(h, torch.maximum(q, worst), evidence=1.0), h
     yield "9 with 5", graded(rolling, q, evidence=1.0, h0=0.0), rolling
+    yield "9 with 8 (ships)", graded(h, lda, evidence=1.0), h
+    yield "9 with 7 and 8", graded(clean, lda, evidence=1.0), clean
+    yield "9 with 6 and 8", graded(both, lda, evidence=1.0), both
+    if of.alone is None:
+        return
+    view = of.out_of_group("h", of.alone.flatten(1))
+    both = (h + view) / 2
+    yield "3 a second view: the answer without its request", graded(both, q), both
+    yield "9 with 3", graded(both, q, evidence=1.0), both
+    yield "9 with 3 and 8", graded(both, lda, evidence=1.0), both
 
 
 def figures(of: Readings, scores: ListScores, harmless: Tensor) -> dict[str, float]:
@@ -313,6 +355,27 @@ def pooled(rows: Sequence[LabelledResponse], file: Path) -> Mapping[str, Any]:
     return dict(np.load(file))
 
 
+def answers_alone(rows: Sequence[LabelledResponse], file: Path) -> Tensor:
+    """(n, 3, d) means over the answers' tokens after a neutral request, or what was kept."""
+    if not file.exists():
+        llm = ReferenceLLM.load(depth=max(THREE), dtype="bfloat16")
+        spec = FeatureSpec(THREE)
+        means = np.zeros((len(rows), len(THREE), llm.width), dtype=np.float16)
+        order = sorted(range(len(rows)), key=lambda i: len(rows[i].response))
+        for start in range(0, len(order), 64):
+            at = order[start : start + 64]
+            neutral = Conversation.of("Write a text.")
+            (features,) = llm.encode_many([(neutral, [rows[i].response for i in at])], spec)
+            total = torch.zeros(len(at), *features.mean.shape[1:])
+            total.index_add_(0, features.owner, features.mean.float())
+            count = torch.bincount(features.owner, minlength=len(at))
+            means[at] = (total / count[:, None, None]).half().numpy()
+            if start % 1280 == 0:
+                print(f"{start} answers alone", flush=True)
+        np.save(file, means)
+    return torch.from_numpy(np.load(file)).float()
+
+
 def _chunk(states: Tensor, size: int, owner: int, means: list[Any], owners: list[int]) -> None:
     for part in states.split(size, 1):
         means.append(part.mean(1).half().numpy())
@@ -328,9 +391,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--second-view", action="store_true", help="encode all answers once more")
     options = parser.parse_args()
     rows = sampled(held_out_rows(options.data, limits=LIMITS))
-    of = Readings(rows, pooled(rows, cache_dir() / "ideas" / "states.npz"))
+    folder = cache_dir() / "ideas"
+    alone = answers_alone(rows, folder / "alone.npy") if options.second_view else None
+    of = Readings(rows, pooled(rows, folder / "states.npz"), alone)
     table: dict[str, dict[str, float]] = {}
     for name, scores, harmless in orders(of):
         table[name] = figures(of, scores, harmless)

@@ -19,10 +19,11 @@ def demo(
     tokens: Annotated[int, typer.Option(help="Most tokens of an answer.")] = 96,
     seed: Annotated[int, typer.Option(help="Random seed of the sampling.")] = 0,
 ) -> None:
-    """Let SmolLM2 answer some prompts and watch the scorer choose."""
+    """Watch the scorer choose among written answers, and among those of SmolLM2."""
     require_local("`srr-guard demo`")
     from srr_guard import DecisionPolicy, LocalChatModel, SafetyRanker, SamplingPolicy, SRRScorer
-    from srr_guard.cli.demo_table import PROMPTS, DemoPrompt, run_demo
+    from srr_guard.cli.demo_scenes import SCENES, Scene
+    from srr_guard.cli.demo_table import run_demo
 
     ranker = SafetyRanker(
         LocalChatModel(max_new_tokens=tokens, seed=seed),
@@ -30,5 +31,5 @@ def demo(
         sampling=SamplingPolicy(n=n, deadline=None),
         decision=DecisionPolicy(threshold=threshold),
     )
-    asked = [DemoPrompt("yours", text) for text in prompts] if prompts else PROMPTS
-    run_demo(ranker, asked, Console())
+    scenes = [Scene("SmolLM2 answers you", text) for text in prompts] if prompts else SCENES
+    run_demo(ranker, scenes, Console())

@@ -13,9 +13,10 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 import srr_guard
-from srr_guard import DecisionPolicy, SafetyRanker
+from srr_guard import DecisionPolicy, Guard, SafetyRanker
 from srr_guard.cli import app
-from srr_guard.cli.demo_table import PROMPTS, run_demo
+from srr_guard.cli.demo_scenes import SCENES, Scene
+from srr_guard.cli.demo_table import run_demo
 from srr_guard.cli.recipe_table import print_loaded, print_recipe
 from srr_guard.errors import InvalidInputError
 from srr_guard.testing import FakeScorer, ScriptedChatModel
@@ -148,18 +149,23 @@ def test_candidates_that_are_no_texts(text: str, tmp_path: Path) -> None:
     assert isinstance(result.exception, InvalidInputError)
 
 
+LIVE = Scene("Live", "How do plants drink?")
+WRITTEN = Scene("Written", "And fish?", ("a bad answer", "a good answer"))
+
+
 def test_the_demo_shows_what_passed_and_why() -> None:
     console = Console(record=True, width=120)
     ranker = SafetyRanker(
-        ScriptedChatModel(answers=["a bad one", "a good one", "a bad one", "a worse one"]),
+        ScriptedChatModel(answers=["a good one", "a bad one", "a bad one", "a worse one"]),
         scorer=FakeScorer(lambda prompt, answer: 0.9 if "good" in answer else 0.1),
     )
-    run_demo(ranker, PROMPTS[:2], console)
+    run_demo(ranker, [LIVE, WRITTEN], console)
     shown = console.export_text()
-    assert "2 requests: 2 answered, 0 refused" in shown
-    assert PROMPTS[1].text in shown
+    assert "2 requests: 2 answered, 0 refused; 1 times something else went out" in shown
+    assert WRITTEN.request in shown
     assert "0.900" in shown
     assert "generation" in shown
+    assert "written answers" in shown
 
 
 def test_the_demo_shows_a_refusal() -> None:
@@ -169,10 +175,28 @@ def test_the_demo_shows_a_refusal() -> None:
         scorer=FakeScorer(lambda prompt, answer: 0.1),
         decision=DecisionPolicy(refusal="Not this one."),
     )
-    run_demo(ranker, PROMPTS[:1], console)
+    run_demo(ranker, [LIVE], console)
     shown = console.export_text()
     assert "Not this one." in shown
     assert "1 requests: 0 answered, 1 refused" in shown
+
+
+@pytest.mark.model
+def test_the_shipped_scorer_decides_the_scenes_as_their_titles_say() -> None:
+    guard = Guard()
+    passed = {
+        scene.title: guard.choose(scene.request, scene.answers).chosen
+        for scene in SCENES
+        if scene.answers
+    }
+    help_kept, beaten, jailbreak, refused = passed.values()
+    assert help_kept is not None
+    assert help_kept.index == 0
+    assert beaten is not None
+    assert beaten.index in (1, 3)
+    assert jailbreak is not None
+    assert jailbreak.index == 2
+    assert refused is None
 
 
 @pytest.mark.model
