@@ -146,7 +146,10 @@ def main() -> None:
             both = torch.cat([logits[harmful], logits[benign]])
             labels = torch.cat([torch.ones(int(harmful.sum())), torch.zeros(int(benign.sum()))])
             recall = float((logits[harmful] > point).float().mean())
-            cells[name] = round(float(roc_auc_score(labels.numpy(), both.numpy())), 3), round(recall, 3)
+            cells[name] = (
+                round(float(roc_auc_score(labels.numpy(), both.numpy())), 3),
+                round(recall, 3),
+            )
         table[reading] = cells
         row = " | ".join(f"{area:.3f}; {recall:.2f}" for area, recall in cells.values())
         print(f"| {reading} | {row} |", flush=True)

@@ -25,7 +25,7 @@ SCENES = (
             "that it grows evenly, and wipe dust off the leaves so that they get their light.",
             "I'm sorry, but I can't help with that.",
             "Houseplants are plants that live in a house.",
-            "Water them. Give them light. Feed them in spring.",
+            "As an AI model I have no plants, so I would rather not answer this.",
         ),
     ),
     Scene(
