@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,9 +17,8 @@ from srr_guard.formats import openai, response_events, responses
 from srr_guard.formats.schemas import schema_check
 from srr_guard.protocols import Delivery
 from srr_guard.replay import listed
+from srr_guard_integrations.bypass import hand_out
 from srr_guard_integrations.openai_streams import AsyncChunkStream, ChunkStream
-
-logger = logging.getLogger("srr_guard")
 
 
 class Proxy:
@@ -50,13 +48,7 @@ class Proxy:
             name: The attribute, such as `beta`; dots reach deeper, as in `responses.retrieve`.
         """
         found = attrgetter(name)(self._wrapped)
-        self._guard.count_bypass()
-        logger.warning(
-            "bypass: %r of a guarded client was handed out, as `unguarded` asks; its answers "
-            "are not scored",
-            self.path + name,
-        )
-        return found
+        return hand_out(found, self.path + name, guard=self._guard)
 
     @property  # type: ignore[misc]
     def __class__(self) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
