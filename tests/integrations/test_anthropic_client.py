@@ -249,13 +249,13 @@ BLOCKS = [
 
 class TestStreams:
     def test_events(self):
-        client = guarded("bad", BLOCKS)
+        client = guarded("wicked", BLOCKS)
         with client.messages.create(**ASK, stream=True) as stream:
             events = list(stream)
         assert events[0].type == "message_start"
         assert events[0].message.srr_guard["reason"] == "best_of_n"
         assert events[-1].type == "message_stop"
-        assert "bad" not in repr(events)
+        assert "wicked" not in repr(events)
 
     def test_the_clients_own_helper_puts_them_together(self):
         whole = guarded(BLOCKS).messages.create(**ASK)

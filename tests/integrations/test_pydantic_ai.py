@@ -6,7 +6,6 @@ import asyncio
 import doctest
 import itertools
 import logging
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -44,15 +43,7 @@ from pydantic_ai.models.function import FunctionModel
 from pydantic_ai.usage import RequestUsage
 from srr_guard_integrations.pydantic_ai import SafetyRankedModel
 
-
-@pytest.fixture(autouse=True)
-def loop_of_run_sync() -> Iterator[None]:
-    """`run_sync` takes the thread's loop, or makes one that it does not close."""
-    loop = asyncio.new_event_loop()
-    asyncio.set_event_loop(loop)
-    yield
-    loop.close()
-    asyncio.set_event_loop(None)
+pytestmark = pytest.mark.usefixtures("own_loop")
 
 
 class Script:
@@ -154,16 +145,16 @@ class TestAnswers:
 
 class TestStreams:
     async def test_selects_then_emits(self):
-        model = guarded("bad answer", "good answer")
+        model = guarded("wicked answer", "good answer")
         async with Agent(model).run_stream("a question") as stream:
             pieces = [piece async for piece in stream.stream_text(delta=True, debounce_by=None)]
             assert "".join(pieces) == "good answer"
-            assert "bad" not in "".join(pieces)
+            assert "wicked" not in "".join(pieces)
         assert stream.usage.output_tokens == 4
 
     async def test_events_of_a_tool_call(self):
         agent = Agent(
-            guarded(calls("look", city="bad"), calls("look", city="good"), "good", "good")
+            guarded(calls("look", city="wicked"), calls("look", city="good"), "good", "good")
         )
 
         @agent.tool_plain
@@ -177,7 +168,7 @@ class TestStreams:
 
         result = await agent.run("q", event_stream_handler=watch)
         assert result.output == "good"
-        assert "bad" not in repr(seen)
+        assert "wicked" not in repr(seen)
         assert "good found" in repr(seen)
 
 
