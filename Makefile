@@ -33,7 +33,7 @@ HEAVY := dspy haystack litellm llama_index openai_agents
 adapters:
 	$(PYTHON) -m venv .venv-adapters
 	.venv-adapters/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[adapters]"
-	.venv-adapters/bin/mypy $(HEAVY:%=-m srr_guard_integrations.%)
+	.venv-adapters/bin/mypy --follow-imports=silent $(HEAVY:%=-m srr_guard_integrations.%)
 	.venv-adapters/bin/pyright --pythonpath .venv-adapters/bin/python $(HEAVY:%=integrations/srr_guard_integrations/%.py)
 	.venv-adapters/bin/python -m pytest tests/integrations
 
