@@ -28,7 +28,9 @@ model = init_chat_model(name) if name else LocalChatModel(max_new_tokens=tokens)
 DOCUMENTS = [
     Document("A lamp can be returned within 30 days, in its box.", metadata={"source": "returns"}),
     Document("Orders above 40 euros are sent for free.", metadata={"source": "shipping"}),
-    Document("Our lamps take bulbs with an E27 socket, up to 60 watts.", metadata={"source": "bulbs"}),
+    Document(
+        "Our lamps take bulbs with an E27 socket, up to 60 watts.", metadata={"source": "bulbs"}
+    ),
     Document("A repair takes two weeks. We send a box for it.", metadata={"source": "repairs"}),
     Document("The shop in Oslo is open from ten to six.", metadata={"source": "opening"}),
 ]

@@ -4,8 +4,8 @@
     uvicorn examples.support_app:app
     python examples/support_app.py "Where is my order?"      # without a server
 
-`@srr_guard` calls the function four times for each customer and returns the best safe reply. FastAPI
-reads its parameters as before.
+`@srr_guard` calls the function four times for each customer and returns the best safe reply.
+FastAPI reads its parameters as before.
 
 It runs on SmolLM2 on this machine, without a key or a network. For a provider's model:
 
