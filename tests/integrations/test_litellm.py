@@ -6,7 +6,6 @@ import asyncio
 import doctest
 import itertools
 import logging
-import os
 import warnings
 from types import SimpleNamespace
 from typing import Any
@@ -25,7 +24,6 @@ from srr_guard.errors import (
 )
 from srr_guard.testing import FakeScorer
 
-os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # read on import; it is fetched otherwise
 litellm = pytest.importorskip("litellm")
 adapter = pytest.importorskip("srr_guard_integrations.litellm")
 guard_litellm, SafetyGuardrail = adapter.guard_litellm, adapter.SafetyGuardrail
