@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test unit base install-paths lint lowest licences bench install wheel clean
+.PHONY: demo test unit base adapters install-paths lint lowest licences bench install wheel clean
 
 demo: $(STAMP)
 	$(BIN)/srr-guard demo
@@ -27,6 +27,15 @@ base:
 	$(PYTHON) -m venv --clear .venv-base
 	.venv-base/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[test]"
 	.venv-base/bin/python -m pytest
+
+# Adapters whose frameworks are too heavy for `make test`, or hold other versions, with their types.
+HEAVY := dspy haystack litellm llama_index openai_agents
+adapters:
+	$(PYTHON) -m venv .venv-adapters
+	.venv-adapters/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[adapters]"
+	.venv-adapters/bin/mypy --follow-imports=silent $(HEAVY:%=-m srr_guard_integrations.%)
+	.venv-adapters/bin/pyright --pythonpath .venv-adapters/bin/python $(HEAVY:%=integrations/srr_guard_integrations/%.py)
+	.venv-adapters/bin/python -m pytest tests/integrations
 
 # Each way to install as a new user would; not part of the tests, for it fetches gigabytes.
 install-paths:
@@ -71,4 +80,4 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .venv-base .venv-lowest dist build .coverage
+	rm -rf $(VENV) .venv-adapters .venv-base .venv-lowest dist build .coverage

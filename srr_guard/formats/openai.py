@@ -71,14 +71,9 @@ class CompletionDelivery:
         """Make a completion like this one, with the refusal as its only content."""
         choice = _choice(output)
         message = field_of(choice, "message")
-        empty = {
-            name: None
-            for name in ("tool_calls", "function_call", "audio", "annotations", "parsed")
-            if field_of(message, name) is not None
-        }
-        # unknown names may hold parts of the answer, such as its reasoning
-        extra = dict.fromkeys(getattr(message, "model_extra", None) or {})
-        message = replaced(message, **{**extra, **empty, "content": text, "refusal": text})
+        said = plain(message)  # any field may hold parts of the answer, such as its reasoning
+        empty = dict.fromkeys(said.keys() - {"role"}) if isinstance(said, dict) else {}
+        message = replaced(message, **{**empty, "content": text, "refusal": text})
         cleared = {"logprobs": None} if field_of(choice, "logprobs") is not None else {}
         choice = replaced(choice, message=message, finish_reason="content_filter", **cleared)
         return replaced(output, choices=[choice])

@@ -48,9 +48,9 @@ def plain(thing: Any) -> Any:
 
 
 def build(kind: type[BaseModel], values: Mapping[str, Any]) -> Any:
-    """Make an object of this class; those of `openai` are made unchecked, as its client does."""
-    openai = sys.modules.get("openai")
-    if openai is not None and issubclass(kind, openai.BaseModel):
+    """Make an object of this class; a client's own are made unchecked, as it does itself."""
+    clients = (sys.modules.get(name) for name in ("openai", "anthropic"))
+    if any(client is not None and issubclass(kind, client.BaseModel) for client in clients):
         return kind.model_construct(**values)
     return kind.model_validate(values)
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypedDict
 
+from srr_guard.core.calls import require_plain
 from srr_guard.core.guard import Guard
+from srr_guard.decision import Decision
 from srr_guard.errors import ConfigurationError
+from srr_guard.policy import DecisionPolicy, SamplingPolicy
+from srr_guard.protocols import ResponseScorer
 
 SETTINGS = ("scorer", "sampling", "decision", "on_decision")
 """The arguments of a `Guard` that its wrappers keep as fields."""
@@ -25,4 +30,43 @@ def guard_of(guard: Guard | None, **options: Any) -> Guard:
         raise ConfigurationError(
             f"guard={guard!r} and {', '.join(given)}: a guard brings its own; give one or the other"
         )
+    return guard
+
+
+class GuardSettings(TypedDict, total=False):
+    """The same arguments, as adapters take them by `**settings`.
+
+    Attributes:
+        scorer: Ranks the candidates; None: the shipped scorer, loaded on first use.
+        sampling: How candidates are sampled.
+        decision: What may be passed on.
+        on_decision: Called with each Decision (see `Guard`).
+        n: Short for `sampling=SamplingPolicy(n=...)`.
+        threshold: Short for `decision=DecisionPolicy(threshold=...)`.
+        guard: A guard to share, in place of all the others.
+    """
+
+    scorer: ResponseScorer | None
+    sampling: SamplingPolicy | None
+    decision: DecisionPolicy | None
+    on_decision: Callable[[Decision], object] | None
+    n: int | None
+    threshold: float | None
+    guard: Guard | None
+
+
+def guard_from(settings: GuardSettings) -> Guard:
+    """The guard of an adapter whose framework makes its own calls.
+
+    Raises:
+        ConfigurationError: A setting is of the wrong kind, unknown, or reaches no model there.
+    """
+    if unknown := settings.keys() - GuardSettings.__annotations__.keys():
+        raise ConfigurationError(
+            f"{', '.join(sorted(unknown))}: no such setting; there are "
+            f"{', '.join(GuardSettings.__annotations__)}"
+        )
+    options: dict[str, Any] = {**settings}
+    guard = guard_of(options.pop("guard", None), **options)
+    require_plain(guard.sampling)
     return guard
