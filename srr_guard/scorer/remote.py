@@ -205,10 +205,11 @@ class RemoteScorer:
     def _server(self) -> int:
         """The next server in turn that may be asked."""
         with self._lock:
-            first = self._next
-            self._next = (first + 1) % len(self._urls)
-        for i in range(len(self._urls)):
-            place = (first + i) % len(self._urls)
+            turn = self._next
+            self._next += 1
+        ready = [i for i, breaker in enumerate(self._breakers) if breaker.wait == 0.0]
+        for i in range(len(ready)):
+            place = ready[(turn + i) % len(ready)]
             if self._breakers[place].allows():
                 return place
         wait = min(breaker.wait for breaker in self._breakers)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any
 
 from fastapi import FastAPI
@@ -25,6 +25,7 @@ from srr_guard.serving.logs import log_request
 from srr_guard.serving.metrics import CONTENT_TYPE
 from srr_guard.serving.note import Note, current_note
 from srr_guard.serving.problems import HttpError, json_response, problem_of
+from srr_guard.serving.spans import request_span
 
 logger = logging.getLogger("srr_guard.serving")
 
@@ -58,6 +59,7 @@ class GatewayApp:
             limits=lambda: self.gateway.config.limits,
             endpoints=paths,
             ended=self._ended,
+            around=request_span if config.telemetry else nullcontext,
         )
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from srr_guard.serving.config import KeyConfig, LimitsConfig
@@ -37,8 +37,9 @@ class Front:
         keys: Gives the keys; asked anew for each request.
         limits: Gives the limits; likewise.
         endpoints: Paths that get a name in logs and metrics.
-        began: Told of each request that is let in, until it is over.
         ended: Told of each request, with the seconds it took.
+        around: Gives a context to serve each request in.
+        clock: Gives the time in seconds.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Front:
         limits: Callable[[], LimitsConfig],
         endpoints: frozenset[str],
         ended: Callable[[Note, float], None],
+        around: Callable[[Note], AbstractContextManager[object]] = nullcontext,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._app = app
@@ -56,6 +58,7 @@ class Front:
         self._limits = limits
         self._endpoints = endpoints
         self._ended = ended
+        self._around = around
         self._clock = clock
         self._inside = 0
 
@@ -78,7 +81,8 @@ class Front:
         )
         started, token = self._clock(), note_of_request.set(note)
         try:
-            await self._serve(scope, receive, _noting(send, note), note)
+            with self._around(note):
+                await self._serve(scope, receive, _noting(send, note), note)
         except Exception as error:
             note.error = type(error).__name__
             if note.status:  # the answer has begun

@@ -23,6 +23,7 @@ from srr_guard.serving.backends import Door
 from srr_guard.serving.gateway import Gateway
 from srr_guard.serving.note import current_note
 from srr_guard.serving.problems import encode, json_response
+from srr_guard.serving.spans import trace_headers
 
 logger = logging.getLogger("srr_guard.serving")
 
@@ -173,12 +174,8 @@ def _forwarded(door: Door, body: Mapping[str, Any], most: int | None) -> dict[st
 
 
 def _forwarded_headers(gateway: Gateway) -> dict[str, str]:
-    headers = {"x-request-id": current_note().id}
-    if gateway.config.telemetry:
-        from opentelemetry import propagate
-
-        propagate.inject(headers)
-    return headers
+    trace = trace_headers() if gateway.config.telemetry else {}
+    return {**trace, "x-request-id": current_note().id}
 
 
 async def _each(lines: list[bytes]) -> AsyncIterator[bytes]:

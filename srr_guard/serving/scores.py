@@ -12,7 +12,7 @@ from starlette.responses import Response
 from srr_guard.conversation import Conversation, Turn
 from srr_guard.core.scoring import TimedScorer
 from srr_guard.decision import Candidate, Decision, Ranking, ScoredCandidate
-from srr_guard.errors import InvalidInputError
+from srr_guard.errors import AllCandidatesFailedError, InvalidInputError
 from srr_guard.formats.openai import as_message
 from srr_guard.serving.gateway import Gateway
 from srr_guard.serving.problems import HttpError, json_response
@@ -120,7 +120,10 @@ def router(gateway: Gateway, route_class: type[Any]) -> APIRouter:
         guard = policy.checking
         results = []
         for index, asked, answer in pairs:
-            decision = await guard.acheck(asked, answer)
+            try:
+                decision = await guard.acheck(asked, answer)
+            except AllCandidatesFailedError as error:
+                raise InvalidInputError(f"answer cannot be checked: {error.causes[0]}") from error
             results.append({"turn": index, **outcome_of(decision)})
         order = ("pass", "uncertain", "hold")
         worst = max((result["outcome"] for result in results), key=order.index)

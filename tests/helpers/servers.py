@@ -1,4 +1,4 @@
-"""Real HTTP servers on this machine: the gateway under uvicorn, and one that stands for upstreams."""
+"""Real HTTP servers on this machine: the gateway, and one that stands for upstreams."""
 
 from __future__ import annotations
 
@@ -216,16 +216,17 @@ def gateway(
     scorer: Any = None,
     fn: Callable[[str, str], float] = good_is_safe,
     model: Any = None,
+    on_decision: Callable[[Any], Any] | None = None,
+    port: int = 0,
     **settings: Any,
 ) -> Iterator[Running]:
     """Serve a gateway in front of upstreams that are being served."""
     if upstreams and "upstreams" not in settings:
         settings["upstreams"] = [{"url": upstream.url} for upstream in upstreams]
-    config = GatewayConfig(port=0, **settings)
+    config = GatewayConfig(port=port, **settings)
     decisions: list[Any] = []
-    app = GatewayApp(
-        config, scorer=scorer or FakeScorer(fn), on_decision=decisions.append, model=model
-    )
+    hook = on_decision or decisions.append
+    app = GatewayApp(config, scorer=scorer or FakeScorer(fn), on_decision=hook, model=model)
     bound = listen(config)
     with running(gateway_server(app, config), [bound]):
         yield Running(app, bound.getsockname()[1], decisions)
