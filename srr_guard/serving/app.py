@@ -19,7 +19,7 @@ from srr_guard.decision import Decision
 from srr_guard.protocols import ResponseScorer
 from srr_guard.serving import generation, litellm, scores
 from srr_guard.serving.config import GatewayConfig
-from srr_guard.serving.front import Front
+from srr_guard.serving.front import OPEN, Front
 from srr_guard.serving.gateway import Gateway
 from srr_guard.serving.logs import log_request
 from srr_guard.serving.metrics import CONTENT_TYPE
@@ -207,5 +207,4 @@ def _routes(gateway: Gateway) -> tuple[FastAPI, frozenset[str]]:
 
     app.include_router(scores.router(gateway, _Route))
     app.include_router(litellm.router(gateway, _Route))
-    paths = frozenset(getattr(route, "path", "") for route in app.routes)
-    return app, paths
+    return app, frozenset({*OPEN, *app.openapi()["paths"]})

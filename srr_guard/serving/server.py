@@ -82,10 +82,17 @@ def listen(config: GatewayConfig) -> socket.socket:
     Raises:
         ConfigurationError: It cannot be had.
     """
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    # the protocol is named because asyncio switches Nagle's algorithm off only where it is: an
+    # answer's body would wait 40 ms for the client to acknowledge its head
+    bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
-        return socket.create_server((config.host, config.port), family=family, backlog=2048)
-    except OSError as error:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((config.host, config.port))
+        bound.listen(2048)
+        return bound
+    except (OSError, OverflowError) as error:
+        bound.close()
         raise ConfigurationError(
             f"host={config.host!r}, port={config.port}: cannot listen there ({error})"
         ) from error

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -234,11 +235,13 @@ def test_metrics(http, upstream):
     with gateway(upstream) as served:
         ask(http, served)
         http.post(f"{served.url}/nowhere/{'x' * 50}", json={})
+        http.post(f"{served.url}/score", json={"conversation": "q", "candidates": ["good"]})
         text = http.get(f"{served.root}/metrics").text
         assert http.get(f"{served.root}/metrics").headers["content-type"].startswith("text/plain")
     for line in (
         'srr_guard_requests_total{endpoint="/v1/chat/completions",key="",status="200"} 1.0',
         'srr_guard_requests_total{endpoint="other",key="",status="404"} 1.0',
+        'srr_guard_requests_total{endpoint="/v1/score",key="",status="200"} 1.0',
         'srr_guard_decisions_total{policy="default",reason="best_of_n"} 1.0',
         'srr_guard_candidates_total{outcome="returned"} 4.0',
         'srr_guard_tokens_total{type="input"} 40.0',
@@ -411,6 +414,7 @@ def test_a_port_that_is_taken(tmp_path, upstream):
     from srr_guard.serving.server import listen
 
     with listen(GatewayConfig(port=0)) as bound:
+        assert bound.proto == socket.IPPROTO_TCP  # or asyncio leaves Nagle's algorithm on
         port = bound.getsockname()[1]
         with pytest.raises(ConfigurationError, match=f"port={port}: cannot listen there"):
             listen(GatewayConfig(port=port))
