@@ -34,7 +34,7 @@ FLOORS = [
     ("reference",),
     ("scorer",),
     ("core",),
-    ("testing", "observability", "audit", "formats"),
+    ("testing", "observability", "audit", "bulk", "formats"),
     ("local",),
     ("sources",),
     ("wrappers",),

@@ -1,6 +1,6 @@
 """Runs `srr-guard serve` with a fake scorer; for tests that send signals to a process.
 
-    python gateway_process.py CONFIG.yaml
+python gateway_process.py CONFIG.yaml
 """
 
 from __future__ import annotations

@@ -44,7 +44,11 @@ def scripted(*steps, urls=("http://a/v1",), **options):
             raise step
         if isinstance(step, int):
             return httpx2.Response(step, json={"error": {"message": "scripted"}})
-        return httpx2.Response(200, json=step) if isinstance(step, dict) else httpx2.Response(200, text=step)
+        return (
+            httpx2.Response(200, json=step)
+            if isinstance(step, dict)
+            else httpx2.Response(200, text=step)
+        )
 
     scorer = RemoteScorer(urls, transport=httpx2.MockTransport(answer), **options)
     return scorer, seen
@@ -58,7 +62,9 @@ def no_waiting(monkeypatch):
 def test_it_is_a_scorer_like_any_other():
     with gateway() as served, RemoteScorer(served.url) as scorer:
         assert isinstance(scorer, ResponseScorer)
-        asked = Conversation.of([("system", "Be brief."), ("user", "q"), ("ai", "a"), ("user", "r")])
+        asked = Conversation.of(
+            [("system", "Be brief."), ("user", "q"), ("ai", "a"), ("user", "r")]
+        )
         assert scorer.score(asked, TEXTS).order == (1, 0)
         assert scorer.score(ASK, TEXTS).p_safe == (0.1, 0.9)
         assert scorer.score("lone \ud800", ["good \ud800"]).p_safe == (0.9,)
@@ -73,16 +79,18 @@ async def test_async():
 
 
 def test_many_threads_and_loops_share_one():
-    with gateway(fn=lambda prompt, answer: float(answer) / 100) as served:
-        with RemoteScorer(served.url, connections=4) as scorer:
+    with (
+        gateway(fn=lambda prompt, answer: float(answer) / 100) as served,
+        RemoteScorer(served.url, connections=4) as scorer,
+        ThreadPoolExecutor(16) as pool,
+    ):
 
-            def one(i):
-                if i % 2:
-                    return asyncio.run(scorer.ascore("q", [str(i)])).p_safe[0]
-                return scorer.score("q", [str(i)]).p_safe[0]
+        def one(i):
+            if i % 2:
+                return asyncio.run(scorer.ascore("q", [str(i)])).p_safe[0]
+            return scorer.score("q", [str(i)]).p_safe[0]
 
-            with ThreadPoolExecutor(16) as pool:
-                assert list(pool.map(one, range(64))) == [i / 100 for i in range(64)]
+        assert list(pool.map(one, range(64))) == [i / 100 for i in range(64)]
 
 
 def test_the_key_is_sent():
@@ -218,10 +226,12 @@ def test_a_server_that_takes_too_long():
         async def ascore(self, conversation, candidates):
             await asyncio.Event().wait()
 
-    with gateway(scorer=Slow(lambda p, a: 0.9)) as served:
-        with RemoteScorer(served.url, timeout=0.05, attempts=1) as scorer:
-            with pytest.raises(ScorerUnreachableError, match="ReadTimeout"):
-                scorer.score("q", TEXTS)
+    with (
+        gateway(scorer=Slow(lambda p, a: 0.9)) as served,
+        RemoteScorer(served.url, timeout=0.05, attempts=1) as scorer,
+        pytest.raises(ScorerUnreachableError, match="ReadTimeout"),
+    ):
+        scorer.score("q", TEXTS)
 
 
 def test_a_server_that_comes_back():

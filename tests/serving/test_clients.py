@@ -87,8 +87,8 @@ def test_openai_responses(client, upstream):
 def test_openai_errors(client, upstream):
     with pytest.raises(openai.BadRequestError, match="n=3 asks for several"):
         client.chat.completions.create(model="m", messages=ASK, n=3)
-    with pytest.raises(openai.BadRequestError, match="srr_guard.n=99 is above 4"):
-        many = {"srr_guard": {"n": 99}}
+    many = {"srr_guard": {"n": 99}}
+    with pytest.raises(openai.BadRequestError, match=r"srr_guard\.n=99 is above 4"):
         client.chat.completions.create(model="m", messages=ASK, extra_body=many)
     with pytest.raises(openai.NotFoundError):
         client.embeddings.create(model="m", input="x")

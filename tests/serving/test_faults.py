@@ -309,7 +309,7 @@ def test_pages_of_other_sites_are_told_nothing(http, served):
     assert not [name for name in asked.headers if name.startswith("access-control")]
 
 
-@pytest.mark.parametrize("junk", [b"\x16\x03\x01\x02\x00", b"JUNK\r\n\r\n", b"GET / HTTP/9\r\n\r\n"])
+@pytest.mark.parametrize("junk", [b"\x16\x03\x01\x02", b"JUNK\r\n\r\n", b"GET / HTTP/9\r\n\r\n"])
 def test_what_is_no_http(http, served, junk):
     with connect(served) as connection:
         connection.sendall(junk)

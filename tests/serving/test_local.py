@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import openai
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
@@ -103,9 +102,11 @@ def test_responses(http, served, model):
     ((messages, _, options),) = model.asked
     assert [type(message) for message in messages] == [HumanMessage, AIMessage, ToolMessage]
     assert (options["max_new_tokens"], options["tools"]) == (9, [TOOL])
-    with openai.OpenAI(base_url=served.url, api_key="x", max_retries=0) as client:
-        with client.responses.stream(model="m", input="q") as stream:
-            assert stream.get_final_response().output_text == "a good answer"
+    with (
+        openai.OpenAI(base_url=served.url, api_key="x", max_retries=0) as client,
+        client.responses.stream(model="m", input="q") as stream,
+    ):
+        assert stream.get_final_response().output_text == "a good answer"
 
 
 def test_an_answer_that_is_cut_off(http, served, model):

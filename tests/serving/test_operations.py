@@ -71,7 +71,10 @@ def test_two_keys_have_two_policies(http, upstream):
         theirs = ask(http, served, "key-of-batch", srr_guard={"policy": "default"})
         metrics = http.get(f"{served.root}/metrics").text
     said = [answer.json()["srr_guard"] for answer in (web, batch)]
-    assert [(one["policy"], one["reason"]) for one in said] == [("strict", "refused"), ("lax", "best_of_n")]
+    assert [(one["policy"], one["reason"]) for one in said] == [
+        ("strict", "refused"),
+        ("lax", "best_of_n"),
+    ]
     assert batch.json()["srr_guard"]["sampled"] == 1
     assert other.json()["srr_guard"]["policy"] == "default"
     assert theirs.status_code == 400

@@ -30,9 +30,7 @@ def test_a_refusal_holds_nothing_of_the_answers(http, upstream, served):
 
 
 def test_a_stream_of_events(http, upstream, served):
-    upstream.script(
-        says("a good answer", tool_calls=calls("good_tool", '{"a": 1}')["tool_calls"])
-    )
+    upstream.script(says("a good answer", tool_calls=calls("good_tool", '{"a": 1}')["tool_calls"]))
     answer = ask(http, served, stream=True)
     found = [event.split("\n") for event in answer.text.split("\n\n") if event]
     records = [json.loads(data.removeprefix("data: ")) for _, data in found]
