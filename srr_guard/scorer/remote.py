@@ -9,6 +9,7 @@ import threading
 import weakref
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -85,12 +86,14 @@ class RemoteScorer:
         for name, value in numbers.items():
             if not value > 0:
                 raise ConfigurationError(f"{name}={value!r} cannot be used: give a number above 0")
-        self._key = key
-        self._timeout = timeout
-        self._connect_timeout = connect_timeout
         self._attempts = attempts
-        self._connections = connections
-        self._transport = transport
+        self._settings: dict[str, Any] = {
+            "key": key,
+            "timeout": timeout,
+            "connect_timeout": connect_timeout,
+            "connections": connections,
+            "transport": transport,
+        }
         self._lock = threading.Lock()
         self._network: _Network | None = None
         self._breakers = [CircuitBreaker() for _ in self._urls]
@@ -137,15 +140,7 @@ class RemoteScorer:
         self.close()
 
     def __reduce__(self) -> Any:
-        settings = {
-            "key": self._key,
-            "timeout": self._timeout,
-            "connect_timeout": self._connect_timeout,
-            "attempts": self._attempts,
-            "connections": self._connections,
-            "transport": self._transport,
-        }
-        return _rebuild, (self._urls, settings)
+        return _rebuild, (self._urls, {**self._settings, "attempts": self._attempts})
 
     def __repr__(self) -> str:
         return f"RemoteScorer({list(self._urls)!r})"
@@ -163,7 +158,7 @@ class RemoteScorer:
         with self._lock:
             if self._network is None:
                 _require_httpx()
-                self._network = _Network(self._client)
+                self._network = _Network(partial(_client, **self._settings))
                 weakref.finalize(self, self._network.close)
             network = self._network
         return network.submit(self._rank(network, json.dumps(body).encode(), len(texts)))
@@ -217,43 +212,28 @@ class RemoteScorer:
             f"all {len(self._urls)} scorers have failed; the next one is asked in {wait:.1f} s"
         )
 
-    def _client(self) -> httpx2.AsyncClient:
-        import httpx2
-
-        headers = {"content-type": "application/json"}
-        if self._key is not None:
-            headers["authorization"] = f"Bearer {self._key}"
-        most = self._connections
-        return httpx2.AsyncClient(
-            headers=headers,
-            timeout=httpx2.Timeout(self._timeout, connect=self._connect_timeout),
-            limits=httpx2.Limits(max_connections=most, max_keepalive_connections=most),
-            transport=self._transport,
-        )
-
 
 class _Network:
     """A client, and the event loop on a daemon thread that it lives in.
 
     Args:
-        connect: Makes the client, on that thread.
+        connect: Makes the client, on that thread; it reads certificates, which takes a while.
     """
 
     def __init__(self, connect: Callable[[], httpx2.AsyncClient]) -> None:
-        # a method of the scorer would keep it alive for as long as the thread runs
-        self._connect = weakref.WeakMethod(connect)
-        self._client: httpx2.AsyncClient | None = None
+        self._connect = connect
+        self._client: httpx2.AsyncClient | Exception | None = None
         self._loop = asyncio.new_event_loop()
         self._process = os.getpid()
+        self._closing = threading.Lock()  # taken for good by the one who closes
         threading.Thread(target=self._run, name="srr_guard_remote", daemon=True).start()
 
     @property
     def client(self) -> httpx2.AsyncClient:
         """The client; on the loop's thread only."""
-        if self._client is None:
-            connect = self._connect()
-            assert connect is not None  # who calls holds the scorer
-            self._client = connect()
+        if isinstance(self._client, Exception):
+            raise ScorerUnreachableError(f"no client can be made: {self._client}")
+        assert self._client is not None  # made before the loop runs
         return self._client
 
     def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
@@ -262,7 +242,7 @@ class _Network:
 
     def close(self) -> None:
         """Cancel what is under way, close the client, end the thread. May be called twice."""
-        if self._loop.is_closed() or self._process != os.getpid():
+        if self._process != os.getpid() or not self._closing.acquire(blocking=False):
             return  # the thread of a forked child's parent is the parent's
 
         async def end() -> None:
@@ -270,7 +250,7 @@ class _Network:
             for task in others:
                 task.cancel()
             await asyncio.gather(*others, return_exceptions=True)
-            if self._client is not None:
+            if not isinstance(self._client, Exception | None):
                 await self._client.aclose()
 
         def stop(_: object) -> None:
@@ -280,9 +260,29 @@ class _Network:
 
     def _run(self) -> None:
         try:
+            self._client = self._connect()
+        except Exception as error:  # noqa: BLE001 (told to every caller)
+            self._client = error
+        try:
             self._loop.run_forever()
         finally:
             self._loop.close()
+
+
+def _client(
+    *, key: str | None, timeout: float, connect_timeout: float, connections: int, transport: Any
+) -> httpx2.AsyncClient:
+    import httpx2
+
+    headers = {"content-type": "application/json"}
+    if key is not None:
+        headers["authorization"] = f"Bearer {key}"
+    return httpx2.AsyncClient(
+        headers=headers,
+        timeout=httpx2.Timeout(timeout, connect=connect_timeout),
+        limits=httpx2.Limits(max_connections=connections, max_keepalive_connections=connections),
+        transport=transport,
+    )
 
 
 def _addresses(urls: str | Sequence[str]) -> tuple[str, ...]:

@@ -115,7 +115,7 @@ def test_a_policy_may_begin_with_a_file(folder):
         ("upstreams: [{url: 'http://x', key: a, key_env: B}]", "key and key_env: give one"),
         ("upstreams: [{url: 'http://x', key_env: NO_SUCH}]", "variable 'NO_SUCH' is not set"),
         ("upstreams: [{url: 'http://x', key_file: nowhere}]", "'nowhere' cannot be read"),
-        ("policies:\n  a:\n    decision:\n      threshold: 2", "serve.yaml:4: policies.a.decision.t"),
+        ("policies:\n  a:\n    decision:\n      threshold: 2", "serve.yaml:4: policies.a.decision"),
         ("policies:\n  a:\n    sampling: {n: 2, initial: 3}", "serve.yaml:3: policies.a.sampling"),
         ("policies: {a: {sampling: {read_ahead: true}}}", "read_ahead: the gateway does not"),
         ("policies: {a: {file: nowhere.json}}", "'nowhere.json' cannot be read"),
