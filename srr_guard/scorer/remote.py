@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import ValidationError
-from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from srr_guard.breaker import CircuitBreaker
 from srr_guard.conversation import Conversation
@@ -169,7 +169,7 @@ class RemoteScorer:
 
         retrying = AsyncRetrying(
             stop=stop_after_attempt(self._attempts),
-            wait=wait_exponential_jitter(initial=0.05, max=2.0, jitter=0.05),
+            wait=wait_random_exponential(multiplier=0.1, max=2.0),
             retry=retry_if_exception(worth_it),
             reraise=True,
         )

@@ -56,7 +56,7 @@ def scripted(*steps, urls=("http://a/v1",), **options):
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch):
-    monkeypatch.setattr(remote, "wait_exponential_jitter", lambda **_: lambda state: 0.0)
+    monkeypatch.setattr(remote.wait_random_exponential, "__call__", lambda *_: 0.0)
 
 
 def test_it_is_a_scorer_like_any_other():
