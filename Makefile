@@ -53,6 +53,7 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/scoring.py --json benchmarks/results/scoring.json --plots benchmarks/results
 	$(BIN)/python benchmarks/serving.py --json benchmarks/results/serving.json
 	$(BIN)/python benchmarks/serving.py --memory
+	$(BIN)/python benchmarks/gateway.py --json benchmarks/results/gateway.json
 	$(BIN)/python benchmarks/read_ahead.py --json benchmarks/results/read_ahead.json
 	$(BIN)/python benchmarks/request.py --json benchmarks/results/request.json --plots benchmarks/results
 

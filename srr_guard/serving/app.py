@@ -153,6 +153,8 @@ def _routes(gateway: Gateway) -> tuple[FastAPI, frozenset[str]]:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        # the front door makes the span of a request, and only where the settings say so
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.router.route_class = _Route
 

@@ -147,6 +147,13 @@ class Front:
     ) -> None:
         """Run the application until it is done or the client hangs up."""
         hung_up = asyncio.Event()
+        answered = False
+
+        async def noting_the_end(message: Message) -> None:
+            nonlocal answered
+            await send(message)
+            ended = message["type"] == "http.response.body" and not message.get("more_body")
+            answered = answered or ended
 
         async def replay() -> Message:
             nonlocal body
@@ -163,11 +170,11 @@ class Front:
             hung_up.set()
 
         replayed = asyncio.Event()
-        work = asyncio.ensure_future(self._app(scope, replay, send))
+        work = asyncio.ensure_future(self._app(scope, replay, noting_the_end))
         listening = asyncio.create_task(listen())
         try:
             await asyncio.wait({work, listening}, return_when=asyncio.FIRST_COMPLETED)
-            if not work.done() and listening.exception() is None:
+            if not work.done() and not answered and listening.exception() is None:
                 note.status = HUNG_UP
                 work.cancel()
                 await asyncio.wait({work})

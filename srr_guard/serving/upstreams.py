@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ from srr_guard import __version__
 from srr_guard.breaker import CircuitBreaker
 from srr_guard.errors import UpstreamError
 from srr_guard.serving.config import UpstreamConfig
+
+logger = logging.getLogger("srr_guard.serving")
 
 _RETRYABLE = (408, 409, 425, 429)
 _LONGEST_REST = 60.0
@@ -154,6 +157,7 @@ class Upstreams:
         try:
             answer = await self._call(server, "POST", path, json.dumps(body).encode(), headers)
         except UpstreamError as error:
+            logger.warning("%s", error)
             if error.status == 429 and error.retry_after is not None:
                 server.breaker.rest(min(error.retry_after, _LONGEST_REST))
             elif error.is_retryable and error.status != 429:

@@ -43,4 +43,4 @@ def test_images_run_without_root():
     for stage in ("gateway", "scorer"):
         body = re.search(rf"^FROM base AS {stage}$(.*?)(?=^FROM|\Z)", text, re.M | re.S)
         assert body is not None
-        assert "\nUSER srr\n" in body[1]
+        assert "\nUSER 10001\n" in body[1]
