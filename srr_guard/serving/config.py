@@ -242,6 +242,7 @@ class LimitsConfig(_Section):
         body_bytes: Largest body of a request.
         body_seconds: Seconds until the whole body must be here.
         head_seconds: Seconds until the head of a request must be here.
+        send_seconds: Seconds that a client may leave a piece of an answer unread.
         requests: Most requests at a time; more are turned away with 429.
         output_tokens: Most tokens that a request may ask for; also set where it asks for no
             number. None: no limit.
@@ -253,6 +254,7 @@ class LimitsConfig(_Section):
     body_bytes: int = Field(default=1_000_000, ge=1)
     body_seconds: float = Field(default=20.0, gt=0.0)
     head_seconds: float = Field(default=10.0, gt=0.0)
+    send_seconds: float = Field(default=60.0, gt=0.0)
     requests: int = Field(default=256, ge=1)
     output_tokens: int | None = Field(default=None, ge=1)
     answers: int = Field(default=64, ge=1)

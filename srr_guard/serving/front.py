@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -18,6 +19,8 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+logger = logging.getLogger("srr_guard.serving")
 
 OPEN = ("/healthz", "/readyz", "/metrics")
 """Paths that need no key and have no body."""
@@ -83,10 +86,12 @@ class Front:
         try:
             with self._around(note):
                 await self._serve(scope, receive, _noting(send, note), note)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 (each ends in an answer or the connection)
             note.error = type(error).__name__
-            if note.status:  # the answer has begun
-                raise
+            if note.status:  # the answer has begun: the server ends the connection
+                logger.warning("an answer was given up on (%s, %s)", note.error, note.id)
+                note.status = HUNG_UP if isinstance(error, TimeoutError) else note.status
+                return
             await _answer(problem_of(error), scope, receive, _noting(send, note))
         finally:
             note_of_request.reset(token)
@@ -151,7 +156,8 @@ class Front:
 
         async def noting_the_end(message: Message) -> None:
             nonlocal answered
-            await send(message)
+            async with asyncio.timeout(self._limits().send_seconds):
+                await send(message)
             ended = message["type"] == "http.response.body" and not message.get("more_body")
             answered = answered or ended
 

@@ -47,6 +47,8 @@ def serve(
     logs.configure(config.logs)
     app = GatewayApp(config, scorer=scorer, on_decision=on_decision)
     warn_of_exposure(config)
+    if app.gateway.backend is None:
+        logger.info("no upstream and no local model: only scores and checks are served")
     bound = listen(config)
     logger.info("listening on http://%s:%d", *bound.getsockname()[:2])
 
@@ -140,7 +142,7 @@ class _Server(uvicorn.Server):
 
 
 def _impatient(seconds: float) -> type[asyncio.Protocol]:
-    """A protocol that closes connections whose first request does not begin in time."""
+    """A protocol that closes connections on which the head of a request does not come in time."""
 
     class Impatient(H11Protocol):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -149,18 +151,27 @@ def _impatient(seconds: float) -> type[asyncio.Protocol]:
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
-            self._impatience = self.loop.call_later(seconds, self._give_up)
+            self._wait_for_head()
 
         def data_received(self, data: bytes) -> None:
             super().data_received(data)
-            if self.cycle is not None and self._impatience is not None:
-                self._impatience.cancel()
-                self._impatience = None
+            if self.cycle is None or self.cycle.response_complete:  # the head is not whole yet
+                self._wait_for_head()
+            else:
+                self._stop_waiting()
 
         def connection_lost(self, exc: Exception | None) -> None:
+            self._stop_waiting()
+            super().connection_lost(exc)
+
+        def _wait_for_head(self) -> None:
+            if self._impatience is None:
+                self._impatience = self.loop.call_later(seconds, self._give_up)
+
+        def _stop_waiting(self) -> None:
             if self._impatience is not None:
                 self._impatience.cancel()
-            super().connection_lost(exc)
+                self._impatience = None
 
         def _give_up(self) -> None:
             if not self.transport.is_closing():

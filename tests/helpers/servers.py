@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -25,6 +27,15 @@ ASK = [{"role": "user", "content": "How do magnets work?"}]
 def good_is_safe(prompt: str, answer: str) -> float:
     """The fake scorer's rule: an answer with the word `good` in it is safe."""
     return 0.9 if "good" in answer else 0.1
+
+
+def until(condition: Callable[[], Any]) -> Any:
+    """Wait until something is true, and give it; a test that waits in vain has failed."""
+    end = time.monotonic() + PATIENCE
+    while not (found := condition()):
+        assert time.monotonic() < end, "it never came true"
+        time.sleep(0.002)
+    return found
 
 
 def says(text: str | None, **message: Any) -> dict[str, Any]:
@@ -228,5 +239,7 @@ def gateway(
     hook = on_decision or decisions.append
     app = GatewayApp(config, scorer=scorer or FakeScorer(fn), on_decision=hook, model=model)
     bound = listen(config)
+    # so that an answer that is not read is felt at once
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
     with running(gateway_server(app, config), [bound]):
         yield Running(app, bound.getsockname()[1], decisions)

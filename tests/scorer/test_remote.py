@@ -326,3 +326,20 @@ def test_docstring_examples():
     result = doctest.testmod(remote)
     assert result.attempted > 0
     assert result.failed == 0
+
+
+def test_a_forked_child_has_connections_of_its_own():
+    with gateway() as served:
+        script = (
+            "import os\n"
+            "from srr_guard.scorer import RemoteScorer\n"
+            f"scorer = RemoteScorer({served.url!r})\n"
+            f"assert scorer.score('q', {TEXTS!r}).best == 1\n"
+            "child = os.fork()\n"
+            f"assert scorer.score('q', {TEXTS!r}).best == 1\n"
+            "scorer.close()\n"
+            "if child:\n"
+            "    assert os.waitpid(child, 0)[1] == 0\n"
+        )
+        command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", script]
+        subprocess.run(command, check=True, timeout=60)

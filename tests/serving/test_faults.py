@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import pytest
-from servers import ASK, PATIENCE, Upstream, gateway, says, upstream_server
+from servers import ASK, PATIENCE, Upstream, gateway, says, until, upstream_server
 
 from srr_guard.testing import FakeScorer
 
@@ -281,6 +281,26 @@ def test_slow_bodies_and_heads_are_given_up_on():
             assert status_of(connection) is None
         with connect(served) as connection:
             assert status_of(connection) is None
+        with connect(served) as connection:  # a second request on a connection that is kept
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+            received = b""
+            while not received.endswith(b"}"):
+                received += connection.recv(1000)
+            connection.sendall(b"GET /healthz HT")
+            assert connection.recv(1000) == b""
+
+
+def test_a_client_that_does_not_read_its_answer_keeps_no_place(http):
+    long = says("good " * 200_000)
+    with upstream_server(Upstream(long)) as upstream:
+        limits = {"send_seconds": 0.2, "requests": 1}
+        with gateway(upstream, limits=limits, policies=ONCE) as served, connect(served) as lazy:
+            lazy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            body = json.dumps({"model": "m", "messages": ASK, "stream": True}).encode()
+            lazy.sendall(head(len(body)) + body)
+            until(lambda: 'status="499"' in http.get(f"{served.root}/metrics").text)
+            upstream.script(GOOD)
+            assert ask(http, served).status_code == 200
 
 
 @pytest.mark.parametrize("announced", [True, False])

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx2
-from servers import PATIENCE, Upstream, gateway, says, upstream_server
+from servers import PATIENCE, Upstream, gateway, says, until, upstream_server
 
 ROUNDS = 12
 
@@ -108,8 +108,7 @@ def test_mixed_load_leaves_nothing_behind():
                 found = Counter(status for r in pool.map(one_round, range(ROUNDS)) for status in r)
             expected = {200: 2, 502: 2, 400: 1, 413: 1, 401: 1, "gone": 1, 408: 1}
             assert found == {status: n * ROUNDS for status, n in expected.items()}
-            while b"srr_guard_in_flight 0.0" not in served.app.gateway.metrics.text():
-                pass
+            until(lambda: b"srr_guard_in_flight 0.0" in served.app.gateway.metrics.text())
             with httpx2.Client(trust_env=False) as http:
                 assert http.get(f"{served.root}/readyz").status_code == 200
             gc.collect()

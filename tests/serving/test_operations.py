@@ -18,7 +18,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from servers import ASK, PATIENCE, Upstream, gateway, good_is_safe, says, upstream_server
+from servers import ASK, PATIENCE, Upstream, gateway, good_is_safe, says, until, upstream_server
 
 from srr_guard.serving.config import KeyConfig
 from srr_guard.serving.keys import Keys, Meter
@@ -157,8 +157,7 @@ def test_load_is_shed_before_anything_is_generated(http):
         ThreadPoolExecutor(2) as pool,
     ):
         first = [pool.submit(ask, http, served) for _ in range(2)]
-        while served.app.gateway.metrics.text().count(b"srr_guard_in_flight 2.0") == 0:
-            pass
+        until(lambda: b"srr_guard_in_flight 2.0" in served.app.gateway.metrics.text())
         before = len(upstream.requests)
         shed = ask(http, served)
         health = http.get(f"{served.root}/healthz")
@@ -210,8 +209,7 @@ def test_ready_only_when_a_score_has_been_made(http):
         before = http.get(f"{served.root}/readyz")
         assert http.get(f"{served.root}/healthz").json() == {"status": "ok"}
         let_go.set()
-        while http.get(f"{served.root}/readyz").status_code != 200:
-            pass
+        until(lambda: http.get(f"{served.root}/readyz").status_code == 200)
         assert "srr_guard_ready 1.0" in http.get(f"{served.root}/metrics").text
     assert (before.status_code, before.json()["reason"]) == (503, "no score has been made yet")
 
@@ -229,8 +227,14 @@ def test_a_scorer_that_cannot_be_loaded_is_tried_again(http, monkeypatch):
             return await super().ascore(conversation, candidates)
 
     with gateway(scorer=Broken(good_is_safe)) as served:
-        while (answer := http.get(f"{served.root}/readyz")).status_code != 200:
-            assert "secret" not in answer.text
+        seen = []
+
+        def is_ready():
+            seen.append(http.get(f"{served.root}/readyz"))
+            return seen[-1].status_code == 200
+
+        until(is_ready)
+        assert "secret" not in "".join(answer.text for answer in seen)
     assert tries == 3
 
 
@@ -350,6 +354,14 @@ def client():
     return httpx2.Client(timeout=60, trust_env=False)
 
 
+def takes_no_more(address):
+    try:
+        httpx2.get(f"{address}/healthz", trust_env=False)
+    except httpx2.TransportError:
+        return True
+    return False
+
+
 def settings(file, upstream, *more):
     file.write_text("\n".join(["port: 0", "upstreams:", f"  - url: {upstream.url}", *more]))
 
@@ -367,14 +379,9 @@ def test_sigterm_finishes_what_was_accepted(tmp_path):
 
             with ThreadPoolExecutor(8) as pool:
                 answers = [pool.submit(one, i) for i in range(8)]
-                while len(upstream.requests) < 32:
-                    pass
+                until(lambda: len(upstream.requests) == 32)
                 child.send_signal(signal.SIGTERM)
-                while True:
-                    try:
-                        httpx2.get(f"{address}/healthz", trust_env=False)
-                    except httpx2.TransportError:
-                        break  # it takes no more
+                until(lambda: takes_no_more(address))
                 gate.open()
                 assert {answer.result().status_code for answer in answers} == {200}
             assert child.wait(PATIENCE) == -signal.SIGTERM  # as uvicorn ends, having cleaned up
