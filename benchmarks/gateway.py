@@ -20,7 +20,7 @@ import statistics
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -91,26 +91,48 @@ def process(target: Any, *arguments: Any) -> Any:
         child.join(30)
 
 
-async def load(call: Call, *, at_a_time: int, seconds: float) -> dict[str, float]:
-    """Make calls for a while: quantiles in milliseconds, and calls a second."""
-    for _ in range(3):
+class Load:
+    """Calls that were made, so many at a time, over several slices of time."""
+
+    def __init__(self, call: Call, at_a_time: int) -> None:
+        self.took: list[float] = []
+        self.spent = 0.0
+        self._call = call
+        self._at_a_time = at_a_time
+
+    async def slice(self, seconds: float) -> None:
+        """Make calls for a while; those that have begun are waited for."""
+        started = time.perf_counter()
+        end = started + seconds
+
+        async def worker() -> None:
+            while (begun := time.perf_counter()) < end:
+                await self._call()
+                self.took.append(time.perf_counter() - begun)
+
+        await asyncio.gather(*(worker() for _ in range(self._at_a_time)))
+        self.spent += time.perf_counter() - started
+
+    def row(self, what: str) -> dict[str, Any]:
+        """Quantiles in milliseconds, and calls a second."""
+        if len(self.took) < 2:
+            raise SystemExit(f"{len(self.took)} calls came back: give more --seconds")
+        cuts = statistics.quantiles(self.took, n=100, method="inclusive")
+        names = {"p50_ms": cuts[49], "p95_ms": cuts[94], "p99_ms": cuts[98]}
+        figures = {k: 1000 * v for k, v in names.items()}
+        rate = len(self.took) / self.spent
+        return {"what": what, "at_a_time": self._at_a_time, **figures, "per_second": rate}
+
+
+async def compare(calls: dict[str, Call], at_a_time: int, seconds: float) -> list[dict[str, Any]]:
+    """Measure calls in turns of a third of the time each, so that noise meets all of them."""
+    loads = {what: Load(call, at_a_time) for what, call in calls.items()}
+    for call in calls.values():
         await call()
-    took: list[float] = []
-    end = time.perf_counter() + seconds
-
-    async def worker() -> None:
-        while (started := time.perf_counter()) < end:
-            await call()
-            took.append(time.perf_counter() - started)
-
-    started = time.perf_counter()
-    await asyncio.gather(*(worker() for _ in range(at_a_time)))
-    spent = time.perf_counter() - started
-    if len(took) < 2:
-        raise SystemExit(f"{len(took)} calls came back in {spent:.0f} s: give more --seconds")
-    cuts = statistics.quantiles(took, n=100, method="inclusive")
-    names = {"p50_ms": cuts[49], "p95_ms": cuts[94], "p99_ms": cuts[98]}
-    return {**{k: 1000 * v for k, v in names.items()}, "per_second": len(took) / spent}
+    for _ in range(3):
+        for load in loads.values():
+            await load.slice(seconds / 3)
+    return [load.row(what) for what, load in loads.items()]
 
 
 def posting(client: httpx2.AsyncClient, url: str, body: Any) -> Call:
@@ -140,24 +162,20 @@ async def ready(url: str) -> None:
 
 async def scores(seconds: float) -> list[dict[str, Any]]:
     """`/v1/score`, and the same scorer in this process."""
-    rows = []
-    with process(run_gateway, {}, True) as url:
-        await ready(url)
-        async with client() as http:
-            body = {"conversation": ASKED, "candidates": ANSWERS}
-            call = posting(http, f"{url}/v1/score", body)
-            for at_a_time in CONCURRENCY:
-                found = await load(call, at_a_time=at_a_time, seconds=seconds)
-                rows.append({"what": "/v1/score", "at_a_time": at_a_time, **found})
     scorer = SRRScorer.from_pretrained()
     scorer.warm_up()
 
     async def in_process() -> None:
         await scorer.ascore(ASKED, ANSWERS)
 
-    for at_a_time in CONCURRENCY:
-        found = await load(in_process, at_a_time=at_a_time, seconds=seconds)
-        rows.append({"what": "in process", "at_a_time": at_a_time, **found})
+    rows = []
+    with process(run_gateway, {}, True) as url:
+        await ready(url)
+        async with client() as http:
+            body = {"conversation": ASKED, "candidates": ANSWERS}
+            calls = {"in process": in_process, "/v1/score": posting(http, f"{url}/v1/score", body)}
+            for at_a_time in CONCURRENCY:
+                rows += await compare(calls, at_a_time, seconds)
     return rows
 
 
@@ -165,29 +183,20 @@ async def overhead(seconds: float) -> list[dict[str, Any]]:
     """The gateway in front of a fake upstream, and the upstream alone."""
     rows = []
     body = {"model": "m", "messages": [{"role": "user", "content": ASKED}]}
-    with process(run_upstream) as bare:
-        places = [("bare upstream", bare, 0)]
+    with process(run_upstream) as bare, ExitStack() as stack:
+        places = {"bare upstream": bare}
         for n in (1, 4):
             policies = {"default": {"sampling": {"n": n}}}
             settings = {"upstreams": [{"url": f"{bare}/v1"}], "policies": policies}
-            places.append((f"gateway, n={n}", settings, n))  # type: ignore[arg-type]
-        for what, place, n in places:
-            if n == 0:
-                rows += await _chat(what, str(place), body, seconds)
-                continue
-            with process(run_gateway, place, False) as url:
-                await ready(url)
-                rows += await _chat(what, url, body, seconds)
-    return rows
-
-
-async def _chat(what: str, url: str, body: Any, seconds: float) -> list[dict[str, Any]]:
-    rows = []
-    async with client() as http:
-        call = posting(http, f"{url}/v1/chat/completions", body)
-        for at_a_time in (1, 8):
-            found = await load(call, at_a_time=at_a_time, seconds=seconds)
-            rows.append({"what": what, "at_a_time": at_a_time, **found})
+            places[f"gateway, n={n}"] = stack.enter_context(process(run_gateway, settings, False))
+            await ready(places[f"gateway, n={n}"])
+        async with client() as http:
+            calls = {
+                what: posting(http, f"{url}/v1/chat/completions", body)
+                for what, url in places.items()
+            }
+            for at_a_time in (1, 8):
+                rows += await compare(calls, at_a_time, seconds)
     return rows
 
 
