@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import jsonschema  # noqa: F401 (else imported by the first check, which would block the loop)
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 

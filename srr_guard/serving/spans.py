@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from opentelemetry import propagate, trace
+
 from srr_guard.serving.note import Note
 
 
 @contextmanager
 def request_span(note: Note) -> Iterator[None]:
     """Serve a request in a span of its own, in the trace that its headers name."""
-    from opentelemetry import propagate, trace
-
     tracer = trace.get_tracer("srr_guard")
     context = propagate.extract(dict(note.headers))
     kind = trace.SpanKind.SERVER
@@ -28,8 +28,6 @@ def request_span(note: Note) -> Iterator[None]:
 
 def trace_headers() -> dict[str, str]:
     """Headers by which the current trace goes on elsewhere."""
-    from opentelemetry import propagate
-
     headers: dict[str, str] = {}
     propagate.inject(headers)
     return headers

@@ -96,8 +96,14 @@ def test_openai_errors(client, upstream):
         client.post("/score", body={}, cast_to=object)
 
 
-async def test_openai_async(served, upstream):
-    async with openai.AsyncOpenAI(base_url=served.url, api_key="none", max_retries=0) as client:
+@pytest.fixture
+def async_client(served):
+    """Made outside the event loop: it reads certificates."""
+    return openai.AsyncOpenAI(base_url=served.url, api_key="none", max_retries=0)
+
+
+async def test_openai_async(async_client, upstream):
+    async with async_client as client:
 
         async def one() -> str:
             made = await client.chat.completions.create(model="m", messages=ASK)
@@ -115,8 +121,12 @@ async def test_openai_async(served, upstream):
         assert set(found) == {"a good answer"}
 
 
-def test_langchain(served, upstream):
-    model = ChatOpenAI(base_url=served.url, api_key="none", model="m", max_retries=0)
+@pytest.fixture
+def model(served):
+    return ChatOpenAI(base_url=served.url, api_key="none", model="m", max_retries=0)
+
+
+def test_langchain(model, served, upstream):
     answer = model.invoke("How do magnets work?")
     assert answer.text == "a good answer"
     assert answer.usage_metadata["total_tokens"] == 60
@@ -143,8 +153,7 @@ def test_langchain(served, upstream):
     assert len(upstream.requests) == 1
 
 
-async def test_langchain_async(served, upstream):
-    model = ChatOpenAI(base_url=served.url, api_key="none", model="m", max_retries=0)
+async def test_langchain_async(model, upstream):
     assert (await model.ainvoke("q")).text == "a good answer"
     assert "".join([chunk.text async for chunk in model.astream("q")]) == "a good answer"
 
