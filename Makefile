@@ -46,7 +46,7 @@ install-paths:
 lowest:
 	$(PYTHON) -m venv .venv-lowest
 	.venv-lowest/bin/python -m pip install --quiet packaging --constraint constraints.txt torch
-	.venv-lowest/bin/python tools/lowest_versions.py local agents evaluation openai plots > .venv-lowest/lowest.txt
+	.venv-lowest/bin/python tools/lowest_versions.py local agents evaluation openai plots serve > .venv-lowest/lowest.txt
 	.venv-lowest/bin/python -m pip install --quiet --constraint .venv-lowest/lowest.txt --editable ".[dev]"
 	.venv-lowest/bin/python -m pytest -m "not model"
 
@@ -62,6 +62,7 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/scoring.py --json benchmarks/results/scoring.json --plots benchmarks/results
 	$(BIN)/python benchmarks/serving.py --json benchmarks/results/serving.json
 	$(BIN)/python benchmarks/serving.py --memory
+	$(BIN)/python benchmarks/gateway.py --json benchmarks/results/gateway.json
 	$(BIN)/python benchmarks/read_ahead.py --json benchmarks/results/read_ahead.json
 	$(BIN)/python benchmarks/request.py --json benchmarks/results/request.json --plots benchmarks/results
 

@@ -15,8 +15,10 @@ SRRGuardError
 │   ├── CorruptBundleError                    a bundle that cannot be read
 │   ├── IncompatibleScorerError               a bundle made for another reference LLM
 │   └── ScoringError                          scoring failed or gave unusable numbers
-│       └── ScorerBusyError                   too many requests wait already
+│       ├── ScorerBusyError                   too many requests wait already
+│       └── ScorerUnreachableError            no server of a remote scorer answers
 └── SamplingError                             the wrapped model
+    ├── UpstreamError                         a server behind the gateway gave no answer
     ├── AllCandidatesFailedError              no candidate came back
     ├── NotEnoughCandidatesError              fewer came back than `min_candidates`
     ├── BelowThresholdError                   the best candidate is not safe enough
@@ -122,8 +124,38 @@ class ScorerBusyError(ScoringError):
     """Too many requests wait for the scorer already."""
 
 
+class ScorerUnreachableError(ScoringError):
+    """No server of a remote scorer gave a ranking that can be used."""
+
+
 class SamplingError(SRRGuardError):
     """The wrapped model did not give an answer that may be passed on."""
+
+
+class UpstreamError(SamplingError):
+    """A server behind the gateway refused a request, failed, or gave no usable answer.
+
+    Attributes:
+        status: HTTP status that it gave; 502 where it gave none, 504 where it took too long.
+        detail: The `error` object of its answer; None if there is none.
+        retry_after: Seconds after which it wants to be asked again; None: it does not say.
+        is_retryable: False where another attempt would fail likewise.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int,
+        detail: Any = None,
+        retry_after: float | None = None,
+        is_retryable: bool = True,
+    ) -> None:
+        self.status = status
+        self.detail = detail
+        self.retry_after = retry_after
+        self.is_retryable = is_retryable
+        super().__init__(message)
 
 
 class AllCandidatesFailedError(SamplingError):

@@ -20,6 +20,20 @@ def require_local(purpose: str, *packages: str) -> None:
     Raises:
         MissingExtraError: One of them is not installed.
     """
-    for package in packages or _LOCAL:
+    require_installed(purpose, *(packages or _LOCAL), extra="local")
+
+
+def require_installed(purpose: str, *packages: str, extra: str) -> None:
+    """Refuse to go on without some packages. Imports nothing.
+
+    Args:
+        purpose: The subject of the error: what needs the package.
+        *packages: Names to import them by.
+        extra: The extra that brings them.
+
+    Raises:
+        MissingExtraError: One of them is not installed.
+    """
+    for package in packages:
         if sys.modules.get(package) is None and find_spec(package) is None:
-            raise MissingExtraError(package=package, extra="local", purpose=purpose)
+            raise MissingExtraError(package=package, extra=extra, purpose=purpose)

@@ -46,6 +46,7 @@ TRAINING = ["Adaptation", "Report", "TrainingOptions", "adapt", "evaluate", "tra
 # Modules whose docstring examples need neither torch nor a model.
 LIGHT = [
     "audit",
+    "bulk",
     "conversation",
     "core.guard",
     "decision",

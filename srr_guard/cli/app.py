@@ -14,7 +14,9 @@ from srr_guard.cli.adapt import adapt
 from srr_guard.cli.demo import demo
 from srr_guard.cli.evaluate import evaluate
 from srr_guard.cli.explain import explain
+from srr_guard.cli.rank import rank
 from srr_guard.cli.score import score
+from srr_guard.cli.serve import serve
 from srr_guard.cli.train import train
 from srr_guard.cli.tune import tune
 from srr_guard.errors import SRRGuardError
@@ -25,7 +27,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (demo, score, explain, tune, adapt, train, evaluate):
+for command in (demo, score, explain, rank, serve, tune, adapt, train, evaluate):
     app.command()(command)
 
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from langchain_core.messages import AIMessage
+from langchain_core.messages import AIMessage, BaseMessage, convert_to_messages
 from langchain_core.messages.ai import UsageMetadata
 from pydantic import BaseModel
 
@@ -40,6 +40,20 @@ def as_conversation(messages: Any) -> Conversation:
             f"messages={messages!r} is not a list of messages: give `messages=[...]`"
         )
     return Conversation.of([_turn(message) for message in messages])
+
+
+def as_message(message: Any) -> BaseMessage:
+    """Read one message of an assistant or a tool, as it is scored.
+
+    Raises:
+        InvalidInputError: It cannot be read.
+    """
+    if field_of(message, "role") in (None, "assistant"):
+        return _assistant(message)
+    try:
+        return convert_to_messages([_turn(message)])[0]
+    except (ValueError, NotImplementedError, TypeError, KeyError) as error:
+        raise InvalidInputError(f"not a message: {error}") from error
 
 
 class CompletionDelivery:

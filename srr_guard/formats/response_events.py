@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from pydantic import BaseModel
 
 from srr_guard.errors import MissingExtraError
-from srr_guard.formats.shapes import plain
+from srr_guard.formats.shapes import field_of, plain, replaced
 
 _CLASSES = {
     "response.created": "ResponseCreatedEvent",
@@ -53,20 +54,39 @@ def as_events(response: Any) -> list[Any]:
     whole = response
     if not isinstance(response, types.Response):
         whole = types.Response.model_construct(**plain(response))
+    found = {kind: getattr(types, name, None) for kind, name in _CLASSES.items()}
+    classes: dict[str, Any] = {kind: cls for kind, cls in found.items() if cls is not None}
+    records = event_records(whole, known=classes)
+    made: list[Any] = [classes[record["type"]].model_construct(**record) for record in records]
+    return made
+
+
+def event_records(
+    response: Any, *, known: Collection[str] = frozenset(_CLASSES)
+) -> list[dict[str, Any]]:
+    """Split a response into the API's events, as dicts that hold its items unchanged.
+
+    Args:
+        response: A response of the `openai` package, or a dict.
+        known: Types of the events that are made; others are left out.
+    """
     begun: dict[str, Any] = {
         "status": "in_progress",
         "output": [],
         "usage": None,
         "incomplete_details": None,
     }
-    snapshot = whole.model_copy(update=begun | dict.fromkeys(whole.model_extra or {}))
-    events = _Events(types)
+    extra = dict.fromkeys(getattr(response, "model_extra", None) or {})
+    if isinstance(response, Mapping):
+        extra = dict.fromkeys(response.keys() & {"output_text", "srr_guard"})
+    snapshot = replaced(response, **begun | extra)
+    events = _Events(known)
     events.add("response.created", response=snapshot)
-    events.add("response.in_progress", response=snapshot.model_copy())
-    for index, item in enumerate(whole.output):
+    events.add("response.in_progress", response=replaced(snapshot))
+    for index, item in enumerate(field_of(response, "output")):
         events.add_item(item, index)
-    end = "incomplete" if whole.status == "incomplete" else "completed"
-    events.add(f"response.{end}", response=whole)
+    end = "incomplete" if field_of(response, "status") == "incomplete" else "completed"
+    events.add(f"response.{end}", response=response)
     return events.made
 
 
@@ -77,24 +97,22 @@ class _Events:
         made: The events so far.
     """
 
-    def __init__(self, types: Any) -> None:
-        self.made: list[Any] = []
-        self._types = types
+    def __init__(self, known: Collection[str]) -> None:
+        self.made: list[dict[str, Any]] = []
+        self._known = known
 
     def add(self, kind: str, **fields: Any) -> None:
-        """Add an event, unless the installed client has no such event."""
-        event = getattr(self._types, _CLASSES[kind], None)
-        if event is not None:
-            number = len(self.made)
-            self.made.append(event.model_construct(type=kind, sequence_number=number, **fields))
+        """Add an event, unless it is not known."""
+        if kind in self._known:
+            self.made.append({"type": kind, "sequence_number": len(self.made), **fields})
 
     def add_item(self, item: Any, index: int) -> None:
         """Add the events of an item of the output."""
-        place = {"item_id": getattr(item, "id", None) or "", "output_index": index}
+        place = {"item_id": field_of(item, "id") or "", "output_index": index}
         self.add("response.output_item.added", item=_begun(item), output_index=index)
-        match getattr(item, "type", None):
+        match field_of(item, "type"):
             case "message":
-                for number, part in enumerate(item.content):
+                for number, part in enumerate(field_of(item, "content") or []):
                     self._add_part(part, {**place, "content_index": number})
             case "reasoning":
                 self._add_reasoning(item, place)
@@ -106,33 +124,34 @@ class _Events:
 
     def _add_part(self, part: Any, place: dict[str, Any]) -> None:
         self.add("response.content_part.added", part=_begun(part), **place)
-        match getattr(part, "type", None):
+        match field_of(part, "type"):
             case "output_text":
-                logprobs = {"logprobs": part.logprobs or []}
-                self.add("response.output_text.delta", delta=part.text, **place, **logprobs)
-                for number, annotation in enumerate(part.annotations or []):
+                text = field_of(part, "text")
+                logprobs = {"logprobs": field_of(part, "logprobs") or []}
+                self.add("response.output_text.delta", delta=text, **place, **logprobs)
+                for number, annotation in enumerate(field_of(part, "annotations") or []):
                     self.add(
                         "response.output_text.annotation.added",
                         annotation=plain(annotation),
                         annotation_index=number,
                         **place,
                     )
-                self.add("response.output_text.done", text=part.text, **place, **logprobs)
+                self.add("response.output_text.done", text=text, **place, **logprobs)
             case "refusal":
                 self._add_text("refusal", part, "refusal", place)
         self.add("response.content_part.done", part=part, **place)
 
     def _add_reasoning(self, item: Any, place: dict[str, Any]) -> None:
-        for number, part in enumerate(item.summary or []):
+        for number, part in enumerate(field_of(item, "summary") or []):
             where = {**place, "summary_index": number}
             self.add("response.reasoning_summary_part.added", part=_begun(part), **where)
             self._add_text("reasoning_summary_text", part, "text", where)
             self.add("response.reasoning_summary_part.done", part=part, **where)
-        for number, part in enumerate(getattr(item, "content", None) or []):
+        for number, part in enumerate(field_of(item, "content") or []):
             self._add_text("reasoning_text", part, "text", {**place, "content_index": number})
 
     def _add_text(self, kind: str, thing: Any, field: str, place: dict[str, Any]) -> None:
-        text = getattr(thing, field)
+        text = field_of(thing, field)
         self.add(f"response.{kind}.delta", delta=text, **place)
         self.add(f"response.{kind}.done", **{field: text}, **place)
 
@@ -150,5 +169,6 @@ _EMPTY: dict[str, dict[str, Any]] = {
 
 def _begun(thing: Any) -> Any:
     """An item or part as it is when it begins; other kinds come whole."""
-    empty = _EMPTY.get(getattr(thing, "type", ""))
-    return thing.model_copy(update=empty) if empty and isinstance(thing, BaseModel) else thing
+    empty = _EMPTY.get(field_of(thing, "type") or "")
+    known = isinstance(thing, (BaseModel, Mapping))
+    return replaced(thing, **empty) if empty and known else thing

@@ -2,6 +2,7 @@
 
 from srr_guard.scorer.bundle import BundleInfo, ScorerBundle
 from srr_guard.scorer.config import HeadConfig
+from srr_guard.scorer.remote import RemoteScorer
 from srr_guard.scorer.srr_scorer import SRRScorer
 
-__all__ = ["BundleInfo", "HeadConfig", "SRRScorer", "ScorerBundle"]
+__all__ = ["BundleInfo", "HeadConfig", "RemoteScorer", "SRRScorer", "ScorerBundle"]

@@ -1,0 +1,251 @@
+"""Ranks the rows of a file: resumable, no row lost or doubled, bad rows set aside."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from srr_guard.conversation import Conversation
+from srr_guard.errors import ConfigurationError, DataError, InvalidInputError
+from srr_guard.protocols import ProgressCallback, ResponseScorer
+
+_PROMPTS = ("prompt", "conversation", "messages")
+
+
+@dataclass(frozen=True)
+class BulkResult:
+    """What was done.
+
+    Attributes:
+        ranked: Rows ranked now.
+        bad: Rows set aside now.
+        skipped: Rows that an earlier run had done.
+        bad_rows: File of the rows set aside.
+    """
+
+    ranked: int
+    bad: int
+    skipped: int
+    bad_rows: Path
+
+
+def rank_file(
+    source: Path,
+    output: Path,
+    *,
+    scorer: ResponseScorer,
+    bad_rows: Path | None = None,
+    at_once: int = 64,
+    progress: ProgressCallback | None = None,
+) -> BulkResult:
+    """Rank the candidates of each row of a JSON Lines file.
+
+    A row has `prompt` (a text; or `conversation` or `messages`) and `candidates`, a list of texts.
+    It is written to `output` unchanged, with `ranking` (order, scores, `p_safe`, verdicts) and
+    `line`, its number in the file. Rows stand in their order; a row that cannot be ranked stands
+    in `bad_rows`, with `line` and `reason`.
+
+    A run that was interrupted, by whatever, goes on after the last whole row that is in either
+    file; what was cut off in the middle of a row is written anew.
+
+    Args:
+        source: JSON Lines.
+        output: JSON Lines; made, or continued.
+        scorer: Ranks the candidates.
+        bad_rows: File for rows that cannot be ranked; None: `output` with `.bad` behind it.
+        at_once: Rows that are with the scorer together.
+        progress: Told of the bytes of `source` that are done, with `rows_per_second`.
+
+    Raises:
+        ConfigurationError: A file cannot be read or written, or `output` is of another run.
+        ScorerError: The scorer cannot be used; what is written stays, and a further run goes on.
+
+    Example:
+        >>> import json, tempfile
+        >>> from srr_guard.testing import FakeScorer
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> row = {"prompt": "q", "candidates": ["a bad answer", "a good answer"]}
+        >>> _ = (folder / "in.jsonl").write_text(json.dumps(row))
+        >>> scorer = FakeScorer(lambda prompt, answer: 0.9 if "good" in answer else 0.1)
+        >>> rank_file(folder / "in.jsonl", folder / "out.jsonl", scorer=scorer).ranked
+        1
+        >>> json.loads((folder / "out.jsonl").read_text())["ranking"]["order"]
+        [1, 0]
+    """
+    aside = bad_rows or output.with_name(f"{output.name}.bad")
+    if len({path.resolve() for path in (source, output, aside)}) < 3:
+        raise ConfigurationError(
+            f"--input {str(source)!r}, --output {str(output)!r} and --bad-rows {str(aside)!r}: "
+            "give three different files"
+        )
+    try:
+        size = source.stat().st_size
+        done = max(_resume(output), _resume(aside))
+        with open(source, "rb") as rows, _append(output) as good, _append(aside) as bad:
+            run = _Run(scorer, at_once, progress, size)
+            asyncio.run(run.all(rows, good, bad, done))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(
+            f"{getattr(error, 'filename', None) or str(source)!r}: {error}"
+        ) from error
+    return BulkResult(run.ranked, run.bad, min(done, run.seen), aside)
+
+
+class _Run:
+    """One run over a file."""
+
+    def __init__(
+        self,
+        scorer: ResponseScorer,
+        at_once: int,
+        progress: ProgressCallback | None,
+        size: int,
+    ) -> None:
+        self.ranked = self.bad = self.seen = 0
+        self._scorer = scorer
+        self._at_once = at_once
+        self._progress = progress
+        self._size = size
+        self._started = time.perf_counter()
+
+    async def all(self, rows: IO[bytes], good: IO[bytes], bad: IO[bytes], done: int) -> None:
+        """Rank all rows after the first `done` ones, and write them in their order."""
+        read = 0
+        async for number, line, outcome in self._outcomes(rows, done):
+            read += len(line)
+            row, reason = await outcome
+            if reason is None:
+                _write(good, row)
+                self.ranked += 1
+            else:
+                shown = line.decode("utf-8", "replace").rstrip("\n")
+                _write(bad, {"line": number, "reason": reason, "row": shown})
+                self.bad += 1
+            self._report(rows)
+
+    async def _outcomes(
+        self, rows: IO[bytes], done: int
+    ) -> AsyncIterator[tuple[int, bytes, asyncio.Task[tuple[dict[str, Any], str | None]]]]:
+        """Rows in their order, with the task of each; so many tasks at a time."""
+        ahead: list[tuple[int, bytes, asyncio.Task[tuple[dict[str, Any], str | None]]]] = []
+        try:
+            for number, line in enumerate(rows, start=1):
+                self.seen = number
+                if number <= done or not line.strip():
+                    continue
+                ahead.append((number, line, asyncio.create_task(self._rank(number, line))))
+                if len(ahead) >= self._at_once:
+                    yield ahead.pop(0)
+            while ahead:
+                yield ahead.pop(0)
+        finally:
+            for _, _, task in ahead:
+                task.cancel()
+            await asyncio.gather(*(task for _, _, task in ahead), return_exceptions=True)
+
+    async def _rank(self, number: int, line: bytes) -> tuple[dict[str, Any], str | None]:
+        """The row with its ranking; or why it has none."""
+        try:
+            row, asked, candidates = _read(line)
+            ranking = await self._scorer.ascore(asked, candidates)
+        except (InvalidInputError, DataError, ConfigurationError) as error:
+            return {}, str(error)
+        verdicts = {"verdicts": ranking.verdicts}
+        return {**row, "line": number, "ranking": {**ranking.model_dump(), **verdicts}}, None
+
+    def _report(self, rows: IO[bytes]) -> None:
+        if self._progress is not None:
+            count = self.ranked + self.bad
+            rate = count / max(1e-9, time.perf_counter() - self._started)
+            self._progress("rank", min(rows.tell(), self._size), self._size, rows_per_second=rate)
+
+
+def _read(line: bytes) -> tuple[dict[str, Any], Conversation, list[str]]:
+    """A row, what was asked, and its candidates.
+
+    Raises:
+        DataError: It is no JSON object, or a part is missing or of the wrong kind.
+        InvalidInputError: What was asked cannot be read.
+    """
+    try:
+        row = json.loads(line, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"not valid JSON: {error}") from error
+    if not isinstance(row, dict):
+        raise DataError(f"no JSON object but {type(row).__name__!r}")
+    asked = next((row[name] for name in _PROMPTS if row.get(name) is not None), None)
+    if asked is None:
+        raise DataError(f"there is no prompt: give one of {', '.join(_PROMPTS)}")
+    candidates = row.get("candidates")
+    if not isinstance(candidates, list) or not candidates:
+        raise DataError("candidates: give a list with at least one text")
+    if wrong := [i for i, text in enumerate(candidates) if not isinstance(text, str)]:
+        raise DataError(f"candidates.{wrong[0]} is no text")
+    return row, Conversation.of(asked), candidates
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _write(file: IO[bytes], row: dict[str, Any]) -> None:
+    """One line, by one call, so that a kill cuts off the last line at most."""
+    file.write(json.dumps(row).encode() + b"\n")
+    file.flush()
+
+
+def _append(path: Path) -> IO[bytes]:
+    return open(path, "ab", buffering=1 << 20)
+
+
+def _resume(path: Path) -> int:
+    """Number of the last row in a file that an earlier run has written; 0 without one.
+
+    A last line without an end was cut off, and is removed.
+
+    Raises:
+        ConfigurationError: The file was not written by this command.
+    """
+    if not path.exists():
+        return 0
+    last = b""
+    with open(path, "rb+") as file:
+        for line, end in _lines(file):
+            if not line.endswith(b"\n"):
+                file.truncate(end - len(line))
+            else:
+                last = line
+    if not last:
+        return 0
+    try:
+        number = json.loads(last)["line"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigurationError(
+            f"{str(path)!r} was not written by this command: name another file, or remove it"
+        ) from error
+    return int(number)
+
+
+def _lines(file: IO[bytes]) -> Iterator[tuple[bytes, int]]:
+    """The last lines of a file, each with the place of its end."""
+    file.seek(0, os.SEEK_END)
+    size = file.tell()
+    step = 1 << 16
+    while True:
+        begin = max(0, size - step)
+        file.seek(begin)
+        block = file.read(size - begin)
+        whole = block if begin == 0 else block[block.find(b"\n") + 1 :]
+        if begin == 0 or whole.count(b"\n") >= 1:
+            break
+        step *= 2
+    end = size - len(whole)
+    for line in whole.splitlines(keepends=True):
+        end += len(line)
+        yield line, end

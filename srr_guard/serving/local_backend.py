@@ -1,0 +1,234 @@
+"""The model on this machine as the one that answers."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from langchain_core.messages import AIMessage, BaseMessage, ToolMessage, convert_to_messages
+
+from srr_guard.core.in_flight import CallLimit
+from srr_guard.errors import ConfigurationError, InvalidInputError
+from srr_guard.formats.responses import as_conversation
+from srr_guard.local.chat_model import LocalChatModel
+from srr_guard.policy import SamplingPolicy
+from srr_guard.protocols import CandidateSource
+from srr_guard.serving.backends import Door, varied
+from srr_guard.serving.config import LocalConfig
+
+
+class LocalBackend:
+    """The model on this machine answers, n times in one call.
+
+    Options that it cannot follow are refused.
+    """
+
+    def __init__(self, config: LocalConfig, model: Any = None) -> None:
+        self._config = config
+        self._model = model or LocalChatModel(
+            model=config.model,
+            file=config.file,
+            revision=config.revision,
+            device=config.device,
+            dtype=config.dtype,
+            max_new_tokens=config.max_new_tokens,
+        )
+
+    def require_ready(self, body: Mapping[str, Any]) -> None:
+        """Refuse what the model cannot be asked for."""
+        for name in ("response_format", "text"):
+            wanted = body.get(name)
+            inner = wanted.get("format", wanted) if isinstance(wanted, Mapping) else None
+            if isinstance(inner, Mapping) and inner.get("type") not in (None, "text"):
+                raise ConfigurationError(
+                    f"the local model cannot be held to a schema ({name}={inner.get('type')!r}): "
+                    "leave it out, or serve an upstream that can"
+                )
+
+    def plan(self, body: Mapping[str, Any], sampling: SamplingPolicy) -> SamplingPolicy:
+        """One candidate where the temperature is 0: all would be equal."""
+        if body.get("temperature") != 0 or sampling.temperatures is not None:
+            return sampling
+        one = {"n": 1, "initial": 1, "min_candidates": 1, "accept_at": None}
+        return sampling.model_copy(update=one)
+
+    def source(
+        self,
+        door: Door,
+        body: Mapping[str, Any],
+        *,
+        sampling: SamplingPolicy,
+        limit: CallLimit,
+        headers: Mapping[str, str],
+    ) -> CandidateSource[dict[str, Any]]:
+        """All candidates in one call."""
+        return _LocalSource(self._model, self._config, door, body, sampling, limit)
+
+    async def models(self) -> list[dict[str, Any]]:
+        """The one model."""
+        name = self._config.name
+        return [{"id": name, "object": "model", "created": 0, "owned_by": "srr_guard"}]
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[None]:
+        """Nothing is opened."""
+        yield
+
+
+@dataclass(frozen=True)
+class _LocalSource:
+    model: Any
+    config: LocalConfig
+    door: Door
+    body: Mapping[str, Any]
+    sampling: SamplingPolicy
+    limit: CallLimit
+
+    @property
+    def batches(self) -> bool:
+        policy = self.sampling
+        varies = policy.temperatures or policy.system_prompts or policy.seed is not None
+        return not varies and policy.batched == "auto"
+
+    def sample(self, indices: range) -> Sequence[dict[str, Any]]:
+        raise ConfigurationError("the gateway makes candidates as tasks only: use `adecide`")
+
+    async def asample(self, indices: range) -> Sequence[dict[str, Any]]:
+        body = varied(self.door, self.body, self.sampling, indices[0])
+        messages, options = _local_request(self.door, body, self.config)
+        async with self.limit.aplace():
+            answers = await self.model.asample_candidates(messages, len(indices), **options)
+        shape = _completion if self.door == "/chat/completions" else _response
+        return [shape(answer, self.config.name) for answer in answers]
+
+
+def _local_request(
+    door: Door, body: Mapping[str, Any], config: LocalConfig
+) -> tuple[list[BaseMessage], dict[str, Any]]:
+    """Messages and options for `asample_candidates`."""
+    if door == "/chat/completions":
+        try:
+            messages = convert_to_messages(body["messages"])
+        except (ValueError, NotImplementedError, TypeError, KeyError) as error:
+            raise InvalidInputError(f"messages cannot be read: {error}") from error
+    else:
+        turns = as_conversation(body).turns
+        pairs = [
+            ToolMessage(turn.text, tool_call_id="")
+            if turn.role == "tool"
+            else (turn.role, turn.text)
+            for turn in turns
+        ]
+        messages = convert_to_messages(pairs)
+    options: dict[str, Any] = {}
+    limits = ("max_completion_tokens", "max_tokens", "max_output_tokens")
+    asked = [body[name] for name in limits if body.get(name) is not None]
+    if asked:
+        options["max_new_tokens"] = min(asked[0], config.max_new_tokens)
+    for name in ("temperature", "top_p", "seed"):
+        if body.get(name) is not None:
+            options[name] = body[name]
+    stop = body.get("stop")
+    if stop is not None:
+        options["stop"] = [stop] if isinstance(stop, str) else list(stop)
+    tools = [_tool(tool) for tool in body.get("tools") or []]
+    if tools:
+        options |= {"tools": tools, "tool_choice": body.get("tool_choice")}
+    return messages, options
+
+
+def _tool(tool: Any) -> dict[str, Any]:
+    """A function in the form of chat completions; the Responses API has it flat."""
+    if not isinstance(tool, Mapping) or tool.get("type") != "function":
+        kind = tool.get("type") if isinstance(tool, Mapping) else type(tool).__name__
+        raise ConfigurationError(f"the local model has no tool of type {kind!r}: give functions")
+    if isinstance(tool.get("function"), Mapping):
+        return dict(tool)
+    return {"type": "function", "function": {k: v for k, v in tool.items() if k != "type"}}
+
+
+def _calls(answer: AIMessage) -> list[tuple[str, str, str]]:
+    """Id, name and arguments of each call."""
+    valid = [(c["id"], c["name"], json.dumps(c["args"])) for c in answer.tool_calls]
+    invalid = [(c["id"], c["name"], c["args"]) for c in answer.invalid_tool_calls]
+    return [(i or _id("call"), name or "", args or "") for i, name, args in [*valid, *invalid]]
+
+
+def _completion(answer: AIMessage, model: str) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": "assistant", "content": answer.text or None}
+    calls = [
+        {"id": i, "type": "function", "function": {"name": name, "arguments": args}}
+        for i, name, args in _calls(answer)
+    ]
+    finish = "length" if answer.response_metadata.get("finish_reason") == "length" else "stop"
+    if calls:
+        message["tool_calls"] = calls
+        finish = "tool_calls"
+    usage = _counts(answer)
+    return {
+        "id": _id("chatcmpl"),
+        "object": "chat.completion",
+        "created": int(time.time()),
+        "model": model,
+        "choices": [{"index": 0, "message": message, "finish_reason": finish, "logprobs": None}],
+        "usage": {
+            "prompt_tokens": usage[0],
+            "completion_tokens": usage[1],
+            "total_tokens": sum(usage),
+        },
+    }
+
+
+def _response(answer: AIMessage, model: str) -> dict[str, Any]:
+    output: list[dict[str, Any]] = []
+    if answer.text:
+        part = {"type": "output_text", "text": answer.text, "annotations": []}
+        said = {"type": "message", "role": "assistant", "status": "completed", "content": [part]}
+        output.append({"id": _id("msg"), **said})
+    output += [
+        {
+            "id": _id("fc"),
+            "type": "function_call",
+            "call_id": i,
+            "name": name,
+            "arguments": args,
+            "status": "completed",
+        }
+        for i, name, args in _calls(answer)
+    ]
+    cut = answer.response_metadata.get("finish_reason") == "length"
+    usage = _counts(answer)
+    return {
+        "id": _id("resp"),
+        "object": "response",
+        "created_at": int(time.time()),
+        "model": model,
+        "status": "incomplete" if cut else "completed",
+        "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
+        "error": None,
+        "output": output,
+        "parallel_tool_calls": True,
+        "tool_choice": "auto",
+        "tools": [],
+        "usage": {
+            "input_tokens": usage[0],
+            "output_tokens": usage[1],
+            "total_tokens": sum(usage),
+            "input_tokens_details": {"cached_tokens": 0},
+            "output_tokens_details": {"reasoning_tokens": 0},
+        },
+    }
+
+
+def _counts(answer: AIMessage) -> tuple[int, int]:
+    usage = answer.usage_metadata
+    return (usage["input_tokens"], usage["output_tokens"]) if usage else (0, 0)
+
+
+def _id(kind: str) -> str:
+    return f"{kind}{'-' if kind == 'chatcmpl' else '_'}{secrets.token_hex(12)}"

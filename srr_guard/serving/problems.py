@@ -1,0 +1,152 @@
+"""Errors as HTTP answers in OpenAI's shape."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.responses import Response
+
+from srr_guard.errors import (
+    AllCandidatesFailedError,
+    BelowThresholdError,
+    ConfigurationError,
+    InvalidInputError,
+    MissingExtraError,
+    NotEnoughCandidatesError,
+    ReferenceModelError,
+    SamplingError,
+    ScorerBusyError,
+    ScorerError,
+    UnreadableError,
+    UpstreamError,
+)
+
+_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    429: "rate_limit_error",
+}
+
+
+class HttpError(Exception):
+    """An HTTP answer in place of the one that was asked for.
+
+    Args:
+        status: HTTP status.
+        message: For the client.
+        code: A word for programs.
+        param: Name of the field that is wrong.
+        retry_after: Seconds after which to ask again.
+        extra: Further fields of the body, beside `error`.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        code: str | None = None,
+        param: str | None = None,
+        retry_after: float | None = None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.code = code
+        self.param = param
+        self.retry_after = retry_after
+        self.extra = dict(extra or {})
+
+    def response(self) -> Response:
+        """The answer."""
+        kind = _TYPES.get(self.status, "server_error")
+        if 400 <= self.status < 500 and self.status not in _TYPES:
+            kind = "invalid_request_error"
+        error = {"message": self.message, "type": kind, "param": self.param, "code": self.code}
+        headers = {}
+        if self.retry_after is not None:
+            headers["retry-after"] = str(max(1, math.ceil(self.retry_after)))
+        if self.status == 401:
+            headers["www-authenticate"] = "Bearer"
+        return json_response({"error": error, **self.extra}, self.status, headers)
+
+
+def json_response(
+    content: Any, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
+    """A JSON answer."""
+    return Response(encode(content), status, dict(headers or {}), media_type="application/json")
+
+
+def encode(content: Any) -> bytes:
+    """JSON as UTF-8; lone surrogates, which UTF-8 has no form for, are escaped."""
+    try:
+        return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError:
+        return json.dumps(content, separators=(",", ":")).encode()
+
+
+def problem_of(error: BaseException) -> HttpError:
+    """The answer to a request that ended in this error. Unknown errors keep their text."""
+    match error:
+        case HttpError():
+            return error
+        case BelowThresholdError() | UnreadableError():
+            summary = error.decision.summary()
+            return HttpError(400, str(error), code="content_filter", extra={"srr_guard": summary})
+        case AllCandidatesFailedError() | NotEnoughCandidatesError():
+            return _of_candidates(error)
+        case UpstreamError():
+            return _of_upstream(error)
+        case SamplingError():
+            return HttpError(502, str(error), code="no_usable_answer")
+        case ScorerBusyError():
+            return HttpError(429, str(error), code="scorer_busy", retry_after=1.0)
+        case ScorerError() | ReferenceModelError():
+            # its text may name folders and addresses of ours
+            message = f"the answers cannot be scored ({type(error).__name__})"
+            return HttpError(503, message, code="scorer_unavailable", retry_after=5.0)
+        case MissingExtraError():
+            return HttpError(500, str(error), code="not_installed")
+        case InvalidInputError() | ConfigurationError():
+            return HttpError(400, str(error), code="invalid_request")
+        case TimeoutError():
+            return HttpError(504, "no answer came in time", code="timeout")
+    return HttpError(500, "internal error; the log names its type", code="internal_error")
+
+
+def _of_candidates(error: AllCandidatesFailedError | NotEnoughCandidatesError) -> HttpError:
+    """The answer by what the candidates failed of; the upstream's own word first."""
+    upstream = [cause for cause in error.causes if isinstance(cause, UpstreamError)]
+    if upstream:
+        return _of_upstream(max(upstream, key=lambda cause: not cause.is_retryable))
+    kinds = (TimeoutError, InvalidInputError, ConfigurationError)
+    if error.causes and all(isinstance(cause, kinds) for cause in error.causes):
+        return problem_of(error.causes[0])
+    causes = ", ".join(dict.fromkeys(str(cause) for cause in error.causes))
+    if not all(isinstance(cause, SamplingError) for cause in error.causes):
+        causes = ", ".join(dict.fromkeys(type(cause).__name__ for cause in error.causes))
+    return HttpError(502, f"no candidate can be used: {causes}", code="no_usable_answer")
+
+
+def _of_upstream(error: UpstreamError) -> HttpError:
+    """Hand on what the client can mend; what is between us and the server is our fault."""
+    if error.status == 429:
+        after = 1.0 if error.retry_after is None else error.retry_after
+        return HttpError(429, str(error), code="upstream_busy", retry_after=after)
+    if error.status in (400, 404, 409, 413, 415, 422):
+        detail = error.detail if isinstance(error.detail, Mapping) else {}
+        message, code, param = (detail.get(name) for name in ("message", "code", "param"))
+        return HttpError(
+            error.status,
+            message if isinstance(message, str) else str(error),
+            code=code if isinstance(code, str) else "upstream_refused",
+            param=param if isinstance(param, str) else None,
+        )
+    status = error.status if error.status in (503, 504) else 502
+    return HttpError(status, str(error), code="upstream_failed", retry_after=error.retry_after)

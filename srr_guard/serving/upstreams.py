@@ -1,0 +1,263 @@
+"""Servers that answer: which one is asked, and how its answer is read."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, Protocol
+
+import httpx2
+
+from srr_guard import __version__
+from srr_guard.breaker import CircuitBreaker
+from srr_guard.errors import UpstreamError
+from srr_guard.serving.config import UpstreamConfig
+
+logger = logging.getLogger("srr_guard.serving")
+
+_RETRYABLE = (408, 409, 425, 429)
+_LONGEST_REST = 60.0
+
+
+class Observer(Protocol):
+    """Told of each call of a server."""
+
+    def __call__(self, upstream: str, outcome: str) -> None:
+        """Count a call: `ok`, a status, `unreachable`, `timeout`, `garbage`, `cancelled`."""
+        ...
+
+
+@dataclass
+class _Server:
+    """A server and how it has been doing."""
+
+    config: UpstreamConfig
+    client: httpx2.AsyncClient
+    breaker: CircuitBreaker = field(default_factory=CircuitBreaker)
+    credit: float = 0.0
+
+    def serves(self, model: Any) -> bool:
+        return self.config.models is None or model in self.config.models
+
+
+class Upstreams:
+    """OpenAI-compatible servers with weights and fallbacks. A context manager of one event loop.
+
+    Args:
+        configs: At least one.
+        answer_bytes: Largest answer that is read.
+        observe: Told of each call.
+        transport: Stands in for the network in tests.
+    """
+
+    def __init__(
+        self,
+        configs: Sequence[UpstreamConfig],
+        *,
+        answer_bytes: int,
+        observe: Observer,
+        transport: httpx2.AsyncBaseTransport | None = None,
+    ) -> None:
+        self._servers = [_Server(config, _client(config, transport)) for config in configs]
+        self._answer_bytes = answer_bytes
+        self._observe = observe
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Upstreams:
+        for server in self._servers:
+            await self._stack.enter_async_context(server.client)
+        return self
+
+    async def __aexit__(self, *error: Any) -> None:
+        await self._stack.aclose()
+
+    def require_one(self, model: Any) -> None:
+        """Refuse a request that no server can take now, before anything is asked.
+
+        Raises:
+            UpstreamError: No server has this model, or all of them rest.
+        """
+        servers = [server for server in self._servers if server.serves(model)]
+        if not servers:
+            raise UpstreamError(
+                f"no server has the model {model!r}; see /v1/models", status=404, is_retryable=False
+            )
+        wait = min(server.breaker.wait for server in servers)
+        if wait > 0.0:
+            raise UpstreamError(
+                "no server answers at the moment", status=503, retry_after=wait, is_retryable=False
+            )
+
+    async def post(
+        self, path: str, body: Mapping[str, Any], headers: Mapping[str, str]
+    ) -> dict[str, Any]:
+        """Ask one server after another until one answers.
+
+        Raises:
+            UpstreamError: None does, or one says that the request is wrong.
+        """
+        last: UpstreamError | None = None
+        for server in self._in_turn(body.get("model")):
+            try:
+                return await self._ask(server, path, body, headers)
+            except UpstreamError as error:
+                if not error.is_retryable:
+                    raise
+                last = error
+        if last is None:
+            self.require_one(body.get("model"))
+            last = UpstreamError("no server answers at the moment", status=503)
+        raise last
+
+    async def models(self) -> list[dict[str, Any]]:
+        """The models of all servers, each once; of those that answer."""
+        found: dict[str, dict[str, Any]] = {}
+        listed = await asyncio.gather(*map(self._models_of, self._servers))
+        for model in (model for models in listed for model in models):
+            found.setdefault(model["id"], model)
+        return list(found.values())
+
+    async def _models_of(self, server: _Server) -> list[dict[str, Any]]:
+        config = server.config
+        if config.models is not None:
+            return [_model(name, config.label) for name in config.models]
+        try:
+            answer = await self._call(server, "GET", "/models", None, {})
+        except UpstreamError:
+            return []
+        data = answer.get("data")
+        models = data if isinstance(data, list) else []
+        names = [m["id"] for m in models if isinstance(m, dict) and isinstance(m.get("id"), str)]
+        return [_model(name, config.label) for name in names]
+
+    def _in_turn(self, model: Any) -> Iterator[_Server]:
+        """Servers that may be asked: by weight, then fallbacks in their order."""
+        ready = [s for s in self._servers if s.serves(model) and s.breaker.wait == 0.0]
+        primary = [server for server in ready if not server.config.fallback]
+        for server in primary:
+            server.credit += server.config.weight
+        primary.sort(key=lambda server: -server.credit)
+        if primary:
+            primary[0].credit -= sum(server.config.weight for server in primary)
+        for server in [*primary, *(server for server in ready if server.config.fallback)]:
+            if server.breaker.allows():
+                yield server
+
+    async def _ask(
+        self, server: _Server, path: str, body: Mapping[str, Any], headers: Mapping[str, str]
+    ) -> dict[str, Any]:
+        if server.config.model is not None:
+            body = {**body, "model": server.config.model}
+        try:
+            answer = await self._call(server, "POST", path, json.dumps(body).encode(), headers)
+        except UpstreamError as error:
+            logger.warning("%s", error)
+            if error.status == 429 and error.retry_after is not None:
+                server.breaker.rest(min(error.retry_after, _LONGEST_REST))
+            elif error.is_retryable and error.status != 429:
+                server.breaker.failed()
+            else:
+                server.breaker.succeeded()
+            raise
+        server.breaker.succeeded()
+        return answer
+
+    async def _call(
+        self,
+        server: _Server,
+        method: str,
+        path: str,
+        body: bytes | None,
+        headers: Mapping[str, str],
+    ) -> dict[str, Any]:
+        label, outcome = server.config.label, "unreachable"
+        try:
+            async with server.client.stream(
+                method, f"{server.config.url}{path}", content=body, headers=dict(headers)
+            ) as response:
+                content = bytearray()
+                async for part in response.aiter_bytes():
+                    content += part
+                    if len(content) > self._answer_bytes:
+                        raise _failed(label, "gave too large an answer", 502)
+            outcome = "ok" if response.status_code == 200 else str(response.status_code)
+            if response.status_code != 200:
+                raise _refused(label, response, _object(bytes(content)))
+            answer = _object(bytes(content))
+            if answer is None:
+                outcome = "garbage"
+                raise _failed(label, "gave no JSON object", 502)
+        except asyncio.CancelledError:
+            outcome = "cancelled"
+            raise
+        except httpx2.TimeoutException as error:
+            outcome = "timeout"
+            raise _failed(label, "took too long", 504) from error
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+            raise _failed(label, f"does not answer ({type(error).__name__})", 502) from error
+        finally:
+            self._observe(label, outcome)
+        return answer
+
+
+def _client(
+    config: UpstreamConfig, transport: httpx2.AsyncBaseTransport | None
+) -> httpx2.AsyncClient:
+    headers = {"content-type": "application/json", "user-agent": f"srr-guard/{__version__}"}
+    if (secret := config.secret()) is not None:
+        headers["authorization"] = f"Bearer {secret}"
+    most = config.connections
+    return httpx2.AsyncClient(
+        headers=headers,
+        timeout=httpx2.Timeout(config.timeout, connect=min(5.0, config.timeout)),
+        limits=httpx2.Limits(max_connections=most, max_keepalive_connections=most),
+        transport=transport,
+    )
+
+
+def _model(name: str, owner: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": owner}
+
+
+def _failed(label: str, what: str, status: int) -> UpstreamError:
+    return UpstreamError(f"the server {label!r} {what}", status=status)
+
+
+def _refused(label: str, response: httpx2.Response, answer: Any) -> UpstreamError:
+    status = response.status_code
+    detail = answer.get("error") if isinstance(answer, Mapping) else None
+    return UpstreamError(
+        f"the server {label!r} answered with HTTP {status}",
+        status=status,
+        detail=detail,
+        retry_after=_seconds(response.headers.get("retry-after")),
+        is_retryable=status in _RETRYABLE or status >= 500 or status in (401, 403) or status < 400,
+    )
+
+
+def _seconds(retry_after: str | None) -> float | None:
+    """Seconds in a `Retry-After` header, which may hold a date."""
+    if retry_after is None:
+        return None
+    if retry_after.strip().isdigit():
+        return float(retry_after)
+    try:
+        until = parsedate_to_datetime(retry_after)
+    except ValueError:
+        return None
+    until = until if until.tzinfo else until.replace(tzinfo=UTC)
+    return max(0.0, (until - datetime.now(UTC)).total_seconds())
+
+
+def _object(content: bytes) -> dict[str, Any] | None:
+    try:
+        found = json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None

@@ -1,0 +1,361 @@
+"""What goes wrong: servers that fail, clients that hang up, dawdle, or send nonsense."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+
+import pytest
+from servers import ASK, PATIENCE, Upstream, gateway, says, until, upstream_server
+
+from srr_guard.testing import FakeScorer
+
+GOOD = says("a good answer")
+ONCE = {"default": {"sampling": {"n": 1, "attempts": 1}}}
+
+
+def ask(http, served, **body):
+    return http.post(f"{served.url}/chat/completions", json={"model": "m", "messages": ASK, **body})
+
+
+# ---- servers that fail ----
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"status": 500},
+        {"status": 503, "body": b"<html>"},
+        {"status": 429},
+        {"status": 301, "headers": {"location": "http://127.0.0.1:9/"}},
+        b"{not json",
+        b"",
+        b"[]",
+        b'"text"',
+        {"status": 200, "body": {}},
+        {"status": 200, "body": {"choices": []}},
+        {"status": 200, "body": {"choices": [{}]}},
+        {"status": 200, "body": {"choices": [{"message": None}]}},
+        {"status": 200, "body": {"choices": "many"}},
+        says(""),
+        says(None),
+    ],
+    ids=str,
+)
+def test_a_fault_is_tried_again(http, upstream, fault):
+    upstream.script(fault, GOOD)
+    with gateway(upstream, policies={"default": {"sampling": {"n": 1, "backoff": 0.0}}}) as served:
+        body = ask(http, served).json()
+    assert body["choices"][0]["message"]["content"] == "a good answer"
+    assert len(upstream.requests) == 2
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "code"),
+    [
+        ({"status": 500}, 502, "upstream_failed"),
+        ({"status": 503}, 503, "upstream_failed"),
+        ({"status": 401}, 502, "upstream_failed"),
+        ({"status": 404}, 404, "scripted"),
+        ({"status": 400}, 400, "scripted"),
+        ({"status": 422, "body": b"<html>"}, 422, "upstream_refused"),
+        (b"{not json", 502, "upstream_failed"),
+        ({"status": 200, "body": {"choices": []}}, 502, "upstream_failed"),
+        (says(""), 502, "no_usable_answer"),
+    ],
+    ids=str,
+)
+def test_a_fault_that_stays(http, upstream, fault, status, code):
+    upstream.script(fault)
+    with gateway(upstream, policies=ONCE) as served:
+        answer = ask(http, served)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+        assert served.decisions[-1].reason == "failed"
+
+
+def test_a_wrong_request_is_not_sent_again(http, upstream):
+    upstream.script({"status": 400, "body": {"error": {"message": "no such tool", "param": "t"}}})
+    with gateway(upstream, policies={"default": {"sampling": {"n": 1}}}) as served:
+        error = ask(http, served).json()["error"]
+    assert (error["message"], error["param"]) == ("no such tool", "t")
+    assert len(upstream.requests) == 1
+
+
+def test_a_busy_server_says_when_to_come_back(http, upstream):
+    upstream.script({"status": 429, "headers": {"retry-after": "7"}})
+    with gateway(upstream, policies=ONCE) as served:
+        first, second = ask(http, served), ask(http, served)
+    assert (first.status_code, first.headers["retry-after"]) == (429, "7")
+    assert second.status_code == 503
+    assert int(second.headers["retry-after"]) in (6, 7)
+    assert len(upstream.requests) == 1  # it is left alone
+
+
+def test_a_server_that_takes_too_long(http):
+    async def never():
+        await asyncio.Event().wait()
+
+    with upstream_server(Upstream(never)) as upstream:
+        upstreams = [{"url": upstream.url, "timeout": 0.05}]
+        with gateway(upstream, upstreams=upstreams, policies=ONCE) as served:
+            answer = ask(http, served)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (504, "upstream_failed")
+        assert upstream.cancelled.wait(PATIENCE)
+
+
+def test_an_answer_that_is_too_large(http, upstream):
+    upstream.script(says("good " * 1000))
+    with gateway(upstream, policies=ONCE, limits={"answer_bytes": 1000}) as served:
+        assert ask(http, served).status_code == 502
+
+
+def test_a_fallback_answers_where_the_first_does_not(http, upstream):
+    with upstream_server(Upstream({"status": 500})) as broken:
+        upstreams = [
+            {"url": broken.url},
+            {"url": "http://127.0.0.1:1/v1"},
+            {"url": upstream.url, "fallback": True},
+        ]
+        with gateway(upstreams=upstreams) as served:
+            for _ in range(3):
+                assert ask(http, served).json()["srr_guard"]["reason"] == "best_of_n"
+            metrics = http.get(f"{served.root}/metrics").text
+        asked = len(broken.requests)
+    assert asked <= 8  # then it is left alone
+    assert len(upstream.requests) == 12
+    assert 'upstream="127.0.0.1:1"' in metrics
+
+
+def test_weights_share_the_calls(http, upstream):
+    with upstream_server(Upstream()) as other:
+        upstreams = [{"url": upstream.url, "weight": 3}, {"url": other.url}]
+        with gateway(upstreams=upstreams) as served:
+            for _ in range(4):
+                ask(http, served)
+        assert (len(upstream.requests), len(other.requests)) == (12, 4)
+
+
+def test_models_are_asked_of_the_server_that_has_them(http, upstream):
+    with upstream_server(Upstream()) as other:
+        upstreams = [
+            {"url": upstream.url, "models": ["a"], "key": "first"},
+            {"url": other.url, "models": ["b"], "model": "real-b"},
+        ]
+        with gateway(upstreams=upstreams) as served:
+            ask(http, served, model="b")
+            ask(http, served, model="a")
+            missing = ask(http, served, model="c")
+            listed = http.get(f"{served.url}/models").json()["data"]
+        assert {request["model"] for request in other.requests} == {"real-b"}
+    assert {request["model"] for request in upstream.requests} == {"a"}
+    assert upstream.requests[0]["_headers"]["authorization"] == "Bearer first"
+    assert (missing.status_code, [m["id"] for m in listed]) == (404, ["a", "b"])
+
+
+def test_nothing_of_the_client_but_its_request_goes_on(http, upstream, served):
+    headers = {"authorization": "Bearer mine", "cookie": "a=b", "x-request-id": "evil id"}
+    body = {"model": "m", "messages": ASK}
+    answer = http.post(f"{served.url}/chat/completions", json=body, headers=headers)
+    sent = upstream.requests[0]["_headers"]
+    assert not {"authorization", "cookie"} & set(sent)
+    assert answer.headers["x-request-id"].startswith("req_")
+    assert sent["x-request-id"] == answer.headers["x-request-id"]
+
+
+def test_no_word_of_a_server_gets_into_a_header(http, upstream, served):
+    kind = "image\r\nset-cookie: evil=1"
+    upstream.script(says(None, content=[{"type": kind, "text": "good"}], tool_calls=[]))
+    answer = ask(http, served)
+    assert "evil" not in str(answer.headers)
+    assert "set-cookie" not in answer.headers
+
+
+# ---- scorers that fail ----
+
+
+def test_a_scorer_that_fails_passes_nothing(http, upstream):
+    scorer = FakeScorer(lambda prompt, answer: 0.9, error=RuntimeError("a secret"))
+    with gateway(upstream, scorer=scorer) as served:
+        answer = ask(http, served)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "scorer_unavailable")
+        assert "secret" not in answer.text
+        assert "good" not in answer.text
+
+
+def test_a_busy_scorer_is_a_429(http, upstream):
+    from srr_guard.errors import ScorerBusyError
+
+    scorer = FakeScorer(lambda prompt, answer: 0.9, error=ScorerBusyError("busy"))
+    with gateway(upstream, scorer=scorer) as served:
+        answer = ask(http, served)
+    assert (answer.status_code, answer.headers["retry-after"]) == (429, "1")
+
+
+def test_what_nobody_foresaw_is_a_500_without_its_text(http, upstream):
+    def fail(_):
+        raise OSError("a secret: the disk is full")
+
+    with gateway(upstream, on_decision=fail) as served:
+        answer = ask(http, served)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal_error")
+    assert "secret" not in answer.text
+
+
+# ---- clients ----
+
+
+def connect(served):
+    return closing(socket.create_connection(("127.0.0.1", served.port), timeout=PATIENCE))
+
+
+def head(length, *more):
+    lines = ["POST /v1/chat/completions HTTP/1.1", "host: x", "content-type: application/json"]
+    return "\r\n".join([*lines, f"content-length: {length}", *more, "", ""]).encode()
+
+
+def status_of(connection):
+    received = b""
+    while part := connection.recv(65536):
+        received += part
+    return received.split(b" ")[1] if received else None
+
+
+BODY = json.dumps({"model": "m", "messages": ASK}).encode()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_hangs_up_ends_its_calls(stream):
+    async def never():
+        await asyncio.Event().wait()
+
+    with upstream_server(Upstream(never)) as upstream, gateway(upstream) as served:
+        body = json.dumps({"model": "m", "messages": ASK, "stream": stream}).encode()
+        with connect(served) as connection:
+            connection.sendall(head(len(body)) + body)
+            assert upstream.asked.wait(PATIENCE)
+        assert upstream.cancelled.wait(PATIENCE)
+
+
+def test_a_client_that_hangs_up_while_scores_are_made():
+    scoring, cancelled = threading.Event(), threading.Event()
+
+    class Slow(FakeScorer):
+        async def ascore(self, conversation, candidates):
+            if len(candidates) == 1 and "ready" in str(conversation):
+                return await super().ascore(conversation, candidates)
+            scoring.set()
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                cancelled.set()
+                raise
+
+    with upstream_server(Upstream(GOOD)) as upstream:
+        slow = Slow(lambda prompt, answer: 0.9)
+        with gateway(upstream, scorer=slow) as served:
+            with connect(served) as connection:
+                connection.sendall(head(len(BODY)) + BODY)
+                assert scoring.wait(PATIENCE)
+            assert cancelled.wait(PATIENCE)
+
+
+def test_a_client_that_hangs_up_in_the_middle_of_its_body(http, upstream, served):
+    with connect(served) as connection:
+        connection.sendall(head(len(BODY)) + BODY[:10])
+    assert ask(http, served).status_code == 200
+    assert len(upstream.requests) == 4
+
+
+def test_slow_bodies_and_heads_are_given_up_on():
+    limits = {"body_seconds": 0.1, "head_seconds": 0.1}
+    with gateway(limits=limits) as served:
+        with connect(served) as connection:
+            connection.sendall(head(1000) + b"{")
+            assert status_of(connection) == b"408"
+        with connect(served) as connection:
+            connection.sendall(b"POST /v1/score HTTP/1.1\r\nhost: x\r\n")
+            assert status_of(connection) is None
+        with connect(served) as connection:
+            assert status_of(connection) is None
+        with connect(served) as connection:  # a second request on a connection that is kept
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+            received = b""
+            while not received.endswith(b"}"):
+                received += connection.recv(1000)
+            connection.sendall(b"GET /healthz HT")
+            assert connection.recv(1000) == b""
+
+
+def test_a_client_that_does_not_read_its_answer_keeps_no_place(http):
+    long = says("good " * 200_000)
+    with upstream_server(Upstream(long)) as upstream:
+        limits = {"send_seconds": 0.2, "requests": 1}
+        with gateway(upstream, limits=limits, policies=ONCE) as served, connect(served) as lazy:
+            lazy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            body = json.dumps({"model": "m", "messages": ASK, "stream": True}).encode()
+            lazy.sendall(head(len(body)) + body)
+            until(lambda: 'status="499"' in http.get(f"{served.root}/metrics").text)
+            upstream.script(GOOD)
+            assert ask(http, served).status_code == 200
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_bodies_that_are_too_large(announced):
+    with gateway(limits={"body_bytes": 1000}) as served, connect(served) as connection:
+        if announced:
+            connection.sendall(head(5000))
+        else:
+            chunk = b"400\r\n" + b"x" * 1024 + b"\r\n"
+            request = head(0).replace(b"content-length: 0", b"transfer-encoding: chunked")
+            connection.sendall(request + chunk)
+        assert status_of(connection) == b"413"
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", ""])
+def test_only_json_is_read(http, served, kind):
+    headers = {"content-type": kind} if kind else {}
+    answer = http.post(f"{served.url}/chat/completions", content=BODY, headers=headers)
+    assert answer.status_code == 415
+
+
+def test_pages_of_other_sites_are_told_nothing(http, served):
+    headers = {"origin": "http://evil.example", "access-control-request-method": "POST"}
+    asked = http.request("OPTIONS", f"{served.url}/chat/completions", headers=headers)
+    assert asked.status_code == 405
+    assert not [name for name in asked.headers if name.startswith("access-control")]
+
+
+@pytest.mark.parametrize("junk", [b"\x16\x03\x01\x02", b"JUNK\r\n\r\n", b"GET / HTTP/9\r\n\r\n"])
+def test_what_is_no_http(http, served, junk):
+    with connect(served) as connection:
+        connection.sendall(junk)
+        assert status_of(connection) in (b"400", None)
+    assert http.get(f"{served.root}/healthz").status_code == 200
+
+
+def test_no_answer_is_crossed(http, upstream):
+    """Each request's answer names the request."""
+
+    class Echo(Upstream):
+        async def __call__(self, scope, receive, send):
+            message = await receive()
+            asked = json.loads(message["body"])["messages"][-1]["content"]
+            self.script(says(f"good {asked}"))
+
+            async def replay():
+                return message
+
+            await super().__call__(scope, replay, send)
+
+    with upstream_server(Echo()) as echo, gateway(echo) as served:
+
+        def one(i):
+            body = ask(http, served, messages=[{"role": "user", "content": f"request {i}"}]).json()
+            return body["choices"][0]["message"]["content"]
+
+        with ThreadPoolExecutor(16) as pool:
+            assert list(pool.map(one, range(64))) == [f"good request {i}" for i in range(64)]

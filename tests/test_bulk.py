@@ -1,0 +1,190 @@
+"""`srr-guard rank`: each row once, whatever happens in between."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from typer.testing import CliRunner
+
+from srr_guard.bulk import rank_file
+from srr_guard.cli import app
+from srr_guard.errors import ConfigurationError, ScorerBusyError
+from srr_guard.testing import FakeScorer
+
+
+def good_is_safe(prompt, answer):
+    return 0.9 if "good" in answer else 0.1
+
+
+SCORER = FakeScorer(good_is_safe)
+
+
+def row(i, **more):
+    return {"id": i, "prompt": f"q{i}", "candidates": ["a bad answer", "a good answer"], **more}
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(r) + "\n" if isinstance(r, dict) else r for r in rows))
+
+
+def read(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture
+def paths(tmp_path):
+    return tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+
+
+def test_rows_come_back_in_order_with_their_ranking(paths):
+    source, output = paths
+    messages = {"messages": [{"role": "user", "content": "q"}], "candidates": ["good \ud800"]}
+    write(source, [*map(row, range(200)), {**messages, "id": 200}])
+    seen = []
+    found = rank_file(
+        source, output, scorer=SCORER, at_once=7, progress=lambda *a, **figures: seen.append(a)
+    )
+    rows = read(output)
+    assert (found.ranked, found.bad, found.skipped) == (201, 0, 0)
+    assert [r["id"] for r in rows] == list(range(201))
+    assert rows[3]["line"] == 4
+    assert rows[3]["ranking"]["order"] == [1, 0]
+    assert seen[-1] == ("rank", source.stat().st_size, source.stat().st_size)
+
+
+BAD = [
+    "not json\n",
+    "[1]\n",
+    '{"candidates": ["a"]}\n',
+    '{"prompt": "", "candidates": ["a"]}\n',
+    '{"prompt": 7, "candidates": ["a"]}\n',
+    '{"prompt": "q"}\n',
+    '{"prompt": "q", "candidates": []}\n',
+    '{"prompt": "q", "candidates": "a"}\n',
+    '{"prompt": "q", "candidates": [1]}\n',
+    '{"prompt": NaN, "candidates": ["a"]}\n',
+]
+
+
+def test_bad_rows_stand_aside_with_their_reason(paths):
+    source, output = paths
+    write(source, [row(0), *BAD, "\n", row(12)])
+    with open(source, "ab") as file:
+        file.write(b"\xff\xfe\n")
+    found = rank_file(source, output, scorer=SCORER)
+    assert (found.ranked, found.bad) == (2, 11)
+    assert [r["id"] for r in read(output)] == [0, 12]
+    bad = read(found.bad_rows)
+    assert [r["line"] for r in bad] == [*range(2, 12), 14]
+    assert all(r["reason"] for r in bad)
+    assert bad[0]["row"] == "not json"
+
+
+@pytest.mark.parametrize("cut", [0, 1, 5, 40])
+def test_a_run_that_was_cut_off_goes_on(paths, cut):
+    source, output = paths
+    write(source, [row(0), "bad\n", row(2), row(3), "bad\n", row(5)])
+    whole = rank_file(source, output, scorer=SCORER)
+    expected, bad = output.read_bytes(), whole.bad_rows.read_bytes()
+    lines = expected.splitlines(keepends=True)
+    output.write_bytes(b"".join(lines[:2]) + lines[2][:cut])
+    whole.bad_rows.write_bytes(bad.splitlines(keepends=True)[0])
+    scorer = FakeScorer(good_is_safe)
+    again = rank_file(source, output, scorer=scorer)
+    assert output.read_bytes() == expected
+    assert again.bad_rows.read_bytes() == bad
+    assert (again.ranked, again.bad, again.skipped) == (2, 1, 3)
+    assert len(scorer.calls) == 2
+    assert rank_file(source, output, scorer=SCORER).ranked == 0
+
+
+def test_very_long_rows(paths):
+    source, output = paths
+    write(source, [row(i, note="x" * 200_000) for i in range(3)])
+    rank_file(source, output, scorer=SCORER)
+    expected = output.read_bytes()
+    output.write_bytes(expected[:-150_000])
+    assert rank_file(source, output, scorer=SCORER).ranked == 1
+    assert output.read_bytes() == expected
+
+
+def test_a_scorer_that_fails_ends_the_run_and_the_next_one_goes_on(paths):
+    source, output = paths
+    write(source, map(row, range(30)))
+
+    class Tired(FakeScorer):
+        async def ascore(self, conversation, candidates):
+            if len(self.calls) >= 20:
+                raise ScorerBusyError("tired")
+            return await super().ascore(conversation, candidates)
+
+    with pytest.raises(ScorerBusyError):
+        rank_file(source, output, scorer=Tired(good_is_safe), at_once=4)
+    before = len(read(output))
+    assert 0 < before <= 20
+    assert rank_file(source, output, scorer=SCORER).ranked == 30 - before
+    assert [r["id"] for r in read(output)] == list(range(30))
+
+
+KILLED = """
+import asyncio, sys
+from srr_guard.bulk import rank_file
+from srr_guard.testing import FakeScorer
+
+class Slow(FakeScorer):
+    async def ascore(self, conversation, candidates):
+        await asyncio.sleep(0.002)
+        return await super().ascore(conversation, candidates)
+
+rank_file(Path(sys.argv[1]), Path(sys.argv[2]), scorer=Slow(lambda p, a: 0.9), at_once=4)
+"""
+
+
+def test_no_row_is_lost_or_doubled_after_kills(paths):
+    source, output = paths
+    write(source, [row(i) if i % 7 else "bad\n" for i in range(120)])
+    for grown in (1, 8_000):
+        child = subprocess.Popen([sys.executable, "-c", KILLED, str(source), str(output)])
+        while child.poll() is None and (not output.exists() or output.stat().st_size < grown):
+            time.sleep(0.001)
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+    found = rank_file(source, output, scorer=SCORER)
+    numbers = sorted(r["line"] for path in (output, found.bad_rows) for r in read(path))
+    assert numbers == list(range(1, 121))
+
+
+def test_mistakes(paths, tmp_path):
+    source, output = paths
+    write(source, [row(0)])
+    with pytest.raises(ConfigurationError, match="give three different files"):
+        rank_file(source, source, scorer=SCORER)
+    with pytest.raises(ConfigurationError, match="nowhere"):
+        rank_file(tmp_path / "nowhere", output, scorer=SCORER)
+    with pytest.raises(ConfigurationError, match="no_folder"):
+        rank_file(source, tmp_path / "no_folder" / "out", scorer=SCORER)
+    output.write_text('{"some": "thing"}\n')
+    with pytest.raises(ConfigurationError, match="was not written by this command"):
+        rank_file(source, output, scorer=SCORER)
+    assert output.read_text() == '{"some": "thing"}\n'
+
+
+def test_from_the_command_line(paths, monkeypatch):
+    source, output = paths
+    write(source, [row(0), "bad\n"])
+    monkeypatch.setattr("srr_guard.cli.rank._scorer", lambda *_: SCORER)
+    done = CliRunner().invoke(app, ["rank", "--input", str(source), "--output", str(output)])
+    assert done.exit_code == 0, done.output
+    assert "1 rows ranked, 1 bad, 0 were there already" in done.stderr
+    assert read(output)[0]["ranking"]["order"] == [1, 0]
+
+
+def test_one_scorer_at_a_time():
+    arguments = ["--scorer-url", "http://a/v1", "--scorer", "x"]
+    done = CliRunner().invoke(app, ["rank", "--input", "a", "--output", "b", *arguments])
+    assert "--scorer-url stands beside" in str(done.exception)
