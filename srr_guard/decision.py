@@ -178,12 +178,15 @@ class Candidate(_Frozen, Generic[T]):
         index: Which of the sampled candidates this is, from 0.
         text: The text that is scored.
         unreadable: Kinds of the parts of the output that have no text, such as `image`.
+        recipe: Kind of the recipe it was made by, such as `refusal_start`; None where none was
+            at work: a function made it, or it was given.
         output: The model's own output, unchanged; not part of the JSON form.
     """
 
     index: int = Field(ge=0)
     text: str
     unreadable: tuple[str, ...] = ()
+    recipe: str | None = None
     output: T | None = Field(default=None, exclude=True, repr=False)
 
 
@@ -256,6 +259,8 @@ class Decision(_Frozen, Generic[T]):
         failed: How many of them failed.
         distinct: How many different texts came back.
         failures: The error type of each failed candidate, never its text.
+        skipped: Why recipes of the plan were not followed, one sentence each; plain candidates
+            took their place.
         usage: Tokens of all candidates together; None where their outputs do not say.
         timings: Seconds spent on generation, scoring and overhead.
         totals: The guard's totals, this request included.
@@ -283,6 +288,7 @@ class Decision(_Frozen, Generic[T]):
     failed: int = Field(ge=0)
     distinct: int = Field(ge=0)
     failures: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
     usage: UsageMetadata | None = None
     timings: Timings
     totals: Totals
@@ -309,5 +315,7 @@ class Decision(_Frozen, Generic[T]):
             "failed": self.failed,
             "distinct": self.distinct,
             "unreadable": list(self.chosen.unreadable) if self.chosen else [],
+            "recipe": self.chosen.recipe if self.chosen else None,
+            "skipped": list(self.skipped),
             "timings": self.timings.model_dump(),
         }

@@ -11,6 +11,7 @@ from __future__ import annotations
 import inspect
 import logging
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
@@ -95,7 +96,8 @@ def log_decision(decision: Decision) -> None:
         decision.timings.total,
     )
     for candidate in decision.candidates:
-        logger.debug("candidate %d: %s", candidate.index, candidate.text)
+        made_by = candidate.recipe or "no recipe"
+        logger.debug("candidate %d (%s): %s", candidate.index, made_by, candidate.text)
 
 
 class Telemetry:
@@ -106,7 +108,7 @@ class Telemetry:
     Metrics:
 
     - `srr_guard.decisions`: counter, by `reason`
-    - `srr_guard.candidates`: counter, by `outcome` (`returned`, `failed`)
+    - `srr_guard.candidates`: counter, by `outcome` (`returned`, `failed`) and `recipe`
     - `srr_guard.tokens`: counter, by `type` (`input`, `output`), of all candidates together
     - `srr_guard.duration`: histogram in seconds, by `phase` (`generation`, `scoring`,
       `overhead`)
@@ -154,7 +156,9 @@ class Telemetry:
 
     def _measure(self, decision: Decision) -> None:
         self._decisions.add(1, {"reason": decision.reason})
-        self._candidates.add(len(decision.candidates), {"outcome": "returned"})
+        for recipe, count in Counter(c.recipe for c in decision.candidates).items():
+            made_by = {} if recipe is None else {"recipe": recipe}
+            self._candidates.add(count, {"outcome": "returned", **made_by})
         if decision.failed:
             self._candidates.add(decision.failed, {"outcome": "failed"})
         for phase, seconds in decision.timings.model_dump().items():

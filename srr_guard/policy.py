@@ -18,6 +18,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from srr_guard.decision import ScoredCandidate
 from srr_guard.errors import ConfigurationError
+from srr_guard.recipes import Plain, Plan, Recipe
 from srr_guard.settings import Settings
 
 Prefer = Literal["best", "safest", "first"]
@@ -77,19 +78,25 @@ class SamplingPolicy(Settings):
         read_ahead: Stream each candidate in a call of its own and pre-encode it as it comes, so
             that little is left to score after the last token. The scores are the same. It
             suits models behind an API; the machine that scores has more to do.
+        plan: Recipes that the candidates take in turn (see `srr_guard.recipes` and
+            `docs/recipes.md`); None: plain ones. A model that cannot serve one of them is an
+            error where the guard is put around it.
         temperatures: Temperatures that the candidates take in turn, in place of the model's
-            own; each is a call of its own then. The model must have such a field.
+            own; each is a call of its own then, unless the model serves recipes. The model must
+            have such a field. Short for a plan of `Plain(temperature=...)`.
         system_prompts: System prompts that the candidates take in turn, each in a call of its
             own; None among them is the request as it is. One is added in front of the
             conversation, or, where that begins with a system turn, becomes the last paragraph
             of this turn. The model must be a chat model, not a chain with a prompt of its
-            own. The answers are scored against the conversation as it came.
+            own. The answers are scored against the conversation as it came. Short for a plan
+            of `Plain(system_prompt=...)`.
         seed: Candidate i is sampled with seed + i, so that equal requests get equal
             candidates. The model must have such a field; its own seed would make all
-            candidates equal.
+            candidates equal. A recipe's own seed goes before it.
 
     Raises:
-        ConfigurationError: A value is out of range.
+        ConfigurationError: A value is out of range, the plan is longer than n, or it stands
+            beside one of its short forms.
 
     Example:
         >>> SamplingPolicy(n=8, min_candidates=2).attempts
@@ -98,6 +105,9 @@ class SamplingPolicy(Settings):
         1
         >>> SamplingPolicy(n=2, system_prompts=(None, "Decline what would do harm.")).n
         2
+        >>> from srr_guard.recipes import Plain, RefusalStart
+        >>> SamplingPolicy(plan=(Plain(), RefusalStart())).recipe(3).kind
+        'refusal_start'
     """
 
     n: int = Field(default=4, ge=1, le=256)
@@ -114,6 +124,7 @@ class SamplingPolicy(Settings):
     max_in_flight: int | None = Field(default=None, ge=1)
     batched: Literal["auto", "never"] = "auto"
     read_ahead: bool = False
+    plan: Plan = None
     temperatures: tuple[Annotated[float, Field(ge=0.0)], ...] | None = Field(
         default=None, min_length=1
     )
@@ -137,7 +148,32 @@ class SamplingPolicy(Settings):
                 f"initial={self.initial} candidates can never be accepted with "
                 f"min_candidates={self.min_candidates}: raise initial or leave accept_at out"
             )
+        if self.plan is not None:
+            self._check_plan(self.plan)
         return self
+
+    def recipe(self, index: int) -> Recipe:
+        """The recipe of candidate `index`."""
+        if self.plan is not None:
+            return self.plan[index % len(self.plan)]
+        temperatures, prompts = self.temperatures or (None,), self.system_prompts or (None,)
+        return Plain(
+            temperature=temperatures[index % len(temperatures)],
+            system_prompt=prompts[index % len(prompts)],
+        )
+
+    def _check_plan(self, plan: tuple[Recipe, ...]) -> None:
+        if len(plan) > self.n:
+            raise ValueError(
+                f"the plan has {len(plan)} recipes and n={self.n} candidates: raise n to "
+                f"{len(plan)}, or leave recipes out"
+            )
+        for name in ("temperatures", "system_prompts"):
+            if (value := getattr(self, name)) is not None:
+                raise ValueError(
+                    f"{name}={value!r} stands beside a plan: write it into the plan, as "
+                    f"Plain({name[:-1]}=...)"
+                )
 
 
 class DecisionPolicy(Settings):

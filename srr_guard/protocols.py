@@ -10,6 +10,7 @@ from typing_extensions import TypeVar
 from srr_guard.conversation import Conversation
 from srr_guard.decision import Decision, Ranking
 from srr_guard.reading import Reading
+from srr_guard.recipes import Recipe
 
 if TYPE_CHECKING:
     from langchain_core.messages.ai import UsageMetadata
@@ -80,6 +81,42 @@ class SupportsCandidateSampling(Protocol):
         ...
 
 
+@runtime_checkable
+class SupportsRecipes(Protocol):
+    """A chat model that serves recipes itself (see `SamplingPolicy.plan`).
+
+    It may offer `asample_candidates` too, as in `SupportsCandidateSampling`. Its `invoke` and
+    `stream` take `recipes` with one recipe as a keyword argument, for models inside chains.
+    """
+
+    def serves(self, recipe: Recipe) -> str | None:
+        """Say why a recipe cannot be served, in one sentence; None: it can.
+
+        Called when the guard is made. Must be quick: no weights are loaded for it.
+        """
+        ...
+
+    def sample_candidates(
+        self,
+        messages: list[Any],
+        n: int,
+        *,
+        recipes: Sequence[Recipe] | None = None,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> Sequence[Any]:
+        """Sample `n` answers to one list of messages, as messages, in one call.
+
+        Args:
+            messages: What a chat model is called with.
+            n: How many answers.
+            recipes: One for each answer; None: all are plain.
+            stop: Texts that end an answer.
+            **kwargs: Options for this call.
+        """
+        ...
+
+
 class CandidateSource(Protocol[T_co]):
     """Makes the candidates of one request.
 
@@ -91,12 +128,35 @@ class CandidateSource(Protocol[T_co]):
         """One call makes all candidates of a round; otherwise each has its own call."""
         ...
 
-    def sample(self, indices: range) -> Sequence[T_co]:
-        """Make these candidates: all of a round, or a single one."""
+    def sample(self, indices: Sequence[int]) -> Sequence[T_co]:
+        """Make these candidates: those of one call."""
         ...
 
-    async def asample(self, indices: range) -> Sequence[T_co]:
+    async def asample(self, indices: Sequence[int]) -> Sequence[T_co]:
         """Like `sample`, without blocking the event loop."""
+        ...
+
+
+@runtime_checkable
+class PlannedSource(Protocol):
+    """A `CandidateSource` that follows the recipes of the policies."""
+
+    @property
+    def local(self) -> bool:
+        """Its model runs on this machine, so that a prompt gate would compete with it."""
+        ...
+
+    @property
+    def skipped(self) -> tuple[str, ...]:
+        """Why recipes are not followed in this request, one sentence each."""
+        ...
+
+    def jobs(self, indices: Sequence[int]) -> list[Sequence[int]]:
+        """Divide candidates among calls."""
+        ...
+
+    def recipe(self, index: int) -> str:
+        """Kind of the recipe that a candidate is made by."""
         ...
 
 

@@ -26,6 +26,7 @@ FLOORS = [
         "filters",
         "reading",
         "replay",
+        "recipes",
     ),
     ("conversation", "decision"),
     ("policy", "protocols"),

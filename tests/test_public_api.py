@@ -52,6 +52,7 @@ LIGHT = [
     "errors",
     "observability",
     "policy",
+    "recipes",
     "testing",
     "training.data.held_out",
     "training.data.hub_names",

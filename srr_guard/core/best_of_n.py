@@ -38,9 +38,17 @@ class BestOfN:
         scored: The scored candidates, by index.
         causes: Why candidates failed, in their order.
         error: Why scoring failed.
+        skipped: Why recipes were not followed.
     """
 
-    def __init__(self, sampling: SamplingPolicy, decision: DecisionPolicy) -> None:
+    def __init__(
+        self,
+        sampling: SamplingPolicy,
+        decision: DecisionPolicy,
+        *,
+        skipped: tuple[str, ...] = (),
+    ) -> None:
+        self.skipped = skipped
         self.asked = 0
         self.candidates: tuple[Candidate, ...] = ()
         self.causes: tuple[Exception, ...] = ()
@@ -158,13 +166,7 @@ class BestOfN:
             ranking = ranking.with_lowest()
         self.ranking = ranking.take(at)
         self.scored = tuple(
-            ScoredCandidate(
-                index=c.index,
-                text=c.text,
-                unreadable=c.unreadable,
-                output=c.output,
-                **ranking.marks(i),
-            )
+            ScoredCandidate(**{**dict(c), **ranking.marks(i)})
             for c, i in zip(self.candidates, at, strict=True)
         )
         if self.eager and len(self._outcomes) < self._sampling.n:

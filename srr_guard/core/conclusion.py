@@ -42,6 +42,7 @@ def conclude(
             failed=len(state.causes),
             distinct=len({candidate.text for candidate in state.candidates}),
             failures=tuple(type(cause).__name__ for cause in state.causes),
+            skipped=state.skipped,
             usage=form.usage([candidate.output for candidate in state.candidates]),
             timings=state.timings(),
             totals=count(state.asked, bypassed=reason == "passed_through"),

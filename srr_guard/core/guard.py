@@ -15,6 +15,7 @@ from srr_guard.core.calls import (
     AsyncCandidateCalls,
     CandidateCalls,
     FunctionSource,
+    require_no_plan,
     require_plain,
 )
 from srr_guard.core.conclusion import Ended, conclude
@@ -31,6 +32,7 @@ from srr_guard.policy import DecisionPolicy, SamplingPolicy
 from srr_guard.protocols import (
     CandidateSource,
     Delivery,
+    PlannedSource,
     ReadAhead,
     ResponseScorer,
     SupportsReadAhead,
@@ -169,7 +171,7 @@ class Guard:
         """
         asked, source = Conversation.of(conversation), self._as_source(call)
         form = delivery or MessageDelivery()
-        state = BestOfN(self._sampling, self._policy)
+        state = BestOfN(self._sampling, self._policy, skipped=_skipped(source))
         options = partial(self._call_options, form, state)
         while (indices := state.next_round()) is not None:
             with CandidateCalls(source, self._sampling, indices, **options()) as calls:
@@ -188,7 +190,7 @@ class Guard:
         """Like `decide`, without blocking the event loop; `call` is async, each call a task."""
         asked, source = Conversation.of(conversation), self._as_source(call)
         form = delivery or MessageDelivery()
-        state = BestOfN(self._sampling, self._policy)
+        state = BestOfN(self._sampling, self._policy, skipped=_skipped(source))
         options = partial(self._call_options, form, state)
         while (indices := state.next_round()) is not None:
             async with AsyncCandidateCalls(source, self._sampling, indices, **options()) as calls:
@@ -266,6 +268,8 @@ class Guard:
 
     def _as_source(self, call: Any) -> CandidateSource[Any]:
         if hasattr(call, "sample") and hasattr(call, "batches"):
+            if not isinstance(call, PlannedSource):
+                require_no_plan(self._sampling)
             return cast("CandidateSource[Any]", call)
         if not callable(call):
             raise ConfigurationError(
@@ -344,6 +348,10 @@ class Guard:
                 bypasses=before.bypasses + bypasses,
             )
             return self._totals
+
+
+def _skipped(source: CandidateSource[Any]) -> tuple[str, ...]:
+    return source.skipped if isinstance(source, PlannedSource) else ()
 
 
 def _is_scorer(scorer: object) -> bool:

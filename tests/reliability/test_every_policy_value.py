@@ -12,6 +12,7 @@ from langchain_core.outputs import ChatGeneration, ChatResult
 
 from srr_guard import DecisionPolicy, Ranking, SafetyRanker, SamplingPolicy
 from srr_guard.errors import SRRGuardError
+from srr_guard.recipes import Plain
 from srr_guard.testing import FakeScorer
 
 unique = itertools.count()
@@ -119,6 +120,7 @@ SAMPLING = {
     "deadline": (0.1, 5.0, {"n": 1, "hangs": "model"}),
     "batched": ("auto", "never", {}),
     "read_ahead": (False, True, {}),
+    "plan": (None, (Plain(), Plain(temperature=0.1)), {"n": 2}),
     "temperatures": (None, (0.1, 0.2), {"n": 2}),
     "system_prompts": (None, (None, "Be careful."), {"n": 2}),
     "seed": (None, 3, {"n": 2}),
