@@ -1,4 +1,4 @@
-"""Two frozen policies with safe defaults: for sampling and for deciding."""
+"""Frozen policies with safe defaults: for sampling, for deciding, and for the prompt gate."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     Field,
@@ -43,6 +43,15 @@ Unreadable = Literal["refuse", "raise", "pass"]
 """The action when the answers that remain hold parts that cannot be read as text."""
 
 DEFAULT_REFUSAL = "I'm sorry, but I can't help with that."
+
+
+Mode = Literal["enforce", "observe"]
+"""The force of decisions.
+
+- `enforce`: what is decided is what the caller gets.
+- `observe`: the first answer is passed on unchanged, whatever is decided; the decision that
+  would have been made is on the Decision, logged and counted.
+"""
 
 
 class SamplingPolicy(Settings):
@@ -199,9 +208,15 @@ class DecisionPolicy(Settings):
             of its text alone (a bypass: logged and counted).
         scoring_timeout: Seconds one call of the scorer may take, loading on first use
             included; later, scoring has failed. None: no limit.
+        mode: Whether decisions are enforced or only observed. Where no answer comes back at
+            all, both raise.
+        enforce_share: Share in [0, 1] of the requests that are enforced all the same in
+            `observe`, for a roll-out in steps. Equal conversations are treated alike (see
+            `srr_guard.core.observing.place_of`).
 
     Raises:
-        ConfigurationError: A value is out of range.
+        ConfigurationError: A value is out of range, or `enforce_share` is given without
+            `mode="observe"`.
 
     Example:
         >>> DecisionPolicy(threshold=0.8).below_threshold
@@ -217,6 +232,17 @@ class DecisionPolicy(Settings):
     scorer_error: ScorerFailure = "raise"
     unreadable: Unreadable = "refuse"
     scoring_timeout: float | None = Field(default=120.0, gt=0.0)
+    mode: Mode = "enforce"
+    enforce_share: float = Field(default=0.0, ge=0.0, le=1.0)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.enforce_share and self.mode == "enforce":
+            raise ValueError(
+                f"enforce_share={self.enforce_share} with mode='enforce', which enforces all: "
+                "set mode='observe', or leave it out"
+            )
+        return self
 
     @field_serializer("prefer", when_used="json")
     def _prefer_as_json(self, prefer: Prefer | Chooser) -> str:
@@ -228,12 +254,80 @@ class DecisionPolicy(Settings):
         return prefer
 
 
+class GatePolicy(Settings):
+    """Settings for what is decided from the prompt alone, before there are candidates.
+
+    The first candidate always follows the sampling policy: where the model is behind an API it
+    is on its way while the gate reads the prompt.
+
+    Attributes:
+        benign_below: Below this `p_harmful` a prompt is benign: `n` candidates are sampled, and
+            the first that reaches the threshold (`SamplingPolicy.accept_at`, where given) and
+            `accept_help_at` ends the request; else the rest is sampled.
+        harmful_above: Above it a prompt is harmful: all candidates are sampled, those after the
+            first by `plan`, and must reach `threshold`.
+        min_familiarity: A prompt less familiar than this is never benign, nor is one of unknown
+            familiarity; 0: familiarity does not count.
+        n: Candidates of a benign prompt that are sampled first.
+        plan: Recipes of the candidates after the first of a harmful prompt; None: those of the
+            sampling policy.
+        threshold: Lowest `p_safe` that may be passed on for a harmful prompt; the decision's
+            where that is higher, or where this is None.
+        refuse_above: Above this `p_harmful` the request is refused at once; None: never.
+
+    Raises:
+        ConfigurationError: A value is out of range, or the bounds do not ascend.
+
+    Example:
+        >>> from srr_guard.recipes import RefusalStart
+        >>> GatePolicy(plan=(RefusalStart(),), threshold=0.8).refuse_above is None
+        True
+    """
+
+    benign_below: float = Field(default=0.2, ge=0.0, le=1.0)
+    harmful_above: float = Field(default=0.8, ge=0.0, le=1.0)
+    min_familiarity: float = Field(default=0.1, ge=0.0, le=1.0)
+    n: int = Field(default=1, ge=1, le=256)
+    plan: Plan = None
+    threshold: float | None = Field(default=None, ge=0.0, le=1.0)
+    refuse_above: float | None = Field(default=None, ge=0.0, le=1.0)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        refuse_above = 1.0 if self.refuse_above is None else self.refuse_above
+        if not self.benign_below <= self.harmful_above <= refuse_above:
+            raise ValueError(
+                f"benign_below={self.benign_below}, harmful_above={self.harmful_above} and "
+                f"refuse_above={self.refuse_above} must ascend"
+            )
+        return self
+
+    def recipe(self, index: int, sampling: SamplingPolicy) -> Recipe:
+        """The recipe of candidate `index` of a harmful prompt."""
+        if index == 0 or self.plan is None:
+            return sampling.recipe(index)
+        return self.plan[(index - 1) % len(self.plan)]
+
+    def require_room(self, sampling: SamplingPolicy) -> None:
+        """Refuse a plan that n candidates cannot follow.
+
+        Raises:
+            ConfigurationError: It is longer than n - 1.
+        """
+        if self.plan is not None and len(self.plan) >= sampling.n:
+            raise ConfigurationError(
+                f"the gate's plan has {len(self.plan)} recipes, for the candidates after the "
+                f"first, and n={sampling.n}: raise n to {len(self.plan) + 1}, or leave recipes out"
+            )
+
+
 class Policies(Settings):
-    """Both policies in one JSON file, as `srr-guard tune` writes it.
+    """The policies in one JSON file, as `srr-guard tune` writes it.
 
     Attributes:
         sampling: How candidates are sampled.
         decision: What may be passed on.
+        gating: What is decided from the prompt alone; None: nothing.
 
     Example:
         >>> import tempfile
@@ -246,6 +340,7 @@ class Policies(Settings):
 
     sampling: SamplingPolicy = SamplingPolicy()
     decision: DecisionPolicy = DecisionPolicy()
+    gating: GatePolicy | None = None
 
     @classmethod
     def load(cls, file: str | os.PathLike[str]) -> Policies:
@@ -256,8 +351,9 @@ class Policies(Settings):
         """
         try:
             record = json.loads(Path(file).read_text())
-            parts = {"sampling": SamplingPolicy, "decision": DecisionPolicy}
-            made = {k: parts[k](**v) if k in parts else v for k, v in record.items()}
+            made: dict[str, Any] = {
+                k: _PARTS[k](**v) if k in _PARTS and v is not None else v for k, v in record.items()
+            }
         except (OSError, ValueError, AttributeError, TypeError) as error:
             if isinstance(error, ConfigurationError):
                 raise
@@ -270,3 +366,10 @@ class Policies(Settings):
     def save(self, file: str | os.PathLike[str]) -> None:
         """Write the settings that differ from their defaults."""
         Path(file).write_text(self.model_dump_json(indent=2, exclude_defaults=True) + "\n")
+
+
+_PARTS: dict[str, Callable[..., Settings]] = {
+    "sampling": SamplingPolicy,
+    "decision": DecisionPolicy,
+    "gating": GatePolicy,
+}

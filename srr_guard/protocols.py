@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from typing_extensions import TypeVar
 
 from srr_guard.conversation import Conversation
-from srr_guard.decision import Decision, Ranking
+from srr_guard.decision import Decision, PromptAssessment, Ranking
 from srr_guard.reading import Reading
 from srr_guard.recipes import Recipe
 
@@ -42,6 +42,32 @@ class ResponseScorer(Protocol):
 
     async def ascore(self, conversation: Any, candidates: Sequence[str]) -> Ranking:
         """Like `score`, without blocking the event loop."""
+        ...
+
+
+@runtime_checkable
+class PromptGate(Protocol):
+    """Anything that assesses a prompt before there are candidates.
+
+    `SRRScorer` is one, `srr_guard.testing.FakeGate` a function. Both methods must be safe to
+    call from several threads and tasks at once.
+    """
+
+    def assess(self, conversation: Any) -> PromptAssessment:
+        """Assess a prompt.
+
+        Args:
+            conversation: Anything that `Conversation.of` reads.
+
+        Raises:
+            InvalidInputError: The conversation cannot be read.
+            ScorerError: The gate cannot be loaded or its numbers cannot be used.
+            ConfigurationError: It was not made for this; no policy bypasses that.
+        """
+        ...
+
+    async def aassess(self, conversation: Any) -> PromptAssessment:
+        """Like `assess`, without blocking the event loop."""
         ...
 
 
@@ -159,6 +185,10 @@ class PlannedSource(Protocol):
         """Kind of the recipe that a candidate is made by."""
         ...
 
+    def by_gate(self) -> CandidateSource[Any]:
+        """The candidates of the same request, those after the first by the gate's plan."""
+        ...
+
 
 class Delivery(Protocol[T]):
     """One form of output: how it is read, refused and handed back."""
@@ -186,6 +216,15 @@ class Delivery(Protocol[T]):
 
     def finish(self, output: T, decision: Decision[T]) -> T:
         """Attach the decision to the output that the caller gets."""
+        ...
+
+
+@runtime_checkable
+class RefusesUnasked(Protocol):
+    """A `Delivery` that may know the form of its outputs before there is one."""
+
+    def refusal_unasked(self, text: str) -> Any:
+        """Give a refusal to a prompt that no model was asked; None: its form is not known."""
         ...
 
 

@@ -48,6 +48,7 @@ LIGHT = [
     "audit",
     "conversation",
     "core.guard",
+    "core.observing",
     "decision",
     "errors",
     "observability",

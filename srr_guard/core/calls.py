@@ -24,7 +24,7 @@ from tenacity import (
 from srr_guard.core.in_flight import CallLimit
 from srr_guard.core.outcomes import CallPlan, Outcome, Read, divided
 from srr_guard.errors import ConfigurationError, InvalidInputError
-from srr_guard.policy import SamplingPolicy
+from srr_guard.policy import GatePolicy, SamplingPolicy
 from srr_guard.protocols import CandidateSource
 from srr_guard.runnables.cache import warn_of_cache
 from srr_guard.runnables.isolation import isolate
@@ -76,13 +76,13 @@ class FunctionSource:
         return [await made if inspect.isawaitable(made) else made]
 
 
-def require_plain(policy: SamplingPolicy) -> None:
+def require_plain(policy: SamplingPolicy, gating: GatePolicy | None = None) -> None:
     """Refuse settings that reach a model only, where functions make the candidates.
 
     Raises:
         ConfigurationError: The policy has one.
     """
-    require_no_plan(policy)
+    require_no_plan(policy, gating)
     for name in ("temperatures", "system_prompts", "seed", "read_ahead"):
         if (value := getattr(policy, name)) not in (None, False):
             raise ConfigurationError(
@@ -91,15 +91,16 @@ def require_plain(policy: SamplingPolicy) -> None:
             )
 
 
-def require_no_plan(policy: SamplingPolicy) -> None:
+def require_no_plan(policy: SamplingPolicy, gating: GatePolicy | None = None) -> None:
     """Refuse a plan where candidates are made by something that follows none.
 
     Raises:
-        ConfigurationError: The policy has one.
+        ConfigurationError: One of the policies has one.
     """
-    if policy.plan is not None:
+    plan = policy.plan or (gating.plan if gating else None)
+    if plan is not None:
         raise ConfigurationError(
-            f"plan={policy.plan!r} reaches no model here: what makes the candidates follows no "
+            f"plan={plan!r} reaches no model here: what makes the candidates follows no "
             "recipes; wrap the model in a SafetyRanker, or leave the plan out"
         )
 

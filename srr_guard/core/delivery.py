@@ -23,6 +23,7 @@ class MessageDelivery:
         checks: Raise SamplingError for an output that cannot be used. What the provider took
             away is not checked.
         may_refuse: False where a refusal has no form that the caller can use.
+        form: `AIMessage` or `str` where the outputs are known to be such; None: they are not.
     """
 
     def __init__(
@@ -31,7 +32,9 @@ class MessageDelivery:
         *,
         checks: Sequence[Callable[[Any], None]] = (),
         may_refuse: bool = True,
+        form: type[AIMessage] | type[str] | None = None,
     ) -> None:
+        self._form = form
         self._text = text
         self._checks = checks
         self._may_refuse = may_refuse
@@ -72,6 +75,10 @@ class MessageDelivery:
         if isinstance(output, BaseMessage):
             return AIMessage(text)
         return text if isinstance(output, str) else None
+
+    def refusal_unasked(self, text: str) -> Any:
+        """Give a refusal in the form that the outputs are known to have."""
+        return None if self._form is None or not self._may_refuse else self._form(text)
 
     def usage(self, outputs: Sequence[Any]) -> UsageMetadata | None:
         """Sum the tokens of all messages that say how many they took."""

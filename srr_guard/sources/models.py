@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from langchain_core.runnables import Runnable, RunnableConfig
 
 from srr_guard.conversation import Conversation
-from srr_guard.policy import SamplingPolicy
+from srr_guard.policy import GatePolicy, SamplingPolicy
 from srr_guard.protocols import ReadAhead, SupportsCandidateSampling, SupportsRecipes
+from srr_guard.recipes import Recipe
 from srr_guard.runnables._private import messages_of
 from srr_guard.runnables.cache import warn_of_cache
 from srr_guard.runnables.inputs import entry_template, find_prompt
@@ -47,6 +48,7 @@ class ModelSource:
         model: What is wrapped; `Models` take turns.
         policy: How candidates differ: `n`, `plan` or its short forms, `seed`; and how they are
             called: `batched`, `read_ahead`.
+        gating: The gate's policy, for the plan of harmful prompts.
         trace: What the caller's callbacks see of candidates.
 
     Raises:
@@ -56,7 +58,12 @@ class ModelSource:
     """
 
     def __init__(
-        self, model: Runnable[Any, Any], policy: SamplingPolicy, *, trace: TraceCandidates = False
+        self,
+        model: Runnable[Any, Any],
+        policy: SamplingPolicy,
+        *,
+        gating: GatePolicy | None = None,
+        trace: TraceCandidates = False,
     ) -> None:
         require_repeatable(model)
         self.trace: TraceCandidates = trace
@@ -64,14 +71,16 @@ class ModelSource:
         maker = CallMaker(model, policy, silent=trace is not True)
         self.batch_model = maker.batch_model
         own_calls = bool(trace) or policy.read_ahead
-        short = policy.temperatures is not None or policy.system_prompts is not None
-        recipes = tuple(policy.recipe(i) for i in range(policy.n))
-        without = without_forced_starts(recipes)
-        self._calls = maker.calls(recipes, own_calls=own_calls, short=short)
-        self._has_starts = without != recipes
-        self._calls_in_form = (
-            maker.calls(without, own_calls=own_calls) if self._has_starts else self._calls
+        self._plan = _Plan(
+            maker,
+            tuple(policy.recipe(i) for i in range(policy.n)),
+            own_calls=own_calls,
+            short=policy.temperatures is not None or policy.system_prompts is not None,
         )
+        self._gate_plan = self._plan
+        if gating is not None and gating.plan is not None:
+            recipes = tuple(gating.recipe(i, policy) for i in range(policy.n))
+            self._gate_plan = _Plan(maker, recipes, own_calls=own_calls)
         self._binds_form = any(map(binds_form, maker.models))
         self._template = entry_template(maker.models)
         inside = [lm for m in maker.models for lm in language_models(m)]
@@ -103,11 +112,12 @@ class ModelSource:
         """
         if not self._reaches_models:
             warn_of_cache()
-        in_form = self._has_starts and (self._binds_form or asks_for_form(options))
+        in_form = self._binds_form or asks_for_form(options)
         return ModelRequest(
             source=self,
-            calls=self._calls_in_form if in_form else self._calls,
-            skipped=(NO_FORCED_START,) if in_form else (),
+            plan=self._plan,
+            gate_plan=self._gate_plan,
+            in_form=in_form,
             value=value,
             config=config,
             run_manager=run_manager,
@@ -116,18 +126,58 @@ class ModelSource:
         )
 
 
+class _Plan:
+    """The calls of one plan: as it is, and for requests that ask for a form.
+
+    Attributes:
+        calls: One for each candidate.
+        calls_in_form: The same without forced starts.
+        skipped: Why those differ.
+    """
+
+    def __init__(
+        self,
+        maker: CallMaker,
+        recipes: tuple[Recipe, ...],
+        *,
+        own_calls: bool,
+        short: bool = False,
+    ) -> None:
+        self.calls = maker.calls(recipes, own_calls=own_calls, short=short)
+        without = without_forced_starts(recipes)
+        self.skipped: tuple[str, ...] = () if without == recipes else (NO_FORCED_START,)
+        self.calls_in_form = (
+            maker.calls(without, own_calls=own_calls) if self.skipped else self.calls
+        )
+
+
 @dataclass(frozen=True)
 class ModelRequest:
     """The candidates of one request to a model (see `PlannedSource`)."""
 
     source: ModelSource
-    calls: tuple[CandidateCall, ...]
-    skipped: tuple[str, ...]
+    plan: _Plan
+    gate_plan: _Plan
+    in_form: bool
     value: Any
     config: RunnableConfig
     run_manager: RunManager | None
     options: dict[str, Any]
     read_ahead: Callable[[], ReadAhead]
+
+    @property
+    def calls(self) -> tuple[CandidateCall, ...]:
+        """One for each candidate."""
+        return self.plan.calls_in_form if self.in_form else self.plan.calls
+
+    @property
+    def skipped(self) -> tuple[str, ...]:
+        """Why recipes are not followed in this request."""
+        return self.plan.skipped if self.in_form else ()
+
+    def by_gate(self) -> ModelRequest:
+        """The candidates of the same request, those after the first by the gate's plan."""
+        return replace(self, plan=self.gate_plan)
 
     @property
     def local(self) -> bool:

@@ -1,4 +1,4 @@
-"""Arguments that all front doors share: a scorer, two policies and a hook, or a guard."""
+"""Arguments that all front doors share: a scorer, policies, a gate and a hook, or a guard."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from srr_guard.core.guard import Guard
 from srr_guard.errors import ConfigurationError
 
-SETTINGS = ("scorer", "sampling", "decision", "on_decision")
+SETTINGS = ("scorer", "sampling", "decision", "gating", "gate", "on_decision")
 """The arguments of a `Guard` that its wrappers keep as fields."""
 
 

@@ -134,6 +134,8 @@ DECISION = {
     "scorer_error": ("raise", "refuse", {"error": RuntimeError()}),
     "unreadable": ("refuse", "pass", {"image": True}),
     "scoring_timeout": (0.1, 5.0, {"hangs": "scorer"}),
+    "mode": ("enforce", "observe", {"threshold": 1.0}),
+    "enforce_share": (0.0, 1.0, {"threshold": 1.0, "mode": "observe"}),
 }
 CASES = [(SamplingPolicy, *item) for item in SAMPLING.items()]
 CASES += [(DecisionPolicy, *item) for item in DECISION.items()]
