@@ -154,11 +154,17 @@ class Ranking(_Frozen):
             },
         }
 
-    def take(self, indices: Sequence[int]) -> Ranking:
-        """The ranking of these candidates, in this order; one may be taken more than once."""
+    def take(self, indices: Sequence[int], *, helpful: Sequence[int] | None = None) -> Ranking:
+        """The ranking of these candidates, in this order; one may be taken more than once.
+
+        Args:
+            indices: Which ones.
+            helpful: Those whose `p_help` and `p_refusal` are taken; None: the same.
+        """
         rank = {i: position for position, i in enumerate(self.order)}
+        by = dict.fromkeys(("p_help", "p_refusal"), helpful or indices)
         taken = {
-            name: None if values is None else tuple(values[i] for i in indices)
+            name: None if values is None else tuple(values[i] for i in by.get(name, indices))
             for name in ("scores", *_PROBABILITIES)
             for values in (getattr(self, name),)
         }
@@ -188,7 +194,8 @@ class Candidate(_Frozen, Generic[T]):
 
     Attributes:
         index: Which of the sampled candidates this is, from 0.
-        text: The text that is scored.
+        text: The text that is scored, without reasoning.
+        trace: The reasoning before it (see `DecisionPolicy.reasoning`); may be empty.
         unreadable: Kinds of the parts of the output that have no text, such as `image`.
         recipe: Kind of the recipe it was made by, such as `refusal_start`; None where none was
             at work: a function made it, or it was given.
@@ -197,6 +204,7 @@ class Candidate(_Frozen, Generic[T]):
 
     index: int = Field(ge=0)
     text: str
+    trace: str = ""
     unreadable: tuple[str, ...] = ()
     recipe: str | None = None
     output: T | None = Field(default=None, exclude=True, repr=False)
@@ -207,7 +215,10 @@ class ScoredCandidate(Candidate[T], Generic[T]):
 
     Attributes:
         score: Listwise score; comparable within this decision only.
-        p_safe: Calibrated probability in [0, 1] that the answer does no harm.
+        p_safe: Calibrated probability in [0, 1] that the answer does no harm; of answer and
+            reasoning the lower.
+        p_safe_answer: That of the answer; None where no reasoning was scored apart.
+        p_safe_trace: That of the reasoning; likewise.
         p_help: Probability in [0, 1] that it helps where help is due; None: not known.
         p_refusal: Probability in [0, 1] that it is a refusal; None: not known.
         verdict: What the scorer says of it; None: it has no bounds.
@@ -215,6 +226,8 @@ class ScoredCandidate(Candidate[T], Generic[T]):
 
     score: float
     p_safe: float = Field(ge=0.0, le=1.0)
+    p_safe_answer: float | None = Field(default=None, ge=0.0, le=1.0)
+    p_safe_trace: float | None = Field(default=None, ge=0.0, le=1.0)
     p_help: float | None = Field(default=None, ge=0.0, le=1.0)
     p_refusal: float | None = Field(default=None, ge=0.0, le=1.0)
     verdict: Verdict | None = None

@@ -45,6 +45,16 @@ Unreadable = Literal["refuse", "raise", "pass"]
 DEFAULT_REFUSAL = "I'm sorry, but I can't help with that."
 
 
+Reasoning = Literal["worst", "joined", "answer"]
+"""The part that reasoning before an answer plays in its score.
+
+- `worst`: reasoning and answer are scored apart, in one ranking; the one with the lower `p_safe`
+  counts. `p_help` is the answer's.
+- `joined`: they are scored as one text.
+- `answer`: the answer alone is scored; reasoning that is passed on with it is a bypass, logged
+  and counted.
+"""
+
 Mode = Literal["enforce", "observe"]
 """The force of decisions.
 
@@ -206,6 +216,8 @@ class DecisionPolicy(Settings):
             image or a block of an unknown kind. Answers without such parts come first. If there
             are none: answer with `refusal`, raise `UnreadableError`, or pass it on by the score
             of its text alone (a bypass: logged and counted).
+        reasoning: What counts of an answer with reasoning before it. An answer that was cut off
+            in its reasoning is a failed candidate.
         scoring_timeout: Seconds one call of the scorer may take, loading on first use
             included; later, scoring has failed. None: no limit.
         mode: Whether decisions are enforced or only observed. Where no answer comes back at
@@ -231,6 +243,7 @@ class DecisionPolicy(Settings):
     refusal: str = Field(default=DEFAULT_REFUSAL, min_length=1)
     scorer_error: ScorerFailure = "raise"
     unreadable: Unreadable = "refuse"
+    reasoning: Reasoning = "worst"
     scoring_timeout: float | None = Field(default=120.0, gt=0.0)
     mode: Mode = "enforce"
     enforce_share: float = Field(default=0.0, ge=0.0, le=1.0)

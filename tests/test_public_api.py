@@ -53,6 +53,7 @@ LIGHT = [
     "errors",
     "observability",
     "policy",
+    "reading",
     "recipes",
     "testing",
     "training.data.held_out",

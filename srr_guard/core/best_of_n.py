@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from srr_guard.core.outcomes import Outcome, must_propagate
@@ -212,7 +212,7 @@ class BestOfN:
         returned = [self._outcomes[i] for i in sorted(self._outcomes)]
         self.candidates = tuple(o for o in returned if isinstance(o, Candidate))
         self.causes = tuple(o for o in returned if isinstance(o, Exception))
-        self.texts = list(dict.fromkeys(c.text for c in self.candidates if c.text.strip()))
+        self.texts = list(dict.fromkeys(text for c in self.candidates for text in self._read(c)))
 
     def shortage(self) -> SamplingError | None:
         """The error of a request with too few candidates; None if there are enough."""
@@ -261,18 +261,22 @@ class BestOfN:
                 "return a Ranking with one score for each"
             )
         place = {text: i for i, text in enumerate(self.texts)}
-        at = [place.get(c.text, len(place)) for c in self.candidates]
+        lowest = len(place)
+        parts = [[place[text] for text in self._read(c)] or [lowest] for c in self.candidates]
         if ranking is None:
             ranking = Ranking.from_scores(scores=[0.0], p_safe=[0.0])
-        elif len(place) in at:
+        elif [lowest] in parts:
             ranking = ranking.with_lowest()
-        self.ranking = ranking.take(at)
+        worst = [min(part, key=ranking.p_safe.__getitem__) for part in parts]
+        self.ranking = ranking.take(worst, helpful=[part[0] for part in parts])
         self.scored = tuple(
-            ScoredCandidate(**{**dict(c), **ranking.marks(i)})
-            for c, i in zip(self.candidates, at, strict=True)
+            ScoredCandidate(
+                **{**dict(c), **self.ranking.marks(i), **_apart(ranking, part)},
+            )
+            for i, (c, part) in enumerate(zip(self.candidates, parts, strict=True))
         )
         if self.eager and len(self._outcomes) < self._sampling.n:
-            enough = len(at) >= self._sampling.min_candidates
+            enough = len(parts) >= self._sampling.min_candidates
             self._accepted = [c for c in self._safe() if enough and self._acceptable(c)]
 
     # ---- what is chosen ----
@@ -361,13 +365,32 @@ class BestOfN:
         return [
             c
             for c in (self.scored[i] for i in order)
-            if bool(c.unreadable) == unreadable and (c.p_safe >= threshold or not c.text.strip())
+            if bool(c.unreadable) == unreadable and (c.p_safe >= threshold or not self._read(c))
         ]
+
+    def scores(self, candidate: Candidate) -> bool:
+        """True if a candidate has something that is scored."""
+        return bool(self._read(candidate))
+
+    def _read(self, candidate: Candidate) -> list[str]:
+        """The texts of a candidate that are scored: the answer first, then its reasoning."""
+        texts = [candidate.text]
+        if self.policy.reasoning == "worst":
+            texts.append(candidate.trace)
+        elif self.policy.reasoning == "joined" and candidate.trace:
+            texts = [f"{candidate.trace}\n{candidate.text}"]
+        return [text for text in texts if text.strip()]
 
     def _acceptable(self, candidate: ScoredCandidate) -> bool:
         policy = self._sampling
         helpful = candidate.p_help is None or candidate.p_help >= policy.accept_help_at
         return helpful and policy.accept_at is not None and candidate.p_safe >= policy.accept_at
+
+
+def _apart(ranking: Ranking, part: Sequence[int]) -> dict[str, float]:
+    """The scores of answer and reasoning, where both were scored."""
+    names = ("p_safe_answer", "p_safe_trace") if len(part) > 1 else ()
+    return {name: ranking.p_safe[i] for name, i in zip(names, part, strict=False)}
 
 
 def _scoring_error(error: Exception) -> ScoringError:

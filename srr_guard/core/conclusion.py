@@ -47,15 +47,19 @@ def conclude(state: BestOfN, form: Delivery[Any], *, count: Count) -> Ended[Any]
         if first is not None:
             return _observed(state, form, enforced, first, count), None
         enforced = _Enforced("failed")
-    bypassed = enforced.reason == "passed_through" or (state.past_gate and enforced.chosen)
+    bypassed = enforced.chosen is not None and (
+        enforced.reason == "passed_through"
+        or state.past_gate
+        or _passes_reasoning(state, enforced.chosen)
+    )
     totals = count(
         requests=1,
         candidates=state.asked,
-        bypasses=int(bool(bypassed)),
+        bypasses=int(bypassed),
         gate_refusals=int(enforced.reason == "refused_by_gate"),
     )
-    if enforced.reason == "passed_through" and enforced.chosen is not None:
-        _log_bypass(state, enforced.chosen)
+    if enforced.chosen is not None:
+        _log_bypass(state, enforced.chosen, passed_through=enforced.reason == "passed_through")
     return _with_output(state, form, enforced, _decided(state, form, enforced, totals))
 
 
@@ -209,7 +213,15 @@ def _error(state: BestOfN, enforced: _Enforced, decision: Decision[Any]) -> Exce
     return error
 
 
-def _log_bypass(state: BestOfN, chosen: Candidate) -> None:
+def _passes_reasoning(state: BestOfN, chosen: Candidate) -> bool:
+    return state.policy.reasoning == "answer" and bool(chosen.trace.strip())
+
+
+def _log_bypass(state: BestOfN, chosen: Candidate, *, passed_through: bool) -> None:
+    if _passes_reasoning(state, chosen):
+        logger.warning("bypass: unscored reasoning was passed on, as reasoning='answer' says")
+    if not passed_through:
+        return
     if chosen.unreadable:
         logger.warning(
             "bypass: an answer with parts that cannot be read (%s) was passed on, as "
@@ -221,7 +233,7 @@ def _log_bypass(state: BestOfN, chosen: Candidate) -> None:
             "bypass: an unscored answer was passed on, as scorer_error='pass' says (%s)",
             type(state.error and (state.error.__cause__ or state.error)).__name__,
         )
-    elif chosen.text.strip() and chosen.p_safe < state.policy.threshold:
+    elif state.scores(chosen) and chosen.p_safe < state.policy.threshold:
         logger.warning(
             "bypass: an answer below the threshold of %s was passed on, as "
             "below_threshold='pass' says",

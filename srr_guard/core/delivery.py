@@ -12,7 +12,7 @@ from langchain_core.messages.ai import UsageMetadata, add_usage
 from srr_guard.decision import Decision
 from srr_guard.errors import InvalidInputError, SamplingError
 from srr_guard.filters import is_filtered
-from srr_guard.reading import Reading, read
+from srr_guard.reading import Reading, read, read_pieces
 
 
 class MessageDelivery:
@@ -111,12 +111,10 @@ class PiecesDelivery(MessageDelivery):
         super().__init__(text)
 
     def read(self, output: Sequence[Any]) -> Reading:
-        """Read the pieces one by one."""
+        """Read the pieces as one answer."""
         if self._text is not None:
             return self._read_by_function(output)
-        readings = [read(piece) for piece in output]
-        unreadable = dict.fromkeys(kind for reading in readings for kind in reading.unreadable)
-        return Reading("".join(reading.text for reading in readings), tuple(unreadable))
+        return read_pieces(output)
 
     def declined(self, output: Sequence[Any]) -> bool:
         """True if one of the pieces says that the provider's filter emptied the answer."""

@@ -58,8 +58,21 @@ def read_candidate(index: int, output: Any, *, delivery: Delivery[Any], refusal:
     if declined and (refused := delivery.refusal(refusal, output)) is not None:
         return Candidate(index=index, text=refusal, output=refused)
     if not plain_characters(reading.text).strip() and not reading.unreadable:
-        return blank
-    return Candidate(index=index, text=reading.text, unreadable=reading.unreadable, output=output)
+        return _without_answer(index) if reading.trace else blank
+    return Candidate(
+        index=index,
+        text=reading.text,
+        trace=reading.trace,
+        unreadable=reading.unreadable,
+        output=output,
+    )
+
+
+def _without_answer(index: int) -> SamplingError:
+    return SamplingError(
+        f"candidate {index} is blank: it holds reasoning and no answer; if it was cut by length, "
+        "raise the model's limit of tokens"
+    )
 
 
 def must_propagate(error: BaseException) -> bool:

@@ -206,7 +206,7 @@ class ModelRequest:
         call, asked, config = self._call(indices[0])
         if self.source.streams:
             chunks = call.model.stream(asked, config, **self.options)
-            return [_whole(collect(chunks, self.read_ahead()), call)]
+            return [_whole(collect(chunks, self.read_ahead), call)]
         return [_whole(call.model.invoke(asked, config, **self.options), call)]
 
     async def asample(self, indices: Sequence[int]) -> Sequence[Any]:
@@ -217,11 +217,12 @@ class ModelRequest:
         model = call.model
         on_thread = not self.source.trace and is_sync_only(model)
         if self.source.streams:
-            read = await blocking_calls.run(self.read_ahead)
+            begin = self.read_ahead
             if on_thread:
                 chunks = model.stream(asked, config, **self.options)
-                return [_whole(await blocking_calls.run(collect, chunks, read), call)]
-            found = await acollect(model.astream(asked, config, **self.options), read)
+                return [_whole(await blocking_calls.run(collect, chunks, begin), call)]
+            await blocking_calls.run(begin)  # loads the scorer, which blocks
+            found = await acollect(model.astream(asked, config, **self.options), begin)
         elif on_thread:
             found = await blocking_calls.run(model.invoke, asked, config, **self.options)
         else:

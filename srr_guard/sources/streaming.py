@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -10,24 +10,28 @@ from langchain_core.messages import AIMessageChunk, message_chunk_to_message
 
 from srr_guard.errors import InvalidInputError
 from srr_guard.protocols import ReadAhead
-from srr_guard.reading import candidate_text
+from srr_guard.reading import read
 
 
-def collect(chunks: Iterator[Any], read: ReadAhead) -> Any:
+def collect(chunks: Iterator[Any], begin: Callable[[], ReadAhead]) -> Any:
     """Run a stream to its end and return what `invoke` would have returned.
+
+    Args:
+        chunks: The stream.
+        begin: Starts pre-encoding a text: the answer, and its reasoning if there is some.
 
     Raises:
         InvalidInputError: It streams a list.
     """
-    growing = _Growing(read)
+    growing = _Growing(begin)
     for chunk in chunks:
         growing.add(chunk)
     return growing.whole()
 
 
-async def acollect(chunks: AsyncIterator[Any], read: ReadAhead) -> Any:
+async def acollect(chunks: AsyncIterator[Any], begin: Callable[[], ReadAhead]) -> Any:
     """Like `collect`, without blocking the event loop."""
-    growing = _Growing(read)
+    growing = _Growing(begin)
     async for chunk in chunks:
         growing.add(chunk)
     return growing.whole()
@@ -36,8 +40,10 @@ async def acollect(chunks: AsyncIterator[Any], read: ReadAhead) -> Any:
 class _Growing:
     """The sum of the chunks so far."""
 
-    def __init__(self, read: ReadAhead) -> None:
-        self._read = read
+    def __init__(self, begin: Callable[[], ReadAhead]) -> None:
+        self._begin = begin
+        self._answer = begin()  # at once, for the prompt can be encoded already
+        self._trace: ReadAhead | None = None
         self._output: Any = None
 
     def add(self, chunk: Any) -> None:
@@ -63,5 +69,10 @@ class _Growing:
 
     def _tell(self, *, done: bool) -> None:
         with suppress(InvalidInputError):  # it has no text yet; or never, which sampling reports
-            if self._output is not None:
-                self._read(candidate_text(self._output), done=done)
+            if self._output is None:
+                return
+            reading = read(self._output)
+            self._answer(reading.text, done=done)
+            if reading.trace:
+                self._trace = self._trace or self._begin()
+                self._trace(reading.trace, done=done or bool(reading.text))

@@ -25,6 +25,7 @@ class Probe(BaseChatModel):
     seed: int | None = None
     failures: int = 0
     image: bool = False
+    trace: bool = False
     hang: Any = None
     calls: list[str]
 
@@ -40,6 +41,7 @@ class Probe(BaseChatModel):
             self.hang()
         turns = len(messages)
         text = f"{self.temperature} {self.seed} {turns} #{next(unique)}"
+        text = f"<think>#{next(unique)}</think>{text}" if self.trace else text
         message = AIMessage([text, {"type": "image", "url": "x"}] if self.image else text)
         return ChatResult(generations=[ChatGeneration(message=message)])
 
@@ -134,6 +136,7 @@ DECISION = {
     "scorer_error": ("raise", "refuse", {"error": RuntimeError()}),
     "unreadable": ("refuse", "pass", {"image": True}),
     "scoring_timeout": (0.1, 5.0, {"hangs": "scorer"}),
+    "reasoning": ("worst", "joined", {"trace": True, "n": 2}),
     "mode": ("enforce", "observe", {"threshold": 1.0}),
     "enforce_share": (0.0, 1.0, {"threshold": 1.0, "mode": "observe"}),
 }
