@@ -197,6 +197,7 @@ class Candidate(_Frozen, Generic[T]):
         text: The text that is scored, without reasoning.
         trace: The reasoning before it (see `DecisionPolicy.reasoning`); may be empty.
         unreadable: Kinds of the parts of the output that have no text, such as `image`.
+        cut: It was cut off because its beginning scored too low; never passed on.
         recipe: Kind of the recipe it was made by, such as `refusal_start`; None where none was
             at work: a function made it, or it was given.
         output: The model's own output, unchanged; not part of the JSON form.
@@ -206,6 +207,7 @@ class Candidate(_Frozen, Generic[T]):
     text: str
     trace: str = ""
     unreadable: tuple[str, ...] = ()
+    cut: bool = False
     recipe: str | None = None
     output: T | None = Field(default=None, exclude=True, repr=False)
 
@@ -320,6 +322,7 @@ class Totals(_Frozen):
             failed, and parts of clients that were handed out unguarded.
         gate_refusals: Requests that the prompt gate refused.
         observed: Requests that were only observed.
+        cut: Candidates that were cut off.
 
     Example:
         >>> Totals(requests=4, candidates=5).mean_candidates
@@ -331,6 +334,7 @@ class Totals(_Frozen):
     bypasses: int = Field(default=0, ge=0)
     gate_refusals: int = Field(default=0, ge=0)
     observed: int = Field(default=0, ge=0)
+    cut: int = Field(default=0, ge=0)
 
     @property
     def mean_candidates(self) -> float:
@@ -391,6 +395,11 @@ class Decision(_Frozen, Generic[T]):
     output: T | None = Field(default=None, exclude=True, repr=False)
 
     @property
+    def cut(self) -> int:
+        """How many candidates were cut off (see `SamplingPolicy.cut_below`)."""
+        return sum(candidate.cut for candidate in self.candidates)
+
+    @property
     def passed(self) -> bool:
         """True if a candidate was passed on, rather than a refusal or nothing."""
         return self.chosen is not None
@@ -410,6 +419,7 @@ class Decision(_Frozen, Generic[T]):
             "sampled": self.sampled,
             "failed": self.failed,
             "distinct": self.distinct,
+            "cut": self.cut,
             "unreadable": list(self.chosen.unreadable) if self.chosen else [],
             "recipe": self.chosen.recipe if self.chosen else None,
             "skipped": list(self.skipped),

@@ -110,7 +110,8 @@ class Telemetry:
     Metrics:
 
     - `srr_guard.decisions`: counter, by `reason`, and by `would_have` where only observed
-    - `srr_guard.candidates`: counter, by `outcome` (`returned`, `failed`) and `recipe`
+    - `srr_guard.candidates`: counter, by `outcome` (`returned`, `cut`, `failed`)
+      and `recipe`
     - `srr_guard.tokens`: counter, by `type` (`input`, `output`), of all candidates together
     - `srr_guard.duration`: histogram in seconds, by `phase` (`generation`, `scoring`,
       `overhead`)
@@ -161,9 +162,9 @@ class Telemetry:
         if decision.would_have is not None:
             ended["would_have"] = decision.would_have.reason
         self._decisions.add(1, ended)
-        for recipe, count in Counter(c.recipe for c in decision.candidates).items():
+        for (recipe, cut), count in Counter((c.recipe, c.cut) for c in decision.candidates).items():
             made_by = {} if recipe is None else {"recipe": recipe}
-            self._candidates.add(count, {"outcome": "returned", **made_by})
+            self._candidates.add(count, {"outcome": "cut" if cut else "returned", **made_by})
         if decision.failed:
             self._candidates.add(decision.failed, {"outcome": "failed"})
         for phase, seconds in decision.timings.model_dump().items():

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, Protocol, runtime_checkable
 
 from typing_extensions import TypeVar
 
@@ -77,6 +78,29 @@ class ReadAhead(Protocol):
     def __call__(self, text: str, *, done: bool = False) -> None:
         """Take the text so far; `done` marks the last call. Does not block."""
         ...
+
+
+class AnswerWatch(ReadAhead, Protocol):
+    """A `ReadAhead` that also says when the answer is to be cut off."""
+
+    def cut(self, text: str) -> bool:
+        """True if the text so far is reason to close the stream; may wait for a score."""
+        ...
+
+    async def acut(self, text: str) -> bool:
+        """Like `cut`, without blocking the event loop."""
+        ...
+
+
+@dataclass(frozen=True)
+class CutOff(Generic[T]):
+    """What came of an answer whose stream was closed.
+
+    Attributes:
+        output: As far as it came.
+    """
+
+    output: T
 
 
 @runtime_checkable

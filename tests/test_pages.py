@@ -10,7 +10,7 @@ import pytest
 DOCS = Path(__file__).parent.parent / "docs"
 
 
-@pytest.mark.parametrize("name", ["recipes", "gate", "reasoning"])
+@pytest.mark.parametrize("name", ["recipes", "gate", "reasoning", "sampling"])
 def test_the_page_runs(name: str) -> None:
     blocks = re.findall(r"```python\n(.*?)```", (DOCS / f"{name}.md").read_text(), re.DOTALL)
     assert blocks

@@ -47,6 +47,7 @@ TRAINING = ["Adaptation", "Report", "TrainingOptions", "adapt", "evaluate", "tra
 LIGHT = [
     "audit",
     "conversation",
+    "core.cutting",
     "core.guard",
     "core.observing",
     "decision",

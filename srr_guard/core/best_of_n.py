@@ -346,7 +346,7 @@ class BestOfN:
         """The candidates that a bypass may pass on, in ranking order where they are scored."""
         ranked = [self.scored[i] for i in self.ranking.order] if self.ranking else self.candidates
         everything = self.policy.unreadable == "pass"
-        return tuple(c for c in ranked if everything or not c.unreadable)
+        return tuple(c for c in ranked if not c.cut and (everything or not c.unreadable))
 
     @property
     def _unfamiliar(self) -> bool:
@@ -365,7 +365,9 @@ class BestOfN:
         return [
             c
             for c in (self.scored[i] for i in order)
-            if bool(c.unreadable) == unreadable and (c.p_safe >= threshold or not self._read(c))
+            if bool(c.unreadable) == unreadable
+            and not c.cut
+            and (c.p_safe >= threshold or not self._read(c))
         ]
 
     def scores(self, candidate: Candidate) -> bool:

@@ -57,6 +57,7 @@ def conclude(state: BestOfN, form: Delivery[Any], *, count: Count) -> Ended[Any]
         candidates=state.asked,
         bypasses=int(bypassed),
         gate_refusals=int(enforced.reason == "refused_by_gate"),
+        cut=sum(candidate.cut for candidate in state.candidates),
     )
     if enforced.chosen is not None:
         _log_bypass(state, enforced.chosen, passed_through=enforced.reason == "passed_through")
@@ -187,7 +188,9 @@ def _action(
     action = policy.scorer_error if state.ranking is None else policy.below_threshold
     if passable := state.passable():
         return action, passable[0]
-    return policy.unreadable if action == "pass" else action, state.candidates[0]
+    if action == "pass":  # nothing is left that could pass
+        action = "refuse" if all(c.cut for c in state.candidates) else policy.unreadable
+    return action, state.candidates[0]
 
 
 def _error(state: BestOfN, enforced: _Enforced, decision: Decision[Any]) -> Exception:

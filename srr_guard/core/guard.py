@@ -19,6 +19,7 @@ from srr_guard.core.calls import (
     require_plain,
 )
 from srr_guard.core.conclusion import Ended, conclude
+from srr_guard.core.cutting import StreamWatch
 from srr_guard.core.delivery import MessageDelivery
 from srr_guard.core.in_flight import CallLimit
 from srr_guard.core.observing import observes, require_first_plain
@@ -32,6 +33,7 @@ from srr_guard.errors import (
 from srr_guard.gates.rulings import GateRuling, rule
 from srr_guard.policy import DecisionPolicy, GatePolicy, SamplingPolicy
 from srr_guard.protocols import (
+    AnswerWatch,
     CandidateSource,
     Delivery,
     PlannedSource,
@@ -294,6 +296,25 @@ class Guard:
         Loads the shipped scorer if need be, which blocks.
         """
         return self._scoring.read_ahead(conversation)
+
+    def watch(self, conversation: Conversation, *, trace: bool = False) -> AnswerWatch:
+        """Follow one streamed answer, for sources that stream: read ahead, and cut it off.
+
+        Loads the shipped scorer if need be, which blocks.
+
+        Args:
+            conversation: What was asked.
+            trace: Its reasoning is followed, not the answer itself.
+        """
+        below = self._sampling.cut_below
+        if observes(self._policy, conversation) or (trace and self._policy.reasoning == "answer"):
+            below = None
+        return StreamWatch(
+            self.read_ahead(conversation),
+            below,
+            lambda text: self._scoring.score(conversation, [text]),
+            lambda text: self._scoring.ascore(conversation, [text]),
+        )
 
     def count_bypass(self) -> Totals:
         """Add a bypass to the totals, for a door that is told to let something pass unscored.

@@ -24,7 +24,8 @@ from srr_guard.errors import (
     SamplingError,
 )
 from srr_guard.policy import SamplingPolicy
-from srr_guard.protocols import CandidateSource, Delivery, PlannedSource
+from srr_guard.protocols import CandidateSource, CutOff, Delivery, PlannedSource
+from srr_guard.reading import read
 
 Outcome = Candidate | Exception
 
@@ -43,6 +44,8 @@ def read_candidate(index: int, output: Any, *, delivery: Delivery[Any], refusal:
         delivery: The form of the output.
         refusal: Stands in for an answer that the provider took away.
     """
+    if isinstance(output, CutOff):
+        return _cut_off(index, output.output)
     if isinstance(output, Mapping) and output.get("__interrupt__"):
         raise _not_repeatable("interrupts its graph to ask a human")
     blank = SamplingError(f"candidate {index} is blank: the model returned no text")
@@ -64,6 +67,19 @@ def read_candidate(index: int, output: Any, *, delivery: Delivery[Any], refusal:
         text=reading.text,
         trace=reading.trace,
         unreadable=reading.unreadable,
+        output=output,
+    )
+
+
+def _cut_off(index: int, output: Any) -> Outcome:
+    """What was cut off, as far as it came: no schema is asked of it."""
+    reading = read(output)
+    return Candidate(
+        index=index,
+        text=reading.text,
+        trace=reading.trace,
+        unreadable=reading.unreadable,
+        cut=True,
         output=output,
     )
 

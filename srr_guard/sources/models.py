@@ -10,7 +10,7 @@ from langchain_core.runnables import Runnable, RunnableConfig
 
 from srr_guard.conversation import Conversation
 from srr_guard.policy import GatePolicy, SamplingPolicy
-from srr_guard.protocols import ReadAhead, SupportsCandidateSampling, SupportsRecipes
+from srr_guard.protocols import AnswerWatch, CutOff, SupportsCandidateSampling, SupportsRecipes
 from srr_guard.recipes import Recipe
 from srr_guard.runnables._private import messages_of
 from srr_guard.runnables.cache import warn_of_cache
@@ -99,7 +99,7 @@ class ModelSource:
         config: RunnableConfig,
         run_manager: RunManager | None,
         options: dict[str, Any],
-        read_ahead: Callable[[], ReadAhead],
+        watch: Callable[..., AnswerWatch],
     ) -> ModelRequest:
         """Make the candidates of one request (see `CandidateSource`).
 
@@ -108,7 +108,8 @@ class ModelSource:
             config: The caller's config.
             run_manager: The caller's run, for candidates that are traced.
             options: Keyword arguments of each call.
-            read_ahead: Starts pre-encoding one answer, where the policy says `read_ahead`.
+            watch: Follows one streamed answer, or with `trace=True` its reasoning, where the
+                policy says `read_ahead`.
         """
         if not self._reaches_models:
             warn_of_cache()
@@ -122,7 +123,7 @@ class ModelSource:
             config=config,
             run_manager=run_manager,
             options=options,
-            read_ahead=read_ahead,
+            watch=watch,
         )
 
 
@@ -163,7 +164,7 @@ class ModelRequest:
     config: RunnableConfig
     run_manager: RunManager | None
     options: dict[str, Any]
-    read_ahead: Callable[[], ReadAhead]
+    watch: Callable[..., AnswerWatch]
 
     @property
     def calls(self) -> tuple[CandidateCall, ...]:
@@ -206,7 +207,7 @@ class ModelRequest:
         call, asked, config = self._call(indices[0])
         if self.source.streams:
             chunks = call.model.stream(asked, config, **self.options)
-            return [_whole(collect(chunks, self.read_ahead), call)]
+            return [_whole(collect(chunks, self.watch), call)]
         return [_whole(call.model.invoke(asked, config, **self.options), call)]
 
     async def asample(self, indices: Sequence[int]) -> Sequence[Any]:
@@ -217,7 +218,7 @@ class ModelRequest:
         model = call.model
         on_thread = not self.source.trace and is_sync_only(model)
         if self.source.streams:
-            begin = self.read_ahead
+            begin = self.watch
             if on_thread:
                 chunks = model.stream(asked, config, **self.options)
                 return [_whole(await blocking_calls.run(collect, chunks, begin), call)]
@@ -274,4 +275,8 @@ class ModelRequest:
 
 
 def _whole(output: Any, call: CandidateCall) -> Any:
-    return output if call.prefill is None else begun(output, call.prefill)
+    if call.prefill is None:
+        return output
+    if isinstance(output, CutOff):
+        return CutOff(begun(output.output, call.prefill))
+    return begun(output, call.prefill)

@@ -325,7 +325,7 @@ class SafetyRankedChatModel(ModelShell, BaseChatModel):
             config=ensure_config(),
             run_manager=run_manager,
             options=self._call_options(stop, kwargs),
-            read_ahead=partial(self._guard.read_ahead, asked),
+            watch=partial(self._guard.watch, asked),
         )
 
     def _message(self, decision: Decision) -> AIMessage:

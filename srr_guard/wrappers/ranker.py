@@ -311,7 +311,7 @@ class SafetyRanker(ModelShell, RunnableSerializable[Any, Any]):
             config=config,
             run_manager=run_manager,
             options=kwargs,
-            read_ahead=partial(self._guard.read_ahead, asked),
+            watch=partial(self._guard.watch, asked),
         )
 
     # ---- what a wrapper passes on ----

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from srr_guard import Guard, SRRScorer
+from srr_guard import Conversation, Guard, SamplingPolicy, SRRScorer
 from srr_guard.errors import ConfigurationError, InvalidInputError, ScoringError
 from srr_guard.policy import GatePolicy
 from srr_guard.protocols import PromptGate
@@ -122,3 +122,18 @@ def test_another_scorer_with_this_gate(scorer: SRRScorer) -> None:
     assert decision.passed
     assert decision.gate is not None
     assert decision.gate.p_harmful == scorer.assess("q").p_harmful
+
+
+def test_a_check_of_a_stream_is_a_score_of_the_text_so_far(
+    tiny_bundle: ScorerBundle, tiny_folder: Path
+) -> None:
+    """See `SamplingPolicy.cut_below`."""
+    scorer = SRRScorer.from_pretrained(tiny_bundle.folder, reference=tiny_folder)
+    asked, text = Conversation.of("q"), "word " * 40
+    p_safe = [scorer.score(asked, [text[:end]]).p_safe[0] for end in (100, 165)]
+    for floor, cut in ((max(p_safe) + 1e-4, True), (max(p_safe) - 1e-4, False)):
+        sampling = SamplingPolicy(read_ahead=True, cut_below=floor)
+        watch = Guard(scorer=scorer, sampling=sampling).watch(asked)
+        for end in range(0, 170, 5):
+            watch(text[:end])
+        assert [watch.cut(text[:end]) for end in (95, 100, 160, 165)] == [False, False, False, cut]
