@@ -32,9 +32,9 @@ class AuditLog:
     """Writes decisions to a rotating file; pass it as `on_decision`.
 
     A line holds the time (UTC), `Decision.summary()`, the failures' types and, for each
-    candidate, its index, text (redacted by default) and scores. No line holds the prompt, which
-    is not part of a Decision. A line is written before the answer takes effect: if it cannot be
-    written, the request fails with the OSError.
+    candidate, its index, text and reasoning (redacted by default) and scores. No line holds the
+    prompt, which is not part of a Decision. A line is written before the answer takes effect: if
+    it cannot be written, the request fails with the OSError.
 
     Safe to share between threads. Writing does not wait for the disk, so async callers are not
     blocked. Each file belongs to one process: rotation is not coordinated. Only its owner can
@@ -123,13 +123,17 @@ class AuditLog:
 
     def _candidate(self, candidate: Candidate) -> dict[str, Any]:
         record = candidate.model_dump(mode="json")
-        text = record.pop("text")
+        text, trace = record.pop("text"), record.pop("trace")
+        record |= self._redacted("text", text)
+        return record | ({"trace": self._redacted("text", trace)} if trace else {})
+
+    def _redacted(self, name: str, text: str) -> dict[str, Any]:
         if callable(self._redact):
-            return {**record, "text": self._redact(text)}
+            return {name: self._redact(text)}
         if self._redact == "nothing":
-            return {**record, "text": text}
+            return {name: text}
         digest = hashlib.sha256(text.encode()).hexdigest()
-        return {**record, "sha256": digest, "characters": len(text)}
+        return {"sha256": digest, "characters": len(text)}
 
 
 class _AuditFile(RotatingFileHandler):

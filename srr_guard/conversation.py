@@ -147,7 +147,7 @@ def _is_message(item: Any) -> bool:
 
 def _fact(key: Any, value: Any) -> str:
     try:
-        return read(value).text
+        return read(value).whole
     except InvalidInputError as error:
         raise ConfigurationError(
             f"the input's part {key!r} of type {type(value).__name__!r} cannot be read as part "

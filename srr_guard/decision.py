@@ -12,14 +12,26 @@ from typing_extensions import TypeVar
 
 T = TypeVar("T", default=Any)
 
-Reason = Literal["accepted", "best_of_n", "fallback", "refused", "passed_through", "failed"]
+Reason = Literal[
+    "accepted",
+    "best_of_n",
+    "fallback",
+    "refused",
+    "refused_by_gate",
+    "passed_through",
+    "observed",
+    "failed",
+]
 """The reason why a request ended as it did.
 
 - `accepted`: a candidate was good enough before all were sampled and scored.
 - `best_of_n`: chosen among all candidates, and above the threshold.
 - `fallback`: chosen among fewer, and above the threshold: some candidates failed or were late.
 - `refused`: no candidate may be passed on; the refusal text took its place.
+- `refused_by_gate`: the prompt alone was reason enough, as `GatePolicy.refuse_above` says.
 - `passed_through`: an explicit bypass let an unscored or below-threshold answer through.
+- `observed`: the first answer was passed on whatever the scorer says, as
+  `DecisionPolicy(mode="observe")` says; `Decision.would_have` is what would have been decided.
 - `failed`: too few candidates came back; the request ended in an error.
 """
 
@@ -142,11 +154,17 @@ class Ranking(_Frozen):
             },
         }
 
-    def take(self, indices: Sequence[int]) -> Ranking:
-        """The ranking of these candidates, in this order; one may be taken more than once."""
+    def take(self, indices: Sequence[int], *, helpful: Sequence[int] | None = None) -> Ranking:
+        """The ranking of these candidates, in this order; one may be taken more than once.
+
+        Args:
+            indices: Which ones.
+            helpful: Those whose `p_help` and `p_refusal` are taken; None: the same.
+        """
         rank = {i: position for position, i in enumerate(self.order)}
+        by = dict.fromkeys(("p_help", "p_refusal"), helpful or indices)
         taken = {
-            name: None if values is None else tuple(values[i] for i in indices)
+            name: None if values is None else tuple(values[i] for i in by.get(name, indices))
             for name in ("scores", *_PROBABILITIES)
             for values in (getattr(self, name),)
         }
@@ -176,14 +194,21 @@ class Candidate(_Frozen, Generic[T]):
 
     Attributes:
         index: Which of the sampled candidates this is, from 0.
-        text: The text that is scored.
+        text: The text that is scored, without reasoning.
+        trace: The reasoning before it (see `DecisionPolicy.reasoning`); may be empty.
         unreadable: Kinds of the parts of the output that have no text, such as `image`.
+        cut: It was cut off because its beginning scored too low; never passed on.
+        recipe: Kind of the recipe it was made by, such as `refusal_start`; None where none was
+            at work: a function made it, or it was given.
         output: The model's own output, unchanged; not part of the JSON form.
     """
 
     index: int = Field(ge=0)
     text: str
+    trace: str = ""
     unreadable: tuple[str, ...] = ()
+    cut: bool = False
+    recipe: str | None = None
     output: T | None = Field(default=None, exclude=True, repr=False)
 
 
@@ -192,7 +217,10 @@ class ScoredCandidate(Candidate[T], Generic[T]):
 
     Attributes:
         score: Listwise score; comparable within this decision only.
-        p_safe: Calibrated probability in [0, 1] that the answer does no harm.
+        p_safe: Calibrated probability in [0, 1] that the answer does no harm; of answer and
+            reasoning the lower.
+        p_safe_answer: That of the answer; None where no reasoning was scored apart.
+        p_safe_trace: That of the reasoning; likewise.
         p_help: Probability in [0, 1] that it helps where help is due; None: not known.
         p_refusal: Probability in [0, 1] that it is a refusal; None: not known.
         verdict: What the scorer says of it; None: it has no bounds.
@@ -200,9 +228,74 @@ class ScoredCandidate(Candidate[T], Generic[T]):
 
     score: float
     p_safe: float = Field(ge=0.0, le=1.0)
+    p_safe_answer: float | None = Field(default=None, ge=0.0, le=1.0)
+    p_safe_trace: float | None = Field(default=None, ge=0.0, le=1.0)
     p_help: float | None = Field(default=None, ge=0.0, le=1.0)
     p_refusal: float | None = Field(default=None, ge=0.0, le=1.0)
     verdict: Verdict | None = None
+
+
+class PromptAssessment(_Frozen):
+    """What a prompt gate says of a conversation, before there are candidates.
+
+    Attributes:
+        p_harmful: Probability in [0, 1] that the request is one to decline.
+        familiarity: Share in [0, 1] of the gate's training requests that are at least as
+            unusual as this one; None: it cannot tell.
+
+    Example:
+        >>> PromptAssessment(p_harmful=0.1).familiarity is None
+        True
+    """
+
+    p_harmful: float = Field(ge=0.0, le=1.0)
+    familiarity: float | None = Field(default=None, ge=0.0, le=1.0)
+
+
+GateVerdict = Literal["benign", "uncertain", "harmful", "refused", "failed"]
+"""The kind of a prompt, by `GatePolicy`.
+
+- `benign`: few candidates are sampled at first.
+- `uncertain`: the request is handled as without a gate.
+- `harmful`: candidates follow the gate's plan, and must reach a higher threshold.
+- `refused`: no candidate may be passed on.
+- `failed`: the gate gave no assessment; `DecisionPolicy.scorer_error` says what happens.
+"""
+
+
+class Gated(_Frozen):
+    """What the prompt gate saw of a request, and what it did.
+
+    Attributes:
+        verdict: The kind of the prompt.
+        p_harmful: As in `PromptAssessment`; None where the gate failed.
+        familiarity: As in `PromptAssessment`.
+        threshold: Lowest `p_safe` that could be passed on.
+        plan: Kinds of the recipes that the candidates after the first were to follow; empty:
+            those of the sampling policy.
+        error: Type of the error by which the gate failed.
+    """
+
+    verdict: GateVerdict
+    p_harmful: float | None = None
+    familiarity: float | None = None
+    threshold: float
+    plan: tuple[str, ...] = ()
+    error: str | None = None
+
+
+class WouldHave(_Frozen):
+    """What would have been decided of a request that was only observed.
+
+    Attributes:
+        reason: Why it would have ended as it would have.
+        chosen: Index of the candidate that would have been passed on; None: none.
+        error: Type of the error that would have been raised; None: none.
+    """
+
+    reason: Reason
+    chosen: int | None
+    error: str | None = None
 
 
 class Timings(_Frozen):
@@ -225,8 +318,11 @@ class Totals(_Frozen):
         requests: Requests that were decided, those that ended in a refusal or an error
             included.
         candidates: Candidates that were asked for in these requests.
-        bypasses: Answers that were passed on unscored or below the threshold, and parts of
-            clients that were handed out unguarded.
+        bypasses: Answers that were passed on unscored, below the threshold or past a gate that
+            failed, and parts of clients that were handed out unguarded.
+        gate_refusals: Requests that the prompt gate refused.
+        observed: Requests that were only observed.
+        cut: Candidates that were cut off.
 
     Example:
         >>> Totals(requests=4, candidates=5).mean_candidates
@@ -236,6 +332,9 @@ class Totals(_Frozen):
     requests: int = Field(default=0, ge=0)
     candidates: int = Field(default=0, ge=0)
     bypasses: int = Field(default=0, ge=0)
+    gate_refusals: int = Field(default=0, ge=0)
+    observed: int = Field(default=0, ge=0)
+    cut: int = Field(default=0, ge=0)
 
     @property
     def mean_candidates(self) -> float:
@@ -253,9 +352,13 @@ class Decision(_Frozen, Generic[T]):
         ranking: Ranking of `candidates`; None when they were not scored.
         sampled: How many candidates were asked for. With adaptive sampling this includes those
             still on their way when one was accepted.
+        gate: What the prompt gate saw and did; None without one.
+        would_have: What would have been decided; None unless the request was only observed.
         failed: How many of them failed.
         distinct: How many different texts came back.
         failures: The error type of each failed candidate, never its text.
+        skipped: Why recipes of the plan were not followed, one sentence each; plain candidates
+            took their place.
         usage: Tokens of all candidates together; None where their outputs do not say.
         timings: Seconds spent on generation, scoring and overhead.
         totals: The guard's totals, this request included.
@@ -279,14 +382,22 @@ class Decision(_Frozen, Generic[T]):
     chosen: ScoredCandidate[T] | Candidate[T] | None
     candidates: tuple[ScoredCandidate[T] | Candidate[T], ...]
     ranking: Ranking | None
-    sampled: int = Field(ge=1)
+    sampled: int = Field(ge=0)
     failed: int = Field(ge=0)
     distinct: int = Field(ge=0)
     failures: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
+    gate: Gated | None = None
+    would_have: WouldHave | None = None
     usage: UsageMetadata | None = None
     timings: Timings
     totals: Totals
     output: T | None = Field(default=None, exclude=True, repr=False)
+
+    @property
+    def cut(self) -> int:
+        """How many candidates were cut off (see `SamplingPolicy.cut_below`)."""
+        return sum(candidate.cut for candidate in self.candidates)
 
     @property
     def passed(self) -> bool:
@@ -308,6 +419,11 @@ class Decision(_Frozen, Generic[T]):
             "sampled": self.sampled,
             "failed": self.failed,
             "distinct": self.distinct,
+            "cut": self.cut,
             "unreadable": list(self.chosen.unreadable) if self.chosen else [],
+            "recipe": self.chosen.recipe if self.chosen else None,
+            "skipped": list(self.skipped),
+            "gate": self.gate.model_dump(mode="json") if self.gate else None,
+            "would_have": self.would_have.model_dump() if self.would_have else None,
             "timings": self.timings.model_dump(),
         }

@@ -21,6 +21,7 @@ SRRGuardError
     ├── UpstreamError                         a server behind the gateway gave no answer
     ├── AllCandidatesFailedError              no candidate came back
     ├── NotEnoughCandidatesError              fewer came back than `min_candidates`
+    ├── PromptRefusedError                    the prompt gate refused the request
     ├── BelowThresholdError                   the best candidate is not safe enough
     └── UnreadableError                       what is left cannot be read as text
 """
@@ -228,6 +229,22 @@ class NotEnoughCandidatesError(SamplingError):
         super().__init__(
             f"{succeeded} candidates succeeded but min_candidates={required}; "
             f"{len(self.causes)} failed, see `.causes`"
+        )
+
+
+class PromptRefusedError(SamplingError):
+    """The prompt gate refused the request, and no refusal can stand in for an answer.
+
+    Attributes:
+        decision: What was decided and why.
+    """
+
+    def __init__(self, decision: Decision) -> None:
+        self.decision = decision
+        seen = decision.gate.p_harmful if decision.gate else None
+        super().__init__(
+            f"the prompt has p_harmful={float('nan') if seen is None else seen:.3f}, above "
+            "`GatePolicy.refuse_above`"
         )
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import inspect
 import logging
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
@@ -64,8 +65,9 @@ def each_of(
 def log_decision(decision: Decision) -> None:
     """Write a decision to the logger `srr_guard.decisions`.
 
-    One line without any text: at warning level for bypasses and failures, at info level
-    otherwise. The texts of the candidates follow at debug level.
+    One line without any text: at warning level for bypasses, failures and answers that were only
+    observed and would have been withheld, at info level otherwise. The texts of the candidates
+    follow at debug level.
 
     Example:
         >>> from srr_guard import SafetyRanker
@@ -78,7 +80,8 @@ def log_decision(decision: Decision) -> None:
         >>> ranker.invoke("a question").text
         'fine'
     """
-    noteworthy = decision.reason in ("passed_through", "failed")
+    withheld = decision.would_have is not None and decision.would_have.chosen is None
+    noteworthy = decision.reason in ("passed_through", "failed") or withheld
     level = logging.WARNING if noteworthy else logging.INFO
     if not logger.isEnabledFor(level):
         return
@@ -95,7 +98,8 @@ def log_decision(decision: Decision) -> None:
         decision.timings.total,
     )
     for candidate in decision.candidates:
-        logger.debug("candidate %d: %s", candidate.index, candidate.text)
+        made_by = candidate.recipe or "no recipe"
+        logger.debug("candidate %d (%s): %s", candidate.index, made_by, candidate.text)
 
 
 class Telemetry:
@@ -105,8 +109,9 @@ class Telemetry:
     joins the caller's current span. Its attributes are `Decision.summary()`, no texts.
     Metrics:
 
-    - `srr_guard.decisions`: counter, by `reason`
-    - `srr_guard.candidates`: counter, by `outcome` (`returned`, `failed`)
+    - `srr_guard.decisions`: counter, by `reason`, and by `would_have` where only observed
+    - `srr_guard.candidates`: counter, by `outcome` (`returned`, `cut`, `failed`)
+      and `recipe`
     - `srr_guard.tokens`: counter, by `type` (`input`, `output`), of all candidates together
     - `srr_guard.duration`: histogram in seconds, by `phase` (`generation`, `scoring`,
       `overhead`)
@@ -153,8 +158,13 @@ class Telemetry:
         self._trace(decision)
 
     def _measure(self, decision: Decision) -> None:
-        self._decisions.add(1, {"reason": decision.reason})
-        self._candidates.add(len(decision.candidates), {"outcome": "returned"})
+        ended = {"reason": decision.reason}
+        if decision.would_have is not None:
+            ended["would_have"] = decision.would_have.reason
+        self._decisions.add(1, ended)
+        for (recipe, cut), count in Counter((c.recipe, c.cut) for c in decision.candidates).items():
+            made_by = {} if recipe is None else {"recipe": recipe}
+            self._candidates.add(count, {"outcome": "cut" if cut else "returned", **made_by})
         if decision.failed:
             self._candidates.add(decision.failed, {"outcome": "failed"})
         for phase, seconds in decision.timings.model_dump().items():
@@ -188,8 +198,11 @@ class Telemetry:
 
 
 def _attributes(decision: Decision) -> dict[str, Any]:
-    summary = {k: v for k, v in decision.summary().items() if k != "timings" and v is not None}
-    return {f"{_NAME}.{name}": value for name, value in summary.items()}
+    summary = decision.summary()
+    del summary["timings"]
+    for part in ("gate", "would_have"):
+        summary |= {f"{part}.{k}": v for k, v in (summary.pop(part) or {}).items()}
+    return {f"{_NAME}.{name}": v for name, v in summary.items() if v is not None}
 
 
 def _nanoseconds(seconds: float) -> int:

@@ -1,4 +1,4 @@
-"""Two frozen policies with safe defaults: for sampling and for deciding."""
+"""Frozen policies with safe defaults: for sampling, for deciding, and for the prompt gate."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     Field,
@@ -18,6 +18,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from srr_guard.decision import ScoredCandidate
 from srr_guard.errors import ConfigurationError
+from srr_guard.recipes import Plain, Plan, Recipe
 from srr_guard.settings import Settings
 
 Prefer = Literal["best", "safest", "first"]
@@ -42,6 +43,25 @@ Unreadable = Literal["refuse", "raise", "pass"]
 """The action when the answers that remain hold parts that cannot be read as text."""
 
 DEFAULT_REFUSAL = "I'm sorry, but I can't help with that."
+
+
+Reasoning = Literal["worst", "joined", "answer"]
+"""The part that reasoning before an answer plays in its score.
+
+- `worst`: reasoning and answer are scored apart, in one ranking; the one with the lower `p_safe`
+  counts. `p_help` is the answer's.
+- `joined`: they are scored as one text.
+- `answer`: the answer alone is scored; reasoning that is passed on with it is a bypass, logged
+  and counted.
+"""
+
+Mode = Literal["enforce", "observe"]
+"""The force of decisions.
+
+- `enforce`: what is decided is what the caller gets.
+- `observe`: the first answer is passed on unchanged, whatever is decided; the decision that
+  would have been made is on the Decision, logged and counted.
+"""
 
 
 class SamplingPolicy(Settings):
@@ -77,19 +97,28 @@ class SamplingPolicy(Settings):
         read_ahead: Stream each candidate in a call of its own and pre-encode it as it comes, so
             that little is left to score after the last token. The scores are the same. It
             suits models behind an API; the machine that scores has more to do.
+        cut_below: With `read_ahead`: an answer that scores below this `p_safe`, in [0, 1], in two
+            checks in a row is cut off. Checks come about every 16 tokens, after 24. It is a
+            candidate that may never be passed on. None: none is cut off.
+        plan: Recipes that the candidates take in turn (see `srr_guard.recipes` and
+            `docs/recipes.md`); None: plain ones. A model that cannot serve one of them is an
+            error where the guard is put around it.
         temperatures: Temperatures that the candidates take in turn, in place of the model's
-            own; each is a call of its own then. The model must have such a field.
+            own; each is a call of its own then, unless the model serves recipes. The model must
+            have such a field. Short for a plan of `Plain(temperature=...)`.
         system_prompts: System prompts that the candidates take in turn, each in a call of its
             own; None among them is the request as it is. One is added in front of the
             conversation, or, where that begins with a system turn, becomes the last paragraph
             of this turn. The model must be a chat model, not a chain with a prompt of its
-            own. The answers are scored against the conversation as it came.
+            own. The answers are scored against the conversation as it came. Short for a plan
+            of `Plain(system_prompt=...)`.
         seed: Candidate i is sampled with seed + i, so that equal requests get equal
             candidates. The model must have such a field; its own seed would make all
-            candidates equal.
+            candidates equal. A recipe's own seed goes before it.
 
     Raises:
-        ConfigurationError: A value is out of range.
+        ConfigurationError: A value is out of range, the plan is longer than n, or it stands
+            beside one of its short forms.
 
     Example:
         >>> SamplingPolicy(n=8, min_candidates=2).attempts
@@ -98,6 +127,9 @@ class SamplingPolicy(Settings):
         1
         >>> SamplingPolicy(n=2, system_prompts=(None, "Decline what would do harm.")).n
         2
+        >>> from srr_guard.recipes import Plain, RefusalStart
+        >>> SamplingPolicy(plan=(Plain(), RefusalStart())).recipe(3).kind
+        'refusal_start'
     """
 
     n: int = Field(default=4, ge=1, le=256)
@@ -114,6 +146,8 @@ class SamplingPolicy(Settings):
     max_in_flight: int | None = Field(default=None, ge=1)
     batched: Literal["auto", "never"] = "auto"
     read_ahead: bool = False
+    cut_below: float | None = Field(default=None, ge=0.0, le=1.0)
+    plan: Plan = None
     temperatures: tuple[Annotated[float, Field(ge=0.0)], ...] | None = Field(
         default=None, min_length=1
     )
@@ -137,7 +171,37 @@ class SamplingPolicy(Settings):
                 f"initial={self.initial} candidates can never be accepted with "
                 f"min_candidates={self.min_candidates}: raise initial or leave accept_at out"
             )
+        if self.cut_below is not None and not self.read_ahead:
+            raise ValueError(
+                f"cut_below={self.cut_below} needs streamed answers: set read_ahead=True, or leave "
+                "it out"
+            )
+        if self.plan is not None:
+            self._check_plan(self.plan)
         return self
+
+    def recipe(self, index: int) -> Recipe:
+        """The recipe of candidate `index`."""
+        if self.plan is not None:
+            return self.plan[index % len(self.plan)]
+        temperatures, prompts = self.temperatures or (None,), self.system_prompts or (None,)
+        return Plain(
+            temperature=temperatures[index % len(temperatures)],
+            system_prompt=prompts[index % len(prompts)],
+        )
+
+    def _check_plan(self, plan: tuple[Recipe, ...]) -> None:
+        if len(plan) > self.n:
+            raise ValueError(
+                f"the plan has {len(plan)} recipes and n={self.n} candidates: raise n to "
+                f"{len(plan)}, or leave recipes out"
+            )
+        for name in ("temperatures", "system_prompts"):
+            if (value := getattr(self, name)) is not None:
+                raise ValueError(
+                    f"{name}={value!r} stands beside a plan: write it into the plan, as "
+                    f"Plain({name[:-1]}=...)"
+                )
 
 
 class DecisionPolicy(Settings):
@@ -161,11 +225,19 @@ class DecisionPolicy(Settings):
             image or a block of an unknown kind. Answers without such parts come first. If there
             are none: answer with `refusal`, raise `UnreadableError`, or pass it on by the score
             of its text alone (a bypass: logged and counted).
+        reasoning: What counts of an answer with reasoning before it. An answer that was cut off
+            in its reasoning is a failed candidate.
         scoring_timeout: Seconds one call of the scorer may take, loading on first use
             included; later, scoring has failed. None: no limit.
+        mode: Whether decisions are enforced or only observed. Where no answer comes back at
+            all, both raise.
+        enforce_share: Share in [0, 1] of the requests that are enforced all the same in
+            `observe`, for a roll-out in steps. Equal conversations are treated alike (see
+            `srr_guard.core.observing.place_of`).
 
     Raises:
-        ConfigurationError: A value is out of range.
+        ConfigurationError: A value is out of range, or `enforce_share` is given without
+            `mode="observe"`.
 
     Example:
         >>> DecisionPolicy(threshold=0.8).below_threshold
@@ -180,7 +252,19 @@ class DecisionPolicy(Settings):
     refusal: str = Field(default=DEFAULT_REFUSAL, min_length=1)
     scorer_error: ScorerFailure = "raise"
     unreadable: Unreadable = "refuse"
+    reasoning: Reasoning = "worst"
     scoring_timeout: float | None = Field(default=120.0, gt=0.0)
+    mode: Mode = "enforce"
+    enforce_share: float = Field(default=0.0, ge=0.0, le=1.0)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.enforce_share and self.mode == "enforce":
+            raise ValueError(
+                f"enforce_share={self.enforce_share} with mode='enforce', which enforces all: "
+                "set mode='observe', or leave it out"
+            )
+        return self
 
     @field_serializer("prefer", when_used="json")
     def _prefer_as_json(self, prefer: Prefer | Chooser) -> str:
@@ -192,12 +276,80 @@ class DecisionPolicy(Settings):
         return prefer
 
 
+class GatePolicy(Settings):
+    """Settings for what is decided from the prompt alone, before there are candidates.
+
+    The first candidate always follows the sampling policy: where the model is behind an API it
+    is on its way while the gate reads the prompt.
+
+    Attributes:
+        benign_below: Below this `p_harmful` a prompt is benign: `n` candidates are sampled, and
+            the first that reaches the threshold (`SamplingPolicy.accept_at`, where given) and
+            `accept_help_at` ends the request; else the rest is sampled.
+        harmful_above: Above it a prompt is harmful: all candidates are sampled, those after the
+            first by `plan`, and must reach `threshold`.
+        min_familiarity: A prompt less familiar than this is never benign, nor is one of unknown
+            familiarity; 0: familiarity does not count.
+        n: Candidates of a benign prompt that are sampled first.
+        plan: Recipes of the candidates after the first of a harmful prompt; None: those of the
+            sampling policy.
+        threshold: Lowest `p_safe` that may be passed on for a harmful prompt; the decision's
+            where that is higher, or where this is None.
+        refuse_above: Above this `p_harmful` the request is refused at once; None: never.
+
+    Raises:
+        ConfigurationError: A value is out of range, or the bounds do not ascend.
+
+    Example:
+        >>> from srr_guard.recipes import RefusalStart
+        >>> GatePolicy(plan=(RefusalStart(),), threshold=0.8).refuse_above is None
+        True
+    """
+
+    benign_below: float = Field(default=0.2, ge=0.0, le=1.0)
+    harmful_above: float = Field(default=0.8, ge=0.0, le=1.0)
+    min_familiarity: float = Field(default=0.1, ge=0.0, le=1.0)
+    n: int = Field(default=1, ge=1, le=256)
+    plan: Plan = None
+    threshold: float | None = Field(default=None, ge=0.0, le=1.0)
+    refuse_above: float | None = Field(default=None, ge=0.0, le=1.0)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        refuse_above = 1.0 if self.refuse_above is None else self.refuse_above
+        if not self.benign_below <= self.harmful_above <= refuse_above:
+            raise ValueError(
+                f"benign_below={self.benign_below}, harmful_above={self.harmful_above} and "
+                f"refuse_above={self.refuse_above} must ascend"
+            )
+        return self
+
+    def recipe(self, index: int, sampling: SamplingPolicy) -> Recipe:
+        """The recipe of candidate `index` of a harmful prompt."""
+        if index == 0 or self.plan is None:
+            return sampling.recipe(index)
+        return self.plan[(index - 1) % len(self.plan)]
+
+    def require_room(self, sampling: SamplingPolicy) -> None:
+        """Refuse a plan that n candidates cannot follow.
+
+        Raises:
+            ConfigurationError: It is longer than n - 1.
+        """
+        if self.plan is not None and len(self.plan) >= sampling.n:
+            raise ConfigurationError(
+                f"the gate's plan has {len(self.plan)} recipes, for the candidates after the "
+                f"first, and n={sampling.n}: raise n to {len(self.plan) + 1}, or leave recipes out"
+            )
+
+
 class Policies(Settings):
-    """Both policies in one JSON file, as `srr-guard tune` writes it.
+    """The policies in one JSON file, as `srr-guard tune` writes it.
 
     Attributes:
         sampling: How candidates are sampled.
         decision: What may be passed on.
+        gating: What is decided from the prompt alone; None: nothing.
 
     Example:
         >>> import tempfile
@@ -210,6 +362,7 @@ class Policies(Settings):
 
     sampling: SamplingPolicy = SamplingPolicy()
     decision: DecisionPolicy = DecisionPolicy()
+    gating: GatePolicy | None = None
 
     @classmethod
     def load(cls, file: str | os.PathLike[str]) -> Policies:
@@ -220,8 +373,9 @@ class Policies(Settings):
         """
         try:
             record = json.loads(Path(file).read_text())
-            parts = {"sampling": SamplingPolicy, "decision": DecisionPolicy}
-            made = {k: parts[k](**v) if k in parts else v for k, v in record.items()}
+            made: dict[str, Any] = {
+                k: _PARTS[k](**v) if k in _PARTS and v is not None else v for k, v in record.items()
+            }
         except (OSError, ValueError, AttributeError, TypeError) as error:
             if isinstance(error, ConfigurationError):
                 raise
@@ -234,3 +388,10 @@ class Policies(Settings):
     def save(self, file: str | os.PathLike[str]) -> None:
         """Write the settings that differ from their defaults."""
         Path(file).write_text(self.model_dump_json(indent=2, exclude_defaults=True) + "\n")
+
+
+_PARTS: dict[str, Callable[..., Settings]] = {
+    "sampling": SamplingPolicy,
+    "decision": DecisionPolicy,
+    "gating": GatePolicy,
+}

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, Protocol, runtime_checkable
 
 from typing_extensions import TypeVar
 
 from srr_guard.conversation import Conversation
-from srr_guard.decision import Decision, Ranking
+from srr_guard.decision import Decision, PromptAssessment, Ranking
 from srr_guard.reading import Reading
+from srr_guard.recipes import Recipe
 
 if TYPE_CHECKING:
     from langchain_core.messages.ai import UsageMetadata
@@ -44,12 +46,61 @@ class ResponseScorer(Protocol):
         ...
 
 
+@runtime_checkable
+class PromptGate(Protocol):
+    """Anything that assesses a prompt before there are candidates.
+
+    `SRRScorer` is one, `srr_guard.testing.FakeGate` a function. Both methods must be safe to
+    call from several threads and tasks at once.
+    """
+
+    def assess(self, conversation: Any) -> PromptAssessment:
+        """Assess a prompt.
+
+        Args:
+            conversation: Anything that `Conversation.of` reads.
+
+        Raises:
+            InvalidInputError: The conversation cannot be read.
+            ScorerError: The gate cannot be loaded or its numbers cannot be used.
+            ConfigurationError: It was not made for this; no policy bypasses that.
+        """
+        ...
+
+    async def aassess(self, conversation: Any) -> PromptAssessment:
+        """Like `assess`, without blocking the event loop."""
+        ...
+
+
 class ReadAhead(Protocol):
     """Pre-encodes one streamed answer. Each call is given all the text received so far."""
 
     def __call__(self, text: str, *, done: bool = False) -> None:
         """Take the text so far; `done` marks the last call. Does not block."""
         ...
+
+
+class AnswerWatch(ReadAhead, Protocol):
+    """A `ReadAhead` that also says when the answer is to be cut off."""
+
+    def cut(self, text: str) -> bool:
+        """True if the text so far is reason to close the stream; may wait for a score."""
+        ...
+
+    async def acut(self, text: str) -> bool:
+        """Like `cut`, without blocking the event loop."""
+        ...
+
+
+@dataclass(frozen=True)
+class CutOff(Generic[T]):
+    """What came of an answer whose stream was closed.
+
+    Attributes:
+        output: As far as it came.
+    """
+
+    output: T
 
 
 @runtime_checkable
@@ -80,6 +131,42 @@ class SupportsCandidateSampling(Protocol):
         ...
 
 
+@runtime_checkable
+class SupportsRecipes(Protocol):
+    """A chat model that serves recipes itself (see `SamplingPolicy.plan`).
+
+    It may offer `asample_candidates` too, as in `SupportsCandidateSampling`. Its `invoke` and
+    `stream` take `recipes` with one recipe as a keyword argument, for models inside chains.
+    """
+
+    def serves(self, recipe: Recipe) -> str | None:
+        """Say why a recipe cannot be served, in one sentence; None: it can.
+
+        Called when the guard is made. Must be quick: no weights are loaded for it.
+        """
+        ...
+
+    def sample_candidates(
+        self,
+        messages: list[Any],
+        n: int,
+        *,
+        recipes: Sequence[Recipe] | None = None,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> Sequence[Any]:
+        """Sample `n` answers to one list of messages, as messages, in one call.
+
+        Args:
+            messages: What a chat model is called with.
+            n: How many answers.
+            recipes: One for each answer; None: all are plain.
+            stop: Texts that end an answer.
+            **kwargs: Options for this call.
+        """
+        ...
+
+
 class CandidateSource(Protocol[T_co]):
     """Makes the candidates of one request.
 
@@ -91,12 +178,39 @@ class CandidateSource(Protocol[T_co]):
         """One call makes all candidates of a round; otherwise each has its own call."""
         ...
 
-    def sample(self, indices: range) -> Sequence[T_co]:
-        """Make these candidates: all of a round, or a single one."""
+    def sample(self, indices: Sequence[int]) -> Sequence[T_co]:
+        """Make these candidates: those of one call."""
         ...
 
-    async def asample(self, indices: range) -> Sequence[T_co]:
+    async def asample(self, indices: Sequence[int]) -> Sequence[T_co]:
         """Like `sample`, without blocking the event loop."""
+        ...
+
+
+@runtime_checkable
+class PlannedSource(Protocol):
+    """A `CandidateSource` that follows the recipes of the policies."""
+
+    @property
+    def local(self) -> bool:
+        """Its model runs on this machine, so that a prompt gate would compete with it."""
+        ...
+
+    @property
+    def skipped(self) -> tuple[str, ...]:
+        """Why recipes are not followed in this request, one sentence each."""
+        ...
+
+    def jobs(self, indices: Sequence[int]) -> list[Sequence[int]]:
+        """Divide candidates among calls."""
+        ...
+
+    def recipe(self, index: int) -> str:
+        """Kind of the recipe that a candidate is made by."""
+        ...
+
+    def by_gate(self) -> CandidateSource[Any]:
+        """The candidates of the same request, those after the first by the gate's plan."""
         ...
 
 
@@ -126,6 +240,15 @@ class Delivery(Protocol[T]):
 
     def finish(self, output: T, decision: Decision[T]) -> T:
         """Attach the decision to the output that the caller gets."""
+        ...
+
+
+@runtime_checkable
+class RefusesUnasked(Protocol):
+    """A `Delivery` that may know the form of its outputs before there is one."""
+
+    def refusal_unasked(self, text: str) -> Any:
+        """Give a refusal to a prompt that no model was asked; None: its form is not known."""
         ...
 
 

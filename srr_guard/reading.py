@@ -1,9 +1,10 @@
-"""One reading of an answer: its text, and the parts of it that cannot be read as text."""
+"""One reading of an answer: its text, its reasoning, and the parts that cannot be read as text."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -31,22 +32,30 @@ class Reading:
     """An answer as it is scored.
 
     Attributes:
-        text: All of its text, valid Unicode; may be empty.
+        text: All of its text but reasoning, valid Unicode; may be empty.
         unreadable: Kinds of the parts that have no text, such as `image`, each once.
+        trace: The reasoning before it; may be empty.
     """
 
     text: str
     unreadable: tuple[str, ...] = ()
+    trace: str = ""
+
+    @property
+    def whole(self) -> str:
+        """Reasoning, then the answer."""
+        return "\n".join(part for part in (self.trace, self.text) if part)
 
 
 def read(output: Any) -> Reading:
     """Read a model's or chain's output.
 
-    Text stays as it is, reasoning stands before it, a refusal after it. Tool calls follow, one
-    line each, with sorted arguments, then what the provider's own tools were asked and gave
-    back, and citations. A message that holds reasoning only has no text. Objects and dicts
-    become JSON with sorted keys. Of a dict with `messages` (an agent's state) all messages
-    after the latest human one are read, and the other keys.
+    Text stays as it is, a refusal stands after it. Tool calls follow, one line each, with sorted
+    arguments, then what the provider's own tools were asked and gave back, and citations.
+    Reasoning is read apart: blocks and fields of that kind, and `<think>...</think>` at the
+    beginning of the text (see `split_trace`). Objects and dicts become JSON with sorted keys. Of
+    a dict with `messages` (an agent's state) all messages after the latest human one are read,
+    and the other keys.
 
     Args:
         output: str, message, pydantic object, dict, list, number or bool.
@@ -54,9 +63,9 @@ def read(output: Any) -> Reading:
     Raises:
         InvalidInputError: The output is None, bytes, or an object without a text or JSON form.
     """
-    unreadable: list[str] = []
+    found = _Found()
     try:
-        text = _text_of(output, unreadable)
+        text = _text_of(output, found)
     except (TypeError, ValueError, RecursionError) as error:
         if isinstance(error, InvalidInputError):
             raise
@@ -64,11 +73,74 @@ def read(output: Any) -> Reading:
             f"an answer of type {type(output).__name__!r} has no JSON form ({error}): return "
             "str keys and JSON-like values, or a str"
         ) from error
-    return Reading(valid_unicode(text), tuple(dict.fromkeys(unreadable)))
+    return found.reading(text)
+
+
+def read_pieces(pieces: Sequence[Any]) -> Reading:
+    """Read the pieces of one answer, in their order; tags may begin in one and end in another."""
+    readings = [_read_piece(piece) for piece in pieces]
+    text, tagged = split_trace("".join(reading.text for reading in readings))
+    trace = "".join(reading.trace for reading in readings)
+    unreadable = dict.fromkeys(kind for reading in readings for kind in reading.unreadable)
+    return Reading(text, tuple(unreadable), "\n".join(filter(None, [trace, tagged])))
+
+
+def _read_piece(piece: Any) -> Reading:
+    if isinstance(piece, str):
+        return Reading(valid_unicode(piece))
+    if isinstance(piece, BaseMessage):
+        parts = _Parts(piece)
+        trace = "\n".join(parts.thoughts)
+        return Reading(valid_unicode(parts.answer), tuple(parts.unreadable), valid_unicode(trace))
+    return read(piece)
+
+
+_TAGGED = re.compile(r"\s*<(think|thinking)>(.*?)(?:</\1>|\Z)", re.DOTALL | re.IGNORECASE)
+_UNOPENED = re.compile(r"(.*?)</(?:think|thinking)>", re.DOTALL | re.IGNORECASE)
+
+
+def split_trace(text: str) -> tuple[str, str]:
+    """Split a text into the answer and the reasoning before it.
+
+    Reasoning stands between `<think>` and `</think>`, or `<thinking>` and `</thinking>`, at the
+    beginning; many templates put the first tag into the prompt, so that only the second is left.
+    A tag that is never closed leaves no answer. Tags later in the text, and those of other
+    formats, are part of the answer.
+
+    Example:
+        >>> split_trace("<think>Is it safe? Yes.</think>Boil it first.")
+        ('Boil it first.', 'Is it safe? Yes.')
+    """
+    traces = []
+    if "<think" not in text.lower():
+        unopened = _UNOPENED.match(text)
+        if unopened is not None:
+            traces.append(unopened[1])
+            text = text[unopened.end() :]
+    while (tagged := _TAGGED.match(text)) is not None:
+        traces.append(tagged[2])
+        text = text[tagged.end() :]
+    if not traces:
+        return text, ""
+    return text.lstrip(), "\n".join(t for t in (trace.strip() for trace in traces) if t)
+
+
+class _Found:
+    """What is found beside the text of an output."""
+
+    def __init__(self) -> None:
+        self.unreadable: list[str] = []
+        self.thoughts: list[str] = []
+
+    def reading(self, text: str) -> Reading:
+        """All of it, with this text."""
+        trace = "\n".join(thought for thought in dict.fromkeys(self.thoughts) if thought)
+        unreadable = tuple(dict.fromkeys(self.unreadable))
+        return Reading(valid_unicode(text), unreadable, valid_unicode(trace))
 
 
 def candidate_text(output: Any) -> str:
-    """The text of an output as it is scored (see `read`)."""
+    """The text of an output without its reasoning (see `read`)."""
     return read(output).text
 
 
@@ -88,31 +160,43 @@ def valid_unicode(text: str) -> str:
     return text
 
 
-def _text_of(output: Any, unreadable: list[str]) -> str:
+def _text_of(output: Any, found: _Found, *, inside: bool = False) -> str:
+    """The text of an output; inside of another one its reasoning is part of it."""
     if isinstance(output, str):
-        return output
+        return output if inside else _without_trace(output, found)
     if isinstance(output, BaseMessage):
         parts = _Parts(output)
-        unreadable += parts.unreadable
-        return parts.whole
+        found.unreadable += parts.unreadable
+        if inside:
+            return "\n".join([*parts.thoughts, parts.answer])
+        found.thoughts += parts.thoughts
+        if isinstance(output, AIMessage):
+            return parts.answer_after(lambda text: _without_trace(text, found))
+        return parts.answer
     if isinstance(output, Mapping) and _is_message_list(output.get("messages")):
-        return _state_text(output, unreadable)
+        return _state_text(output, found)
     if isinstance(output, (BaseModel, Mapping, list, tuple, int, float)):
-        return _stable_json(output, unreadable)
+        return _stable_json(output, found)
     raise InvalidInputError(
         f"an answer of type {type(output).__name__!r} has no text to score: return a str, a "
         "message, a pydantic object or a dict"
     )
 
 
-def _state_text(state: Mapping[str, Any], unreadable: list[str]) -> str:
+def _without_trace(text: str, found: _Found) -> str:
+    text, trace = split_trace(text)
+    found.thoughts.append(trace)
+    return text
+
+
+def _state_text(state: Mapping[str, Any], found: _Found) -> str:
     """All that may be new in an agent's state; nothing where it did not get to an answer."""
     messages = state["messages"]
     human = [i for i, message in enumerate(messages[:-1]) if isinstance(message, HumanMessage)]
-    texts = [_text_of(m, unreadable) for m in messages[human[-1] + 1 if human else 0 :]]
+    texts = [_text_of(m, found) for m in messages[human[-1] + 1 if human else 0 :]]
     if texts[-1].strip():
         rest = (v for k, v in state.items() if k != "messages")
-        texts += [_text_of(v, unreadable) for v in rest if isinstance(v, _WORDY) and v]
+        texts += [_text_of(v, found, inside=True) for v in rest if isinstance(v, _WORDY) and v]
         return "\n".join(text for text in texts if text)
     return ""
 
@@ -124,10 +208,10 @@ def _is_message_list(value: Any) -> bool:
     return isinstance(value, Sequence) and bool(value) and isinstance(value[-1], BaseMessage)
 
 
-def _stable_json(value: Any, unreadable: list[str]) -> str:
+def _stable_json(value: Any, found: _Found) -> str:
     def default(inner: Any) -> Any:
         if isinstance(inner, BaseMessage):
-            return _text_of(inner, unreadable)
+            return _text_of(inner, found, inside=True)
         return inner.model_dump(mode="json") if isinstance(inner, BaseModel) else str(inner)
 
     plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
@@ -157,15 +241,18 @@ class _Parts:
 
     @property
     def answer(self) -> str:
-        """Everything but reasoning."""
-        parts = ["".join(self._texts), *dict.fromkeys(self._beside)]
+        """Everything but reasoning in parts of its own."""
+        return self.answer_after(str)
+
+    def answer_after(self, change: Callable[[str], str]) -> str:
+        """The answer, with its text changed."""
+        parts = [change("".join(self._texts)), *dict.fromkeys(self._beside)]
         return "\n".join(part for part in parts if part)
 
     @property
-    def whole(self) -> str:
-        """Reasoning, then the answer; reasoning alone is no answer."""
-        thoughts = [t for t in dict.fromkeys(self._thoughts) if t] if self.answer.strip() else []
-        return "\n".join([*thoughts, self.answer])
+    def thoughts(self) -> list[str]:
+        """The reasoning in parts of its own."""
+        return [thought for thought in dict.fromkeys(self._thoughts) if thought]
 
     def _add_fields(self, fields: Mapping[str, Any]) -> None:
         """Read what stands beside the content."""
@@ -274,5 +361,5 @@ def _name_and_args(call: Mapping[Any, Any]) -> tuple[Any, Any]:
 
 def _call_line(name: Any, args: Any) -> str:
     if isinstance(args, Mapping):
-        return f"[tool call] {name}({_stable_json(args, [])})"
+        return f"[tool call] {name}({_stable_json(args, _Found())})"
     return f"[invalid tool call] {name}({args})"

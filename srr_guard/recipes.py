@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, PlainSerializer
 
 from srr_guard.settings import Settings
 
@@ -110,3 +110,17 @@ Recipe = Annotated[
     Plain | RefusalStart | ReversePrompt | Steered | SoftPrompt, Field(discriminator="kind")
 ]
 """Any recipe; in JSON `kind` tells which."""
+
+
+def _as_json(plan: tuple[Any, ...] | None) -> list[dict[str, Any]] | None:
+    """Each recipe with its kind and what differs from the defaults."""
+    if plan is None:
+        return None
+    return [{"kind": r.kind, **r.model_dump(mode="json", exclude_defaults=True)} for r in plan]
+
+
+Plan = Annotated[
+    Annotated[tuple[Recipe, ...], Field(min_length=1)] | None,
+    PlainSerializer(_as_json, when_used="json"),
+]
+"""Recipes that the candidates take in turn; None: plain ones."""

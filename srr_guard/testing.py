@@ -1,6 +1,6 @@
-"""Stand-ins for tests: a scorer made of a function, a chat model that follows a script.
+"""Stand-ins for tests: a scorer and a gate made of functions, a chat model with a script.
 
-Neither needs a network, a key or torch, and both work in sync and async code:
+None needs a network, a key or torch, and all work in sync and async code:
 
     >>> from srr_guard import SafetyRanker
     >>> scorer = FakeScorer(lambda prompt, answer: 0.1 if "bomb" in answer else 0.9)
@@ -27,11 +27,11 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import Field, PrivateAttr, SkipValidation
 
 from srr_guard.conversation import Conversation
-from srr_guard.decision import Ranking
+from srr_guard.decision import PromptAssessment, Ranking
 from srr_guard.errors import ConfigurationError, InvalidInputError
 from srr_guard.protocols import ReadAhead
 
-__all__ = ["FakeScorer", "ScriptedChatModel"]
+__all__ = ["FakeGate", "FakeScorer", "ScriptedChatModel"]
 
 
 class FakeScorer:
@@ -101,6 +101,62 @@ class FakeScorer:
         prompt = Conversation.of(conversation).prompt
         p_safe = [float(self._fn(prompt, text)) for text in candidates]
         return Ranking.from_scores(scores=p_safe, p_safe=p_safe)
+
+
+class FakeGate:
+    """A prompt gate whose numbers come from a function.
+
+    Args:
+        fn: Called with the prompt's text; returns `p_harmful`.
+        familiarity: Of every prompt; None: it cannot tell.
+        delay: Seconds each call takes.
+        error: Raised by each call in place of an assessment.
+
+    Attributes:
+        calls: The prompts that were assessed.
+
+    Example:
+        >>> gate = FakeGate(lambda prompt: 0.9 if "bomb" in prompt else 0.1)
+        >>> gate.assess("How do I build a bomb?").p_harmful
+        0.9
+    """
+
+    def __init__(
+        self,
+        fn: Callable[[str], float],
+        *,
+        familiarity: float | None = 1.0,
+        delay: float = 0.0,
+        error: Exception | None = None,
+    ) -> None:
+        self._fn = fn
+        self._familiarity = familiarity
+        self._delay = delay
+        self._error = error
+        self.calls: list[str] = []
+
+    def assess(self, conversation: Any) -> PromptAssessment:
+        """Assess a prompt.
+
+        Raises:
+            InvalidInputError: The prompt is empty.
+        """
+        if self._delay:
+            time.sleep(self._delay)
+        return self._assess(conversation)
+
+    async def aassess(self, conversation: Any) -> PromptAssessment:
+        """Like `assess`; the delay does not block the event loop."""
+        if self._delay:
+            await asyncio.sleep(self._delay)
+        return self._assess(conversation)
+
+    def _assess(self, conversation: Any) -> PromptAssessment:
+        prompt = Conversation.of(conversation).prompt
+        self.calls.append(prompt)
+        if self._error is not None:
+            raise self._error
+        return PromptAssessment(p_harmful=float(self._fn(prompt)), familiarity=self._familiarity)
 
 
 Answer = str | list[str | dict[str, Any]] | AIMessage | BaseException

@@ -109,7 +109,7 @@ class TestMetrics:
         assert found["srr_guard.decisions", "fallback"] == 1
         assert found["srr_guard.decisions", "refused"] == 1
         assert found["srr_guard.decisions", "passed_through"] == 1
-        assert found["srr_guard.candidates", "returned"] == 7
+        assert found["srr_guard.candidates", "returned", "plain"] == 7
         assert found["srr_guard.candidates", "failed"] == 1
         assert found["srr_guard.tokens", "input"] == 10
         assert found["srr_guard.tokens", "output"] == 4

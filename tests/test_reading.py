@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import re
 
 import pytest
 from hypothesis import given
@@ -18,7 +19,14 @@ from pydantic import BaseModel
 
 from srr_guard import InvalidInputError
 from srr_guard.filters import is_filtered
-from srr_guard.reading import candidate_text, read, valid_unicode
+from srr_guard.reading import (
+    Reading,
+    candidate_text,
+    read,
+    read_pieces,
+    turn_text,
+    valid_unicode,
+)
 
 
 def test_long_text_is_kept_whole():
@@ -111,10 +119,11 @@ REASONING = {
 
 
 @pytest.mark.parametrize("name", REASONING)
-def test_reasoning_is_scored_with_the_answer(name):
-    text = candidate_text(REASONING[name])
-    assert text.startswith(f"{HARM}\n")
-    assert SORRY in text or "[tool call] look" in text
+def test_reasoning_is_read_apart(name):
+    reading = read(REASONING[name])
+    assert reading.trace == HARM
+    assert reading.text in (SORRY, "[tool call] look({})")
+    assert reading.whole == f"{HARM}\n{reading.text}"
     assert HARM in candidate_text({"raw": REASONING[name]})
 
 
@@ -336,9 +345,70 @@ BESIDE = {
 @pytest.mark.parametrize("name", BESIDE)
 def test_what_stands_beside_the_content_is_read(name):
     reading = read(AIMessage(SORRY, additional_kwargs=BESIDE[name]))
-    assert HARM in reading.text
+    assert HARM in (
+        reading.trace if name in ("reasoning details", "thinking blocks") else reading.text
+    )
     assert SORRY in reading.text
     assert not reading.unreadable
+
+
+TAGGED = {
+    "tags": (f"<think>\n{HARM}\n</think>\n\n{SORRY}", HARM, SORRY),
+    "the longer tags": (f"<thinking>{HARM}</thinking>{SORRY}", HARM, SORRY),
+    "capitals": (f"<THINK>{HARM}</THINK>{SORRY}", HARM, SORRY),
+    "space before": (f"  \n<think>{HARM}</think>{SORRY}", HARM, SORRY),
+    "first tag in the prompt": (f"{HARM}\n</think>\n{SORRY}", HARM, SORRY),
+    "twice": (f"<think>a</think>\n<think>b</think>{SORRY}", "a\nb", SORRY),
+    "nothing thought": (f"<think>\n\n</think>\n{SORRY}", "", SORRY),
+    "cut by length": (f"<think>{HARM}", HARM, ""),
+    "cut in its second thought": (f"<think>a</think><think>{HARM}", f"a\n{HARM}", ""),
+    "cut in its tag": ("<thin", "", "<thin"),
+    "later in the text": (f"{SORRY} <think>{HARM}</think>", "", f"{SORRY} <think>{HARM}</think>"),
+    "other tags": (f"[THINK]{HARM}[/THINK]{SORRY}", "", f"[THINK]{HARM}[/THINK]{SORRY}"),
+}
+
+
+@pytest.mark.parametrize("name", TAGGED)
+def test_tags_around_reasoning(name):
+    whole, trace, text = TAGGED[name]
+    call = {"name": "f", "args": {}, "id": "1"}
+    for output in (whole, AIMessage(whole), AIMessage([{"type": "text", "text": whole}])):
+        reading = read(output)
+        assert (reading.trace, reading.text) == (trace, text)
+    assert read_pieces([AIMessageChunk(piece) for piece in whole]) == read(whole)
+    assert read_pieces(list(whole)) == read(whole)
+    with_call = read(AIMessage(whole, tool_calls=[call]))
+    assert with_call.trace == trace
+    assert with_call.text == "\n".join(filter(None, [text, "[tool call] f({})"]))
+
+
+@given(st.text(), st.sampled_from(["", "<think>", "</think>", "<thinking>", "</thinking>"]))
+def test_no_visible_character_is_lost(text, tag):
+    whole = f"{text}{tag}{text}"
+    reading = read(whole)
+    kept = re.sub(r"</?think(ing)?>|\s", "", f"{reading.trace}{reading.text}", flags=re.IGNORECASE)
+    assert kept == re.sub(r"</?think(ing)?>|\s", "", valid_unicode(whole), flags=re.IGNORECASE)
+
+
+def test_tags_in_prompts_and_objects_are_text():
+    tagged = f"<think>{HARM}</think>{SORRY}"
+    assert turn_text(AIMessage(tagged)) == turn_text(HumanMessage(tagged)) == tagged
+    assert read({"answer": tagged}).trace == ""
+    assert HARM in read({"answer": tagged}).text
+
+
+def test_pieces_of_reasoning_blocks():
+    thought = AIMessageChunk([{"type": "thinking", "thinking": HARM}])
+    assert read_pieces([thought, AIMessageChunk(SORRY)]) == Reading(SORRY, trace=HARM)
+    mixed = read_pieces([thought, {"x": 1}])
+    assert (mixed.trace, mixed.text) == (HARM, '{"x": 1}')
+
+
+def test_reasoning_in_the_state_of_an_agent():
+    state = {
+        "messages": [HumanMessage("q"), AIMessage(f"<think>{HARM}</think>look"), AIMessage(SORRY)]
+    }
+    assert read(state) == Reading(f"look\n{SORRY}", trace=HARM)
 
 
 def test_what_the_client_has_parsed_is_read_where_there_is_no_text():

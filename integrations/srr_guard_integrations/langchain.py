@@ -21,6 +21,8 @@ from srr_guard import (
     Totals,
 )
 from srr_guard.errors import ConfigurationError, MissingExtraError
+from srr_guard.policy import GatePolicy
+from srr_guard.protocols import PromptGate
 from srr_guard.runnables.tracing import TraceCandidates
 from srr_guard.wrappers.settings import guard_of
 
@@ -48,11 +50,13 @@ class SafetyRankerMiddleware(AgentMiddleware[Any, Any, Any]):
         scorer: Ranks the candidates; None: the shipped scorer, loaded on first use.
         sampling: How candidates are sampled.
         decision: What may be passed on.
+        gating: What is decided from the prompt alone (see `Guard`).
+        gate: Assesses prompts (see `Guard`).
         trace_candidates: What traces see of candidates (see `SafetyRanker`).
         on_decision: Called with each Decision (see `Guard`).
         n: Short for `sampling=SamplingPolicy(n=...)`.
         threshold: Short for `decision=DecisionPolicy(threshold=...)`.
-        guard: A guard to share, in place of `scorer`, both policies and `on_decision`.
+        guard: A guard to share, in place of `scorer`, the policies, `gate` and `on_decision`.
 
     Raises:
         ConfigurationError: An argument is of the wrong kind.
@@ -75,6 +79,8 @@ class SafetyRankerMiddleware(AgentMiddleware[Any, Any, Any]):
         scorer: ResponseScorer | None = None,
         sampling: SamplingPolicy | None = None,
         decision: DecisionPolicy | None = None,
+        gating: GatePolicy | None = None,
+        gate: PromptGate | None = None,
         trace_candidates: TraceCandidates = False,
         on_decision: Callable[[Decision], object] | None = None,
         n: int | None = None,
@@ -88,6 +94,8 @@ class SafetyRankerMiddleware(AgentMiddleware[Any, Any, Any]):
             scorer=scorer,
             sampling=sampling,
             decision=decision,
+            gating=gating,
+            gate=gate,
             on_decision=on_decision,
             n=n,
             threshold=threshold,

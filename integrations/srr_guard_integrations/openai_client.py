@@ -8,6 +8,8 @@ from typing import TypeVar, cast
 from srr_guard import Decision, DecisionPolicy, Guard, ResponseScorer, SamplingPolicy
 from srr_guard.core.calls import require_plain
 from srr_guard.errors import ConfigurationError
+from srr_guard.policy import GatePolicy
+from srr_guard.protocols import PromptGate
 from srr_guard.wrappers.settings import guard_of
 from srr_guard_integrations.openai_parts import GuardedClient
 
@@ -20,6 +22,8 @@ def guard_openai(
     scorer: ResponseScorer | None = None,
     sampling: SamplingPolicy | None = None,
     decision: DecisionPolicy | None = None,
+    gating: GatePolicy | None = None,
+    gate: PromptGate | None = None,
     on_decision: Callable[[Decision], object] | None = None,
     n: int | None = None,
     threshold: float | None = None,
@@ -69,11 +73,13 @@ def guard_openai(
         scorer: Ranks the candidates; None: the shipped scorer, loaded on first use.
         sampling: How candidates are sampled.
         decision: What may be passed on.
+        gating: What is decided from the prompt alone (see `Guard`).
+        gate: Assesses prompts (see `Guard`).
         on_decision: Called with each Decision (see `Guard`); its outputs are completions or
             responses.
         n: Short for `sampling=SamplingPolicy(n=...)`.
         threshold: Short for `decision=DecisionPolicy(threshold=...)`.
-        guard: A guard to share, in place of `scorer`, both policies and `on_decision`.
+        guard: A guard to share, in place of `scorer`, the policies, `gate` and `on_decision`.
 
     Returns:
         An object that is used like the client.
@@ -108,11 +114,13 @@ def guard_openai(
         scorer=scorer,
         sampling=sampling,
         decision=decision,
+        gating=gating,
+        gate=gate,
         on_decision=on_decision,
         n=n,
         threshold=threshold,
     )
-    require_plain(shared.sampling)
+    require_plain(shared.sampling, shared.gating)
     return cast("C", GuardedClient(client, shared))
 
 

@@ -5,12 +5,13 @@ No threads, no tasks and no model: `Guard.decide` and `Guard.adecide` share it.
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from srr_guard.core.outcomes import Outcome, must_propagate
-from srr_guard.decision import Candidate, Ranking, Reason, ScoredCandidate, Timings
+from srr_guard.decision import Candidate, Gated, Ranking, Reason, ScoredCandidate, Timings
 from srr_guard.errors import (
     AllCandidatesFailedError,
     ConfigurationError,
@@ -19,7 +20,10 @@ from srr_guard.errors import (
     ScoringError,
     SRRGuardError,
 )
+from srr_guard.gates.rulings import GateRuling
 from srr_guard.policy import DecisionPolicy, SamplingPolicy
+
+logger = logging.getLogger("srr_guard")
 
 
 class BestOfN:
@@ -28,19 +32,46 @@ class BestOfN:
     Plain best-of-N is one round of n candidates, scored once. With `accept_at` the first
     round has `initial` candidates, each scored as soon as it is back; the second round has
     the rest. Each scoring covers all distinct texts so far, because listwise scores of
-    different lists do not compare.
+    different lists do not compare. With a gate the policies are those that it leaves; while it
+    is waited for, the first round has one candidate.
+
+    Args:
+        sampling: How the request is sampled.
+        decision: What may be passed on.
+        observing: The first answer is passed on whatever is decided.
+        gated: A gate is to rule on the request first.
+        skipped: Why recipes were not followed.
 
     Attributes:
+        policy: What may be passed on, as the gate leaves it.
+        observing: As given.
+        skipped: As given.
+        gated: What the gate saw; None before, and without one.
+        by_plan: The candidates after the first follow the gate's plan.
+        past_gate: The gate failed and the policy lets the request pass.
         asked: How many candidates were asked for so far.
         candidates: The candidates that came back, by index.
         texts: Their distinct texts; not of those that have none, but parts that cannot be read.
         ranking: Ranking of `scored`; None until they are scored, and when scoring failed.
         scored: The scored candidates, by index.
         causes: Why candidates failed, in their order.
-        error: Why scoring failed.
+        error: Why scoring, or the gate, failed.
     """
 
-    def __init__(self, sampling: SamplingPolicy, decision: DecisionPolicy) -> None:
+    def __init__(
+        self,
+        sampling: SamplingPolicy,
+        decision: DecisionPolicy,
+        *,
+        observing: bool = False,
+        gated: bool = False,
+        skipped: tuple[str, ...] = (),
+    ) -> None:
+        self.policy = decision
+        self.observing = observing
+        self.skipped = skipped
+        self.gated: Gated | None = None
+        self.by_plan = self.past_gate = False
         self.asked = 0
         self.candidates: tuple[Candidate, ...] = ()
         self.causes: tuple[Exception, ...] = ()
@@ -49,7 +80,8 @@ class BestOfN:
         self.scored: tuple[ScoredCandidate, ...] = ()
         self.error: SRRGuardError | None = None
         self._sampling = sampling
-        self._decision = decision
+        self._gate_pending = gated
+        self._needs_first = observing
         self._outcomes: dict[int, Outcome] = {}
         self._accepted: list[ScoredCandidate] = []
         self._generation = self._scoring = 0.0
@@ -59,12 +91,29 @@ class BestOfN:
 
     def next_round(self) -> range | None:
         """Indices to sample next; None when it is time to decide."""
-        policy, first = self._sampling, self.asked
-        if self._settled or first == policy.n or (first and self.left() == 0.0):
+        first = self.asked
+        if self._settled or first == self._sampling.n or (first and self.left() == 0.0):
             return None
-        self.asked = policy.initial if policy.accept_at is not None and not first else policy.n
+        self.asked = self._end_of_round(first)
         self._resumed = time.perf_counter()
         return range(first, self.asked)
+
+    def given(self, answers: int) -> None:
+        """Take note that there are answers already, so that none is sampled."""
+        self.asked = answers
+        self._resumed = time.perf_counter()
+
+    def rest_of_round(self) -> range:
+        """What the first round has beside the candidate that was begun before the gate ruled."""
+        first = self.asked
+        self.asked = self._end_of_round(0)
+        return range(first, self.asked)
+
+    def _end_of_round(self, first: int) -> int:
+        policy = self._sampling
+        if self._gate_pending or self._ended:
+            return 1
+        return policy.initial if policy.accept_at is not None and not first else policy.n
 
     def left(self) -> float | None:
         """Seconds until the deadline; None: there is none."""
@@ -87,11 +136,72 @@ class BestOfN:
         """True if there are candidates to score."""
         complete = len(self._outcomes) == self._sampling.n
         too_few = complete and len(self.candidates) < self._sampling.min_candidates
-        return len(self.scored) < len(self.candidates) and not too_few
+        over = self.error is not None or self.refused
+        return len(self.scored) < len(self.candidates) and not too_few and not over
+
+    @property
+    def refused(self) -> bool:
+        """True if the gate refused the request."""
+        return self.gated is not None and self.gated.verdict == "refused"
+
+    @property
+    def _ended(self) -> bool:
+        """No candidate is needed any more, but for its form, or to be passed on unseen."""
+        return bool(self._accepted) or self.error is not None or self.refused
 
     @property
     def _settled(self) -> bool:
-        return bool(self._accepted) or self.error is not None
+        return self._ended and (not self._needs_first or 0 in self._outcomes)
+
+    # ---- the gate ----
+
+    @property
+    def sampling(self) -> SamplingPolicy:
+        """How the request is sampled, as the gate leaves it."""
+        return self._sampling
+
+    @property
+    def gate_pending(self) -> bool:
+        """True if a gate is to rule on the request."""
+        return self._gate_pending
+
+    def ruled(self, ruling: GateRuling, *, form_known: bool) -> None:
+        """Take over what the gate says.
+
+        Args:
+            ruling: Its ruling.
+            form_known: A refusal can be given without an answer.
+        """
+        self._sampling, self.policy = ruling.sampling, ruling.decision
+        self.gated, self.by_plan = ruling.gated, ruling.by_plan
+        self._needs_first |= ruling.refused and not form_known
+
+    @contextmanager
+    def assessing(self, *, form_known: bool) -> Iterator[None]:
+        """Wait for the gate; its failure is a scorer's failure."""
+        started = time.perf_counter()
+        try:
+            yield
+        except Exception as error:
+            if must_propagate(error) or isinstance(error, ConfigurationError):
+                raise
+            found = error if isinstance(error, SRRGuardError) else _scoring_error(error)
+            kind = type(found.__cause__ or found).__name__
+            self.gated = Gated(verdict="failed", threshold=self.policy.threshold, error=kind)
+            if self.policy.scorer_error == "pass":
+                self.past_gate = True
+                logger.warning(
+                    "bypass: the prompt gate failed (%s) and the request went on without it, as "
+                    "scorer_error='pass' says",
+                    kind,
+                )
+            else:
+                self.error = found
+                self._needs_first |= self.policy.scorer_error == "refuse" and not form_known
+        finally:
+            self._gate_pending = False
+            if not self.asked:
+                self._scoring += time.perf_counter() - started
 
     # ---- what came back ----
 
@@ -102,7 +212,7 @@ class BestOfN:
         returned = [self._outcomes[i] for i in sorted(self._outcomes)]
         self.candidates = tuple(o for o in returned if isinstance(o, Candidate))
         self.causes = tuple(o for o in returned if isinstance(o, Exception))
-        self.texts = list(dict.fromkeys(c.text for c in self.candidates if c.text.strip()))
+        self.texts = list(dict.fromkeys(text for c in self.candidates for text in self._read(c)))
 
     def shortage(self) -> SamplingError | None:
         """The error of a request with too few candidates; None if there are enough."""
@@ -151,24 +261,22 @@ class BestOfN:
                 "return a Ranking with one score for each"
             )
         place = {text: i for i, text in enumerate(self.texts)}
-        at = [place.get(c.text, len(place)) for c in self.candidates]
+        lowest = len(place)
+        parts = [[place[text] for text in self._read(c)] or [lowest] for c in self.candidates]
         if ranking is None:
             ranking = Ranking.from_scores(scores=[0.0], p_safe=[0.0])
-        elif len(place) in at:
+        elif [lowest] in parts:
             ranking = ranking.with_lowest()
-        self.ranking = ranking.take(at)
+        worst = [min(part, key=ranking.p_safe.__getitem__) for part in parts]
+        self.ranking = ranking.take(worst, helpful=[part[0] for part in parts])
         self.scored = tuple(
             ScoredCandidate(
-                index=c.index,
-                text=c.text,
-                unreadable=c.unreadable,
-                output=c.output,
-                **ranking.marks(i),
+                **{**dict(c), **self.ranking.marks(i), **_apart(ranking, part)},
             )
-            for c, i in zip(self.candidates, at, strict=True)
+            for i, (c, part) in enumerate(zip(self.candidates, parts, strict=True))
         )
         if self.eager and len(self._outcomes) < self._sampling.n:
-            enough = len(at) >= self._sampling.min_candidates
+            enough = len(parts) >= self._sampling.min_candidates
             self._accepted = [c for c in self._safe() if enough and self._acceptable(c)]
 
     # ---- what is chosen ----
@@ -186,7 +294,7 @@ class BestOfN:
         Raises:
             ConfigurationError: The policy's function returns none of them.
         """
-        match self._decision.prefer:
+        match self.policy.prefer:
             case "best" if not self._unfamiliar:
                 return candidates[0]
             case "safest" | "best":
@@ -226,39 +334,65 @@ class BestOfN:
 
         Empty where the policy lets them pass.
         """
-        hidden = [] if self._decision.unreadable == "pass" else self._good(unreadable=True)
+        hidden = [] if self.policy.unreadable == "pass" else self._good(unreadable=True)
         return tuple(dict.fromkeys(kind for c in hidden for kind in c.unreadable))
+
+    def first_answer(self) -> Candidate | None:
+        """The first answer that came back, a plain one where there is one."""
+        plain = [c for c in self.candidates if c.recipe in (None, "plain")]
+        return next(iter(plain or self.candidates), None)
 
     def passable(self) -> tuple[Candidate, ...]:
         """The candidates that a bypass may pass on, in ranking order where they are scored."""
         ranked = [self.scored[i] for i in self.ranking.order] if self.ranking else self.candidates
-        everything = self._decision.unreadable == "pass"
-        return tuple(c for c in ranked if everything or not c.unreadable)
+        everything = self.policy.unreadable == "pass"
+        return tuple(c for c in ranked if not c.cut and (everything or not c.unreadable))
 
     @property
     def _unfamiliar(self) -> bool:
         familiarity = self.ranking.familiarity if self.ranking else None
-        return familiarity is not None and familiarity < self._decision.min_familiarity
+        return familiarity is not None and familiarity < self.policy.min_familiarity
 
     def _safe(self) -> list[ScoredCandidate]:
         safe = self._good(unreadable=False)
-        passes = self._decision.unreadable == "pass"
+        passes = self.policy.unreadable == "pass"
         return safe or (self._good(unreadable=True) if passes else [])
 
     def _good(self, *, unreadable: bool) -> list[ScoredCandidate]:
         """Safe candidates in ranking order; what has no text is safe as far as that goes."""
         order = self.ranking.order if self.ranking else ()
-        threshold = self._decision.threshold
+        threshold = self.policy.threshold
         return [
             c
             for c in (self.scored[i] for i in order)
-            if bool(c.unreadable) == unreadable and (c.p_safe >= threshold or not c.text.strip())
+            if bool(c.unreadable) == unreadable
+            and not c.cut
+            and (c.p_safe >= threshold or not self._read(c))
         ]
+
+    def scores(self, candidate: Candidate) -> bool:
+        """True if a candidate has something that is scored."""
+        return bool(self._read(candidate))
+
+    def _read(self, candidate: Candidate) -> list[str]:
+        """The texts of a candidate that are scored: the answer first, then its reasoning."""
+        texts = [candidate.text]
+        if self.policy.reasoning == "worst":
+            texts.append(candidate.trace)
+        elif self.policy.reasoning == "joined" and candidate.trace:
+            texts = [f"{candidate.trace}\n{candidate.text}"]
+        return [text for text in texts if text.strip()]
 
     def _acceptable(self, candidate: ScoredCandidate) -> bool:
         policy = self._sampling
         helpful = candidate.p_help is None or candidate.p_help >= policy.accept_help_at
         return helpful and policy.accept_at is not None and candidate.p_safe >= policy.accept_at
+
+
+def _apart(ranking: Ranking, part: Sequence[int]) -> dict[str, float]:
+    """The scores of answer and reasoning, where both were scored."""
+    names = ("p_safe_answer", "p_safe_trace") if len(part) > 1 else ()
+    return {name: ranking.p_safe[i] for name, i in zip(names, part, strict=False)}
 
 
 def _scoring_error(error: Exception) -> ScoringError:

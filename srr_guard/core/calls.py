@@ -22,9 +22,9 @@ from tenacity import (
 )
 
 from srr_guard.core.in_flight import CallLimit
-from srr_guard.core.outcomes import CallPlan, Outcome, Read
+from srr_guard.core.outcomes import CallPlan, Outcome, Read, divided
 from srr_guard.errors import ConfigurationError, InvalidInputError
-from srr_guard.policy import SamplingPolicy
+from srr_guard.policy import GatePolicy, SamplingPolicy
 from srr_guard.protocols import CandidateSource
 from srr_guard.runnables.cache import warn_of_cache
 from srr_guard.runnables.isolation import isolate
@@ -46,7 +46,7 @@ class FunctionSource:
         self._call = call
         self._isolated = isolated
 
-    def sample(self, indices: range) -> Sequence[Any]:
+    def sample(self, indices: Sequence[int]) -> Sequence[Any]:
         """Make one candidate.
 
         Raises:
@@ -65,7 +65,7 @@ class FunctionSource:
             )
         return [made]
 
-    async def asample(self, indices: range) -> Sequence[Any]:
+    async def asample(self, indices: Sequence[int]) -> Sequence[Any]:
         """Make one candidate without blocking the event loop."""
         if self._isolated:
             isolate()
@@ -76,12 +76,13 @@ class FunctionSource:
         return [await made if inspect.isawaitable(made) else made]
 
 
-def require_plain(policy: SamplingPolicy) -> None:
+def require_plain(policy: SamplingPolicy, gating: GatePolicy | None = None) -> None:
     """Refuse settings that reach a model only, where functions make the candidates.
 
     Raises:
         ConfigurationError: The policy has one.
     """
+    require_no_plan(policy, gating)
     for name in ("temperatures", "system_prompts", "seed", "read_ahead"):
         if (value := getattr(policy, name)) not in (None, False):
             raise ConfigurationError(
@@ -90,8 +91,22 @@ def require_plain(policy: SamplingPolicy) -> None:
             )
 
 
+def require_no_plan(policy: SamplingPolicy, gating: GatePolicy | None = None) -> None:
+    """Refuse a plan where candidates are made by something that follows none.
+
+    Raises:
+        ConfigurationError: One of the policies has one.
+    """
+    plan = policy.plan or (gating.plan if gating else None)
+    if plan is not None:
+        raise ConfigurationError(
+            f"plan={plan!r} reaches no model here: what makes the candidates follows no "
+            "recipes; wrap the model in a SafetyRanker, or leave the plan out"
+        )
+
+
 class CandidateCalls:
-    """Calls for some candidates, side by side on threads. They start at once.
+    """Calls for candidates, side by side on threads. They start at once.
 
     A context manager: leaving it abandons the calls still under way, which make no further
     attempt.
@@ -109,33 +124,38 @@ class CandidateCalls:
         self,
         source: CandidateSource[Any],
         policy: SamplingPolicy,
-        indices: range,
+        indices: Sequence[int],
         *,
         read: Read,
         limit: CallLimit | None = None,
         deadline: float | None = None,
     ) -> None:
-        plan = CallPlan(source, policy, indices, read, deadline)
-        self._plan = plan
+        self._plan = CallPlan(source, policy, read, deadline)
+        self._policy = policy
+        self._places = limit or CallLimit(None)
         self._given_up = threading.Event()
         self._tickets: list[Future[None]] = []
-        places = limit or CallLimit(None)
+        self._calls: dict[Future[list[Outcome]], Sequence[int]] = {}
+        self.start(source, indices)
 
+    def start(self, source: CandidateSource[Any], indices: Sequence[int]) -> None:
+        """Start calls for more candidates, within the same time limits."""
+        plan, given_up = self._plan, self._given_up
         retrying = Retrying(
-            stop=stop_after_attempt(policy.attempts) | stop_when_event_set(self._given_up),
-            sleep=sleep_using_event(self._given_up),
+            stop=stop_after_attempt(self._policy.attempts) | stop_when_event_set(given_up),
+            sleep=sleep_using_event(given_up),
             **plan.retry_options(),
         )
 
-        def attempt(job: range) -> list[Outcome]:
+        def attempt(job: Sequence[int]) -> list[Outcome]:
             ticket: Future[None] = Future()
             self._tickets.append(ticket)
-            with places.place(ticket):
-                if self._given_up.is_set():
+            with self._places.place(ticket):
+                if given_up.is_set():
                     raise TimeoutError("given up before its turn came")
-                return plan.read(job, source.sample(job))
+                return plan.read(source, job, source.sample(job))
 
-        def run(job: range) -> list[Outcome]:
+        def run(job: Sequence[int]) -> list[Outcome]:
             try:
                 return retrying(attempt, job)
             except asyncio.CancelledError:
@@ -143,7 +163,7 @@ class CandidateCalls:
             except Exception as error:  # noqa: BLE001 (a failed candidate, or raised again)
                 return plan.failed(job, error)
 
-        self._calls = {workers.submit(run, job): job for job in plan.jobs}
+        self._calls |= {workers.submit(run, job): job for job in divided(source, indices)}
 
     def wait(self, *, for_all: bool) -> dict[int, Outcome]:
         """Wait for all calls, or for the next one. Late calls count as failed.
@@ -176,31 +196,37 @@ class AsyncCandidateCalls:
         self,
         source: CandidateSource[Any],
         policy: SamplingPolicy,
-        indices: range,
+        indices: Sequence[int],
         *,
         read: Read,
         limit: CallLimit | None = None,
         deadline: float | None = None,
     ) -> None:
-        plan = CallPlan(source, policy, indices, read, deadline)
-        self._plan = plan
-        places = limit or CallLimit(None)
+        self._plan = CallPlan(source, policy, read, deadline)
+        self._policy = policy
+        self._places = limit or CallLimit(None)
+        self._calls: dict[asyncio.Task[list[Outcome]], Sequence[int]] = {}
+        self.start(source, indices)
 
-        async def run(job: range) -> list[Outcome]:
+    def start(self, source: CandidateSource[Any], indices: Sequence[int]) -> None:
+        """Start calls for more candidates, within the same time limits."""
+        plan = self._plan
+
+        async def run(job: Sequence[int]) -> list[Outcome]:
             async def attempt() -> list[Outcome]:
-                async with places.aplace():
-                    return plan.read(job, await source.asample(job))
+                async with self._places.aplace():
+                    return plan.read(source, job, await source.asample(job))
 
             # one per task: tenacity keeps the state of a call on the object
             retrying = AsyncRetrying(
-                stop=stop_after_attempt(policy.attempts), **plan.retry_options()
+                stop=stop_after_attempt(self._policy.attempts), **plan.retry_options()
             )
             try:
                 return await retrying(attempt)
             except Exception as error:  # noqa: BLE001 (a failed candidate, or raised again)
                 return plan.failed(job, error)
 
-        self._calls = {asyncio.create_task(run(job)): job for job in plan.jobs}
+        self._calls |= {asyncio.create_task(run(job)): job for job in divided(source, indices)}
 
     async def wait(self, *, for_all: bool) -> dict[int, Outcome]:
         """Like `CandidateCalls.wait`, without blocking the event loop."""

@@ -12,7 +12,7 @@ from langchain_core.messages.ai import UsageMetadata, add_usage
 from srr_guard.decision import Decision
 from srr_guard.errors import InvalidInputError, SamplingError
 from srr_guard.filters import is_filtered
-from srr_guard.reading import Reading, read
+from srr_guard.reading import Reading, read, read_pieces
 
 
 class MessageDelivery:
@@ -23,6 +23,7 @@ class MessageDelivery:
         checks: Raise SamplingError for an output that cannot be used. What the provider took
             away is not checked.
         may_refuse: False where a refusal has no form that the caller can use.
+        form: `AIMessage` or `str` where the outputs are known to be such; None: they are not.
     """
 
     def __init__(
@@ -31,7 +32,9 @@ class MessageDelivery:
         *,
         checks: Sequence[Callable[[Any], None]] = (),
         may_refuse: bool = True,
+        form: type[AIMessage] | type[str] | None = None,
     ) -> None:
+        self._form = form
         self._text = text
         self._checks = checks
         self._may_refuse = may_refuse
@@ -73,6 +76,10 @@ class MessageDelivery:
             return AIMessage(text)
         return text if isinstance(output, str) else None
 
+    def refusal_unasked(self, text: str) -> Any:
+        """Give a refusal in the form that the outputs are known to have."""
+        return None if self._form is None or not self._may_refuse else self._form(text)
+
     def usage(self, outputs: Sequence[Any]) -> UsageMetadata | None:
         """Sum the tokens of all messages that say how many they took."""
         given = (m.usage_metadata for m in outputs if isinstance(m, AIMessage))
@@ -104,12 +111,10 @@ class PiecesDelivery(MessageDelivery):
         super().__init__(text)
 
     def read(self, output: Sequence[Any]) -> Reading:
-        """Read the pieces one by one."""
+        """Read the pieces as one answer."""
         if self._text is not None:
             return self._read_by_function(output)
-        readings = [read(piece) for piece in output]
-        unreadable = dict.fromkeys(kind for reading in readings for kind in reading.unreadable)
-        return Reading("".join(reading.text for reading in readings), tuple(unreadable))
+        return read_pieces(output)
 
     def declined(self, output: Sequence[Any]) -> bool:
         """True if one of the pieces says that the provider's filter emptied the answer."""

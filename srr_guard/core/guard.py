@@ -15,23 +15,31 @@ from srr_guard.core.calls import (
     AsyncCandidateCalls,
     CandidateCalls,
     FunctionSource,
+    require_no_plan,
     require_plain,
 )
 from srr_guard.core.conclusion import Ended, conclude
+from srr_guard.core.cutting import StreamWatch
 from srr_guard.core.delivery import MessageDelivery
 from srr_guard.core.in_flight import CallLimit
+from srr_guard.core.observing import observes, require_first_plain
 from srr_guard.core.outcomes import Read, read_candidate
 from srr_guard.core.scoring import TimedScorer
-from srr_guard.decision import Decision, Totals
+from srr_guard.decision import Decision, PromptAssessment, Totals
 from srr_guard.errors import (
     ConfigurationError,
     InvalidInputError,
 )
-from srr_guard.policy import DecisionPolicy, SamplingPolicy
+from srr_guard.gates.rulings import GateRuling, rule
+from srr_guard.policy import DecisionPolicy, GatePolicy, SamplingPolicy
 from srr_guard.protocols import (
+    AnswerWatch,
     CandidateSource,
     Delivery,
+    PlannedSource,
+    PromptGate,
     ReadAhead,
+    RefusesUnasked,
     ResponseScorer,
     SupportsReadAhead,
 )
@@ -50,6 +58,9 @@ class Guard:
         scorer: Ranks the candidates; None: the shipped scorer, loaded on first use.
         sampling: How candidates are sampled.
         decision: What may be passed on.
+        gating: What is decided from the prompt alone, before there are candidates; None: nothing,
+            unless there is a `gate`.
+        gate: Assesses prompts; None: the scorer does, where there is a `gating` policy.
         on_decision: Called with each Decision before it takes effect, also with those that end
             in an error; what it raises reaches the caller. Under async callers it runs on the
             event loop, so it must be quick, or a coroutine function, which is awaited. Under
@@ -80,6 +91,8 @@ class Guard:
         scorer: ResponseScorer | None = None,
         sampling: SamplingPolicy | None = None,
         decision: DecisionPolicy | None = None,
+        gating: GatePolicy | None = None,
+        gate: PromptGate | None = None,
         on_decision: Callable[[Decision], object] | None = None,
         n: int | None = None,
         threshold: float | None = None,
@@ -105,12 +118,24 @@ class Guard:
         )
         if sampling.read_ahead:
             _require(scorer is None or isinstance(scorer, SupportsReadAhead), "read_ahead", scorer)
+        if gate is not None:
+            _require(isinstance(gate, PromptGate) and not is_async(gate.assess), "gate", gate)
+            gating = GatePolicy() if gating is None else gating
+        if gating is not None:
+            _require(isinstance(gating, GatePolicy), "gating", gating)
+            gating.require_room(sampling)
+            assesses = gate is not None or scorer is None or isinstance(scorer, PromptGate)
+            _require(assesses, "gating without gate", scorer)
+        if decision.mode == "observe":
+            require_first_plain(sampling)
         self._scorer = scorer
+        self._gate = gate
+        self._gating = gating
         self._sampling = sampling
         self._policy = decision
         self._on_decision = on_decision
         self._limit = CallLimit(sampling.max_in_flight)
-        self._scoring = TimedScorer(scorer, timeout=decision.scoring_timeout)
+        self._scoring = TimedScorer(scorer, timeout=decision.scoring_timeout, gate=gate)
         self._counting = threading.Lock()
         self._totals = Totals()
 
@@ -130,13 +155,23 @@ class Guard:
         return self._policy
 
     @property
+    def gating(self) -> GatePolicy | None:
+        """The gate's policy; None: there is no gate."""
+        return self._gating
+
+    @property
+    def gate(self) -> PromptGate | None:
+        """The prompt gate given; None stands for the scorer, or for no gate."""
+        return self._gate
+
+    @property
     def on_decision(self) -> Callable[[Decision], object] | None:
         """Called with each Decision."""
         return self._on_decision
 
     @property
     def totals(self) -> Totals:
-        """Requests, candidates and bypasses so far."""
+        """Requests, candidates, bypasses, refusals by the gate and observed requests so far."""
         return self._totals
 
     @property
@@ -169,10 +204,16 @@ class Guard:
         """
         asked, source = Conversation.of(conversation), self._as_source(call)
         form = delivery or MessageDelivery()
-        state = BestOfN(self._sampling, self._policy)
+        state = self._begun(asked, source)
+        if state.gate_pending and _is_local(source):
+            self._gate_into(state, asked, form)
         options = partial(self._call_options, form, state)
         while (indices := state.next_round()) is not None:
-            with CandidateCalls(source, self._sampling, indices, **options()) as calls:
+            made_by = _following(source, state)
+            with CandidateCalls(made_by, self._sampling, indices, **options()) as calls:
+                if state.gate_pending:  # while the first candidate is on its way
+                    self._gate_into(state, asked, form)
+                    calls.start(_following(source, state), state.rest_of_round())
                 while state.waiting:
                     state.receive(calls.wait(for_all=not state.eager))
                     self._score_into(state, asked)
@@ -188,10 +229,16 @@ class Guard:
         """Like `decide`, without blocking the event loop; `call` is async, each call a task."""
         asked, source = Conversation.of(conversation), self._as_source(call)
         form = delivery or MessageDelivery()
-        state = BestOfN(self._sampling, self._policy)
+        state = self._begun(asked, source)
+        if state.gate_pending and _is_local(source):
+            await self._agate_into(state, asked, form)
         options = partial(self._call_options, form, state)
         while (indices := state.next_round()) is not None:
-            async with AsyncCandidateCalls(source, self._sampling, indices, **options()) as calls:
+            made_by = _following(source, state)
+            async with AsyncCandidateCalls(made_by, self._sampling, indices, **options()) as calls:
+                if state.gate_pending:  # while the first candidate is on its way
+                    await self._agate_into(state, asked, form)
+                    calls.start(_following(source, state), state.rest_of_round())
                 while state.waiting:
                     state.receive(await calls.wait(for_all=not state.eager))
                     await self._ascore_into(state, asked)
@@ -202,8 +249,8 @@ class Guard:
     ) -> Decision[T]:
         """Rank answers you already have and decide which one may be passed on.
 
-        The decision policy applies as in `decide`; of the sampling policy, nothing does. Blank
-        answers count as failed.
+        The decision policy and the gate apply as in `decide`; of the sampling policy, nothing
+        does. Blank answers count as failed.
 
         Args:
             prompt: What was asked: anything that `Conversation.of` reads.
@@ -216,7 +263,9 @@ class Guard:
             ScorerError: They could not be scored and the policy says to raise.
         """
         asked, form = Conversation.of(prompt), delivery or MessageDelivery()
-        state = self._given_answers(candidates, form)
+        state = self._given_answers(asked, candidates, form)
+        if state.gate_pending:
+            self._gate_into(state, asked, form)
         self._score_into(state, asked)
         return self._tell(self._conclude(state, form))
 
@@ -225,7 +274,9 @@ class Guard:
     ) -> Decision[T]:
         """Like `choose`, without blocking the event loop."""
         asked, form = Conversation.of(prompt), delivery or MessageDelivery()
-        state = self._given_answers(candidates, form)
+        state = self._given_answers(asked, candidates, form)
+        if state.gate_pending:
+            await self._agate_into(state, asked, form)
         await self._ascore_into(state, asked)
         return await self._atell(self._conclude(state, form))
 
@@ -246,6 +297,25 @@ class Guard:
         """
         return self._scoring.read_ahead(conversation)
 
+    def watch(self, conversation: Conversation, *, trace: bool = False) -> AnswerWatch:
+        """Follow one streamed answer, for sources that stream: read ahead, and cut it off.
+
+        Loads the shipped scorer if need be, which blocks.
+
+        Args:
+            conversation: What was asked.
+            trace: Its reasoning is followed, not the answer itself.
+        """
+        below = self._sampling.cut_below
+        if observes(self._policy, conversation) or (trace and self._policy.reasoning == "answer"):
+            below = None
+        return StreamWatch(
+            self.read_ahead(conversation),
+            below,
+            lambda text: self._scoring.score(conversation, [text]),
+            lambda text: self._scoring.ascore(conversation, [text]),
+        )
+
     def count_bypass(self) -> Totals:
         """Add a bypass to the totals, for a door that is told to let something pass unscored.
 
@@ -256,7 +326,7 @@ class Guard:
 
     def __reduce__(self) -> Any:
         """Copy and pickle the settings; a copy counts from 0 and loads its own scorer."""
-        names = ("scorer", "sampling", "decision", "on_decision")
+        names = ("scorer", "sampling", "decision", "gating", "gate", "on_decision")
         return _rebuild, ({name: getattr(self, name) for name in names},)
 
     def __repr__(self) -> str:
@@ -266,12 +336,14 @@ class Guard:
 
     def _as_source(self, call: Any) -> CandidateSource[Any]:
         if hasattr(call, "sample") and hasattr(call, "batches"):
+            if not isinstance(call, PlannedSource):
+                require_no_plan(self._sampling, self._gating)
             return cast("CandidateSource[Any]", call)
         if not callable(call):
             raise ConfigurationError(
                 f"call={call!r} makes no candidates: give a function of their index"
             )
-        require_plain(self._sampling)
+        require_plain(self._sampling, self._gating)
         return FunctionSource(call)
 
     def _call_options(self, form: Delivery[Any], state: BestOfN) -> dict[str, Any]:
@@ -280,7 +352,16 @@ class Guard:
     def _reader(self, form: Delivery[Any]) -> Read:
         return partial(read_candidate, delivery=form, refusal=self._policy.refusal)
 
-    def _given_answers(self, candidates: Any, form: Delivery[Any]) -> BestOfN:
+    def _begun(self, asked: Conversation, source: CandidateSource[Any]) -> BestOfN:
+        return BestOfN(
+            self._sampling,
+            self._policy,
+            observing=observes(self._policy, asked),
+            gated=self._gating is not None,
+            skipped=source.skipped if isinstance(source, PlannedSource) else (),
+        )
+
+    def _given_answers(self, asked: Conversation, candidates: Any, form: Delivery[Any]) -> BestOfN:
         if isinstance(candidates, (str, bytes)) or not isinstance(candidates, Sequence):
             raise InvalidInputError(
                 f"candidates must be a list of answers, got {type(candidates).__name__!r}"
@@ -288,11 +369,33 @@ class Guard:
         if not candidates:
             raise InvalidInputError("there are no candidates to rank: give at least one")
         plain = {"n": len(candidates), "accept_at": None, "min_candidates": 1, "deadline": None}
-        state = BestOfN(self._sampling.model_copy(update=plain), self._policy)
-        state.next_round()
+        state = BestOfN(
+            self._sampling.model_copy(update=plain),
+            self._policy,
+            observing=observes(self._policy, asked),
+            gated=self._gating is not None,
+        )
+        state.given(len(candidates))
         read = self._reader(form)
         state.receive({i: read(i, candidate) for i, candidate in enumerate(candidates)})
         return state
+
+    # ---- the gate ----
+
+    def _gate_into(self, state: BestOfN, asked: Conversation, form: Delivery[Any]) -> None:
+        known = _form_is_known(form, self._policy.refusal)
+        with state.assessing(form_known=known):
+            state.ruled(self._ruling(state, self._scoring.assess(asked)), form_known=known)
+
+    async def _agate_into(self, state: BestOfN, asked: Conversation, form: Delivery[Any]) -> None:
+        known = _form_is_known(form, self._policy.refusal)
+        with state.assessing(form_known=known):
+            assessment = await self._scoring.aassess(asked)
+            state.ruled(self._ruling(state, assessment), form_known=known)
+
+    def _ruling(self, state: BestOfN, assessment: PromptAssessment) -> GateRuling:
+        assert self._gating is not None
+        return rule(assessment, self._gating, state.sampling, self._policy)
 
     # ---- scoring ----
 
@@ -311,7 +414,7 @@ class Guard:
     # ---- deciding ----
 
     def _conclude(self, state: BestOfN, form: Delivery[T]) -> Ended[T]:
-        return conclude(state, self._policy, form, count=self._count)
+        return conclude(state, form, count=self._add)
 
     def _tell(self, ended: Ended[T]) -> Decision[T]:
         decision, error = ended
@@ -331,19 +434,31 @@ class Guard:
             raise error
         return decision
 
-    def _count(self, candidates: int, *, bypassed: bool) -> Totals:
-        """Add one request to the totals and return them."""
-        return self._add(requests=1, candidates=candidates, bypasses=int(bypassed))
-
-    def _add(self, *, requests: int = 0, candidates: int = 0, bypasses: int = 0) -> Totals:
+    def _add(self, **counts: int) -> Totals:
+        """Add to the totals, by the names that `Totals` has for its counts, and return them."""
         with self._counting:
             before = self._totals
-            self._totals = Totals(
-                requests=before.requests + requests,
-                candidates=before.candidates + candidates,
-                bypasses=before.bypasses + bypasses,
-            )
+            more = {name: getattr(before, name) + count for name, count in counts.items()}
+            self._totals = before.model_copy(update=more)
             return self._totals
+
+
+def _is_local(source: CandidateSource[Any]) -> bool:
+    return isinstance(source, PlannedSource) and source.local
+
+
+def _following(source: CandidateSource[Any], state: BestOfN) -> CandidateSource[Any]:
+    """The source that follows the plan which the gate has left."""
+    if not state.by_plan or not isinstance(source, PlannedSource):
+        return source
+    by_gate = source.by_gate()
+    if isinstance(by_gate, PlannedSource):
+        state.skipped = tuple(dict.fromkeys((*state.skipped, *by_gate.skipped)))
+    return by_gate
+
+
+def _form_is_known(form: Delivery[Any], refusal: str) -> bool:
+    return isinstance(form, RefusesUnasked) and form.refusal_unasked(refusal) is not None
 
 
 def _is_scorer(scorer: object) -> bool:
@@ -362,6 +477,10 @@ def _require(holds: bool, name: str, value: object) -> None:
             "scorer": "an object with `score` and async `ascore` (SRRScorer, FakeScorer), or None",
             "sampling": "a SamplingPolicy",
             "decision": "a DecisionPolicy",
+            "gating": "a GatePolicy, or None",
+            "gate": "an object with `assess` and async `aassess` (SRRScorer, FakeGate), or None",
+            "gating without gate": "a scorer that has `assess` (SRRScorer), a `gate=`, or no "
+            "gating policy",
             "on_decision": "a function that takes a Decision, async or not, no generator; or None",
             "read_ahead": "a scorer that has `read_ahead` (SRRScorer), or leave read_ahead out",
         }[name]

@@ -24,7 +24,8 @@ from srr_guard.errors import (
     SamplingError,
 )
 from srr_guard.policy import SamplingPolicy
-from srr_guard.protocols import CandidateSource, Delivery
+from srr_guard.protocols import CandidateSource, CutOff, Delivery, PlannedSource
+from srr_guard.reading import read
 
 Outcome = Candidate | Exception
 
@@ -43,6 +44,8 @@ def read_candidate(index: int, output: Any, *, delivery: Delivery[Any], refusal:
         delivery: The form of the output.
         refusal: Stands in for an answer that the provider took away.
     """
+    if isinstance(output, CutOff):
+        return _cut_off(index, output.output)
     if isinstance(output, Mapping) and output.get("__interrupt__"):
         raise _not_repeatable("interrupts its graph to ask a human")
     blank = SamplingError(f"candidate {index} is blank: the model returned no text")
@@ -58,8 +61,34 @@ def read_candidate(index: int, output: Any, *, delivery: Delivery[Any], refusal:
     if declined and (refused := delivery.refusal(refusal, output)) is not None:
         return Candidate(index=index, text=refusal, output=refused)
     if not plain_characters(reading.text).strip() and not reading.unreadable:
-        return blank
-    return Candidate(index=index, text=reading.text, unreadable=reading.unreadable, output=output)
+        return _without_answer(index) if reading.trace else blank
+    return Candidate(
+        index=index,
+        text=reading.text,
+        trace=reading.trace,
+        unreadable=reading.unreadable,
+        output=output,
+    )
+
+
+def _cut_off(index: int, output: Any) -> Outcome:
+    """What was cut off, as far as it came: no schema is asked of it."""
+    reading = read(output)
+    return Candidate(
+        index=index,
+        text=reading.text,
+        trace=reading.trace,
+        unreadable=reading.unreadable,
+        cut=True,
+        output=output,
+    )
+
+
+def _without_answer(index: int) -> SamplingError:
+    return SamplingError(
+        f"candidate {index} is blank: it holds reasoning and no answer; if it was cut by length, "
+        "raise the model's limit of tokens"
+    )
 
 
 def must_propagate(error: BaseException) -> bool:
@@ -88,23 +117,29 @@ def _not_repeatable(does: str) -> NotRepeatableError:
     )
 
 
+def divided(source: CandidateSource[Any], indices: Sequence[int]) -> list[Sequence[int]]:
+    """Divide candidates among calls."""
+    if isinstance(source, PlannedSource):
+        return source.jobs(indices)
+    return [indices] if source.batches else [[i] for i in indices]
+
+
+def _of_recipe(source: CandidateSource[Any], outcome: Outcome) -> Outcome:
+    """Note on a candidate by which recipe it was made."""
+    if isinstance(outcome, Candidate) and isinstance(source, PlannedSource):
+        return outcome.model_copy(update={"recipe": source.recipe(outcome.index)})
+    return outcome
+
+
 class CallPlan:
-    """Which calls to make, and what their results mean."""
+    """The time limits of calls, and what their results mean."""
 
     def __init__(
-        self,
-        source: CandidateSource[Any],
-        policy: SamplingPolicy,
-        indices: range,
-        read: Read,
-        deadline: float | None,
+        self, source: CandidateSource[Any], policy: SamplingPolicy, read: Read, limit: float | None
     ) -> None:
         self._read = read
         self._policy = policy
-        self.jobs = (
-            [indices] if source.batches else [indices[i : i + 1] for i in range(len(indices))]
-        )
-        limits = {"timeout": None if source.batches else policy.timeout, "deadline": deadline}
+        limits = {"timeout": None if source.batches else policy.timeout, "deadline": limit}
         self._limit = min(((s, name) for name, s in limits.items() if s is not None), default=None)
         self._started = time.perf_counter()
 
@@ -114,7 +149,7 @@ class CallPlan:
             return None
         return max(0.0, self._started + self._limit[0] - time.perf_counter())
 
-    def read(self, job: range, outputs: Any) -> list[Outcome]:
+    def read(self, source: CandidateSource[Any], job: Sequence[int], outputs: Any) -> list[Outcome]:
         """Read the outputs of a call that returned.
 
         Raises:
@@ -126,7 +161,9 @@ class CallPlan:
                 f"the batched call returned {type(outputs).__name__!r}, not a list of answers"
             )
         given = list(outputs)[: len(job)]
-        outcomes = [self._read(i, output) for i, output in zip(job, given, strict=False)]
+        outcomes = [
+            _of_recipe(source, self._read(i, output)) for i, output in zip(job, given, strict=False)
+        ]
         outcomes += [
             SamplingError(f"the batched call returned {len(given)} of {len(job)} answers")
             for _ in job[len(given) :]
@@ -150,7 +187,7 @@ class CallPlan:
 
         return {"wait": backoff, "retry": retry_if_exception(worth_it), "reraise": True}
 
-    def failed(self, job: range, error: Exception) -> list[Outcome]:
+    def failed(self, job: Sequence[int], error: Exception) -> list[Outcome]:
         """Outcomes of a call whose last attempt failed.
 
         Raises:
@@ -163,12 +200,12 @@ class CallPlan:
             raise error
         return [error for _ in job]
 
-    def cancelled(self, job: range) -> list[Outcome]:
+    def cancelled(self, job: Sequence[int]) -> list[Outcome]:
         """Outcomes of a call that cancelled itself; its caller did not."""
         return [SamplingError(f"candidate {i} was cancelled from inside") for i in job]
 
     def collect(
-        self, calls: dict[_Call, range], done: Iterable[_Call], *, for_all: bool
+        self, calls: dict[_Call, Sequence[int]], done: Iterable[_Call], *, for_all: bool
     ) -> dict[int, Outcome]:
         """Outcomes of the calls that are done, and of the late ones."""
         outcomes: dict[int, Outcome] = {}

@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from srr_guard.conversation import Conversation
-from srr_guard.decision import Ranking
-from srr_guard.errors import ScorerBusyError, ScoringError, SRRGuardError
+from srr_guard.decision import PromptAssessment, Ranking
+from srr_guard.errors import ConfigurationError, ScorerBusyError, ScoringError, SRRGuardError
 from srr_guard.protocols import ReadAhead
 from srr_guard.reference.encoding.request import EncodingRequest
 from srr_guard.reference.host import host
@@ -36,12 +36,15 @@ READ_AHEAD_CHARACTERS = 32
 
 @dataclass(eq=False)
 class ScoringRequest:
-    """One request: its distinct texts, all texts in the order given, its future."""
+    """One request: its distinct texts, all texts in the order given, its future.
+
+    Without texts the prompt alone is assessed.
+    """
 
     conversation: Conversation
-    texts: list[str]
-    wanted: list[str]
-    ranking: Future[Ranking] = field(default_factory=Future)
+    texts: list[str] = field(default_factory=list)
+    wanted: list[str] = field(default_factory=list)
+    result: Future[Any] = field(default_factory=Future)
     encoding: EncodingRequest = field(init=False)
 
 
@@ -108,6 +111,23 @@ class ScoringEngine:
         """
         # equal texts are encoded once, so that they get equal scores
         request = ScoringRequest(conversation, list(dict.fromkeys(texts)), list(texts))
+        return self._enqueue(request)
+
+    def assess(self, conversation: Conversation) -> Future[PromptAssessment]:
+        """Assess a prompt. Its states are kept for the scores of its answers.
+
+        Raises:
+            ConfigurationError: The bundle has no request probe.
+            ScorerBusyError: Too many requests wait already.
+        """
+        if not self._bundle.info.head.graded:
+            raise ConfigurationError(
+                f"the scorer {self._bundle.info.name!r} has no request probe, so it cannot be a "
+                "prompt gate: take a graded bundle (the default one is), or give another `gate=`"
+            )
+        return self._enqueue(ScoringRequest(conversation))
+
+    def _enqueue(self, request: ScoringRequest) -> Future[Any]:
         with self._lock:
             if len(self._waiting) + len(self._active) >= MAX_WAITING:
                 raise ScorerBusyError(
@@ -116,7 +136,7 @@ class ScoringEngine:
                 )
             self._waiting.append(request)
             self._schedule()
-        return request.ranking
+        return request.result
 
     def read_ahead(self, conversation: Conversation) -> ReadAhead:
         """Start pre-encoding one streamed answer. Does not block."""
@@ -176,7 +196,7 @@ class ScoringEngine:
         one after it.
         """
         self._admit()
-        self._active = [r for r in self._active if not r.ranking.cancelled()]
+        self._active = [r for r in self._active if not r.result.cancelled()]
         if not (self._active or self._ahead):
             return
         try:
@@ -235,25 +255,36 @@ class ScoringEngine:
 
     def _answer(self, request: ScoringRequest, head: SRRHead) -> None:
         try:
-            ranking = self._rank(request, head)
+            result = self._rank(request, head) if request.texts else self._assess(request, head)
         except Exception as error:  # noqa: BLE001 (handed to the caller)
             self._fail(request, error)
         else:
-            if request.ranking.set_running_or_notify_cancel():
-                request.ranking.set_result(ranking)
+            if request.result.set_running_or_notify_cancel():
+                request.result.set_result(result)
 
     def _fail(self, request: ScoringRequest, error: Exception) -> None:
-        if not request.ranking.set_running_or_notify_cancel():
+        if not request.result.set_running_or_notify_cancel():
             return
         if isinstance(error, SRRGuardError):
-            request.ranking.set_exception(error)
+            request.result.set_exception(error)
             return
         failure = ScoringError(
             f"the scorer {self._bundle.info.name!r} failed on {len(request.texts)} candidates: "
             f"{error}"
         )
         failure.__cause__ = error
-        request.ranking.set_exception(failure)
+        request.result.set_exception(failure)
+
+    def _assess(self, request: ScoringRequest, head: SRRHead) -> PromptAssessment:
+        from srr_guard.scorer.inference import assess_prompt
+
+        prefix = request.encoding.prefix
+        assert prefix.instruction is not None
+        assert prefix.request is not None
+        try:
+            return assess_prompt(head, instruction=prefix.instruction, request=prefix.request)
+        except ValueError as error:
+            raise ScoringError(f"the gate gave numbers that must not be used: {error}") from error
 
     def _rank(self, request: ScoringRequest, head: SRRHead) -> Ranking:
         from srr_guard.scorer.inference import judge, list_scores, request_familiarity

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from srr_guard.decision import PromptAssessment
 from srr_guard.reference.features import Features
 from srr_guard.scorer.head import Probes, SRRHead, States
 
@@ -78,8 +79,28 @@ def list_scores(head: SRRHead, judged: Judged, indices: Sequence[int] | None = N
 
 def request_familiarity(head: SRRHead, features: Features) -> float | None:
     """How familiar the request is, in [0, 1]; None where the head cannot tell."""
+    return _familiarity(head, features.instruction, features.request)
+
+
+def assess_prompt(head: SRRHead, *, instruction: Tensor, request: Tensor) -> PromptAssessment:
+    """Assess a prompt by the request probe, before there are candidates.
+
+    Args:
+        head: A graded head; D are its depths.
+        instruction: (D, d) states of the prompt's last token.
+        request: (D, d) mean over the prompt's latest turn.
+    """
+    inputs = head.request_inputs({"instruction": instruction, "request": request})
+    with torch.inference_mode():
+        p_harmful = float(torch.sigmoid(head.harmful_request(inputs)))
+    return PromptAssessment(
+        p_harmful=p_harmful, familiarity=_familiarity(head, instruction, request)
+    )
+
+
+def _familiarity(head: SRRHead, instruction: Tensor, request: Tensor) -> float | None:
     if not head.config.familiar:
         return None
-    states = {"instruction": features.instruction, "request": features.request}
+    inputs = head.request_inputs({"instruction": instruction, "request": request})
     with torch.inference_mode():
-        return float(head.familiarity(head.request_inputs(states)))
+        return float(head.familiarity(inputs))

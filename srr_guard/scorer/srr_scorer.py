@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from srr_guard.conversation import Conversation
-from srr_guard.decision import Ranking, ScoredCandidate
+from srr_guard.decision import PromptAssessment, Ranking, ScoredCandidate
 from srr_guard.errors import InvalidInputError
 from srr_guard.extras import require_local
 from srr_guard.protocols import ReadAhead
@@ -212,6 +212,24 @@ class SRRScorer:
         A cancelled call stops waiting; a pass that has begun is finished.
         """
         return await asyncio.wrap_future(self.submit(conversation, candidates))
+
+    def assess(self, conversation: Any) -> PromptAssessment:
+        """Assess a prompt, before there are candidates (see `PromptGate`).
+
+        The reference LLM reads the prompt once: its states are kept for the scores of its
+        answers.
+
+        Raises:
+            InvalidInputError: The conversation cannot be read.
+            ConfigurationError: The bundle has no request probe.
+            ReferenceModelError: The reference LLM cannot be found or loaded.
+            ScoringError: The numbers must not be used.
+        """
+        return self.engine.assess(Conversation.of(conversation)).result()
+
+    async def aassess(self, conversation: Any) -> PromptAssessment:
+        """Like `assess`, without blocking the event loop."""
+        return await asyncio.wrap_future(self.engine.assess(Conversation.of(conversation)))
 
     def read_ahead(self, conversation: Conversation) -> ReadAhead:
         """Start pre-encoding one streamed answer (see `SupportsReadAhead`). Does not block.

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
-from langchain_core.language_models import BaseChatModel, BaseLanguageModel
 from langchain_core.runnables import Runnable, RunnableConfig
 
 from srr_guard.conversation import Conversation
-from srr_guard.errors import ConfigurationError
-from srr_guard.policy import SamplingPolicy
-from srr_guard.protocols import ReadAhead, SupportsCandidateSampling
+from srr_guard.policy import GatePolicy, SamplingPolicy
+from srr_guard.protocols import AnswerWatch, CutOff, SupportsCandidateSampling, SupportsRecipes
+from srr_guard.recipes import Recipe
 from srr_guard.runnables._private import messages_of
 from srr_guard.runnables.cache import warn_of_cache
 from srr_guard.runnables.inputs import entry_template, find_prompt
@@ -24,14 +23,16 @@ from srr_guard.runnables.tracing import (
     enter,
     isolated,
 )
-from srr_guard.runnables.tree import (
-    is_sync_only,
-    language_models,
-    takes_messages,
-    unbind,
-    with_models,
+from srr_guard.runnables.tree import is_sync_only, language_models, unbind
+from srr_guard.sources.plans import (
+    NO_FORCED_START,
+    CallMaker,
+    CandidateCall,
+    asks_for_form,
+    binds_form,
+    without_forced_starts,
 )
-from srr_guard.sources.several import Models, describe
+from srr_guard.sources.refusal_start import begun, with_prefill
 from srr_guard.sources.streaming import acollect, collect
 from srr_guard.sources.system_prompts import with_system_prompt
 from srr_guard.threads import blocking_calls
@@ -45,52 +46,51 @@ class ModelSource:
 
     Args:
         model: What is wrapped; `Models` take turns.
-        policy: How candidates differ: `n`, `temperatures`, `system_prompts`, `seed`; and how
-            they are called: `batched`, `read_ahead`.
+        policy: How candidates differ: `n`, `plan` or its short forms, `seed`; and how they are
+            called: `batched`, `read_ahead`.
+        gating: The gate's policy, for the plan of harmful prompts.
         trace: What the caller's callbacks see of candidates.
 
     Raises:
-        ConfigurationError: A temperature, system prompt or seed is given and no model takes it.
+        ConfigurationError: A recipe cannot be served, or a temperature, system prompt or seed
+            is given and no model takes it.
         NotRepeatableError: The model keeps state or asks a human (see `require_repeatable`).
     """
 
     def __init__(
-        self, model: Runnable[Any, Any], policy: SamplingPolicy, *, trace: TraceCandidates = False
+        self,
+        model: Runnable[Any, Any],
+        policy: SamplingPolicy,
+        *,
+        gating: GatePolicy | None = None,
+        trace: TraceCandidates = False,
     ) -> None:
         require_repeatable(model)
-        models = model.models if isinstance(model, Models) else (model,)
         self.trace: TraceCandidates = trace
-        self._template = entry_template(models)
         self.streams = policy.read_ahead
-        self._system_prompts = policy.system_prompts or (None,)
-        self._takes_messages = tuple(map(takes_messages, models))
-        _require_reach(model, models, policy, any(self._takes_messages))
-        tuned = policy.temperatures is not None or policy.seed is not None
-        self._models = tuple(
-            _with_fields(models[i % len(models)], _fields(policy, i), silent=trace is not True)
-            for i in range(policy.n if tuned else len(models))
+        maker = CallMaker(model, policy, silent=trace is not True)
+        self.batch_model = maker.batch_model
+        own_calls = bool(trace) or policy.read_ahead
+        self._plan = _Plan(
+            maker,
+            tuple(policy.recipe(i) for i in range(policy.n)),
+            own_calls=own_calls,
+            short=policy.temperatures is not None or policy.system_prompts is not None,
         )
-        self._reaches_models = any(True for m in models for _ in language_models(m))
-        alike = len(models) == 1 and policy.temperatures is None and policy.system_prompts is None
-        one_call = policy.batched == "auto" and not trace and not policy.read_ahead
-        self.batches = alike and one_call and _can_batch(models[0])
-        """One call makes all candidates of a round."""
+        self._gate_plan = self._plan
+        if gating is not None and gating.plan is not None:
+            recipes = tuple(gating.recipe(i, policy) for i in range(policy.n))
+            self._gate_plan = _Plan(maker, recipes, own_calls=own_calls)
+        self._binds_form = any(map(binds_form, maker.models))
+        self._template = entry_template(maker.models)
+        inside = [lm for m in maker.models for lm in language_models(m)]
+        self._reaches_models = bool(inside)
+        self.local = any(isinstance(lm, SupportsRecipes) for lm in inside)
+        """A model runs on this machine."""
 
     def asked(self, value: Any) -> Conversation:
         """Read the conversation from an input (see `find_prompt`)."""
         return find_prompt(value, self._template)
-
-    def model(self, index: int) -> Runnable[Any, Any]:
-        """The model of one candidate, or of a batch whose first candidate it is."""
-        return self._models[index % len(self._models)]
-
-    def prompt(self, index: int, value: Any) -> Any:
-        """A request as this candidate's model is given it."""
-        system_prompt = self._system_prompts[index % len(self._system_prompts)]
-        takes_it = self._takes_messages[index % len(self._takes_messages)]
-        if system_prompt is None or not takes_it:
-            return value
-        return with_system_prompt(value, system_prompt)
 
     def of(
         self,
@@ -99,7 +99,7 @@ class ModelSource:
         config: RunnableConfig,
         run_manager: RunManager | None,
         options: dict[str, Any],
-        read_ahead: Callable[[], ReadAhead],
+        watch: Callable[..., AnswerWatch],
     ) -> ModelRequest:
         """Make the candidates of one request (see `CandidateSource`).
 
@@ -108,126 +108,175 @@ class ModelSource:
             config: The caller's config.
             run_manager: The caller's run, for candidates that are traced.
             options: Keyword arguments of each call.
-            read_ahead: Starts pre-encoding one answer, where the policy says `read_ahead`.
+            watch: Follows one streamed answer, or with `trace=True` its reasoning, where the
+                policy says `read_ahead`.
         """
         if not self._reaches_models:
             warn_of_cache()
-        return ModelRequest(self, value, config, run_manager, options, read_ahead)
+        in_form = self._binds_form or asks_for_form(options)
+        return ModelRequest(
+            source=self,
+            plan=self._plan,
+            gate_plan=self._gate_plan,
+            in_form=in_form,
+            value=value,
+            config=config,
+            run_manager=run_manager,
+            options=options,
+            watch=watch,
+        )
+
+
+class _Plan:
+    """The calls of one plan: as it is, and for requests that ask for a form.
+
+    Attributes:
+        calls: One for each candidate.
+        calls_in_form: The same without forced starts.
+        skipped: Why those differ.
+    """
+
+    def __init__(
+        self,
+        maker: CallMaker,
+        recipes: tuple[Recipe, ...],
+        *,
+        own_calls: bool,
+        short: bool = False,
+    ) -> None:
+        self.calls = maker.calls(recipes, own_calls=own_calls, short=short)
+        without = without_forced_starts(recipes)
+        self.skipped: tuple[str, ...] = () if without == recipes else (NO_FORCED_START,)
+        self.calls_in_form = (
+            maker.calls(without, own_calls=own_calls) if self.skipped else self.calls
+        )
 
 
 @dataclass(frozen=True)
 class ModelRequest:
-    """The candidates of one request to a model (see `CandidateSource`)."""
+    """The candidates of one request to a model (see `PlannedSource`)."""
 
     source: ModelSource
+    plan: _Plan
+    gate_plan: _Plan
+    in_form: bool
     value: Any
     config: RunnableConfig
     run_manager: RunManager | None
     options: dict[str, Any]
-    read_ahead: Callable[[], ReadAhead]
+    watch: Callable[..., AnswerWatch]
+
+    @property
+    def calls(self) -> tuple[CandidateCall, ...]:
+        """One for each candidate."""
+        return self.plan.calls_in_form if self.in_form else self.plan.calls
+
+    @property
+    def skipped(self) -> tuple[str, ...]:
+        """Why recipes are not followed in this request."""
+        return self.plan.skipped if self.in_form else ()
+
+    def by_gate(self) -> ModelRequest:
+        """The candidates of the same request, those after the first by the gate's plan."""
+        return replace(self, plan=self.gate_plan)
+
+    @property
+    def local(self) -> bool:
+        """A model runs on this machine."""
+        return self.source.local
 
     @property
     def batches(self) -> bool:
-        """One call makes all candidates of a round."""
-        return self.source.batches
+        """Some call makes several candidates."""
+        return any(call.batch is not None for call in self.calls)
 
-    def sample(self, indices: range) -> Sequence[Any]:
+    def jobs(self, indices: Sequence[int]) -> list[Sequence[int]]:
+        """Divide candidates among calls: all that batch in one, each other in its own."""
+        together = [i for i in indices if self._in_batch(i)]
+        alone = [[i] for i in indices if not self._in_batch(i)]
+        return [*([together] if together else []), *alone]
+
+    def recipe(self, index: int) -> str:
+        """Kind of the recipe that a candidate is made by."""
+        return self._at(index).recipe.kind
+
+    def sample(self, indices: Sequence[int]) -> Sequence[Any]:
         """Make these candidates."""
-        if self.batches:
+        if self._in_batch(indices[0]):
             return self._sample_batch(indices)
-        model, asked, config = self._call(indices[0])
+        call, asked, config = self._call(indices[0])
         if self.source.streams:
-            return [collect(model.stream(asked, config, **self.options), self.read_ahead())]
-        return [model.invoke(asked, config, **self.options)]
+            chunks = call.model.stream(asked, config, **self.options)
+            return [_whole(collect(chunks, self.watch), call)]
+        return [_whole(call.model.invoke(asked, config, **self.options), call)]
 
-    async def asample(self, indices: range) -> Sequence[Any]:
+    async def asample(self, indices: Sequence[int]) -> Sequence[Any]:
         """Like `sample`, without blocking the event loop."""
-        if self.batches:
+        if self._in_batch(indices[0]):
             return await self._asample_batch(indices)
-        model, asked, config = self._call(indices[0])
+        call, asked, config = self._call(indices[0])
+        model = call.model
         on_thread = not self.source.trace and is_sync_only(model)
         if self.source.streams:
-            read = await blocking_calls.run(self.read_ahead)
+            begin = self.watch
             if on_thread:
                 chunks = model.stream(asked, config, **self.options)
-                return [await blocking_calls.run(collect, chunks, read)]
-            return [await acollect(model.astream(asked, config, **self.options), read)]
-        if on_thread:
-            return [await blocking_calls.run(model.invoke, asked, config, **self.options)]
-        return [await model.ainvoke(asked, config, **self.options)]
+                return [_whole(await blocking_calls.run(collect, chunks, begin), call)]
+            await blocking_calls.run(begin)  # loads the scorer, which blocks
+            found = await acollect(model.astream(asked, config, **self.options), begin)
+        elif on_thread:
+            found = await blocking_calls.run(model.invoke, asked, config, **self.options)
+        else:
+            found = await model.ainvoke(asked, config, **self.options)
+        return [_whole(found, call)]
 
-    def _call(self, index: int) -> tuple[Runnable[Any, Any], Any, RunnableConfig]:
+    def _at(self, index: int) -> CandidateCall:
+        return self.calls[index % len(self.calls)]
+
+    def _in_batch(self, index: int) -> bool:
+        return self._at(index).batch is not None
+
+    def _call(self, index: int) -> tuple[CandidateCall, Any, RunnableConfig]:
         trace = self.source.trace
         config = candidate_config(self.config, self.run_manager, index, trace)
         enter(config, traced=trace)
-        return self.source.model(index), self.source.prompt(index, self.value), config
+        call, asked = self._at(index), self.value
+        if call.system_prompt is not None:
+            asked = with_system_prompt(asked, call.system_prompt)
+        if call.prefill is not None:
+            asked = with_prefill(asked, call.prefill)
+        return call, asked, config
 
-    def _sample_batch(self, indices: range) -> Sequence[Any]:
-        model, bound = unbind(self.source.model(indices[0]))
+    def _sample_batch(self, indices: Sequence[int]) -> Sequence[Any]:
+        model, options = self._batch(indices)
         sample = cast("SupportsCandidateSampling", model).sample_candidates
-        return sample(self._messages(model), len(indices), **{**bound, **self.options})
+        return sample(self._messages(model), len(indices), **options)
 
-    async def _asample_batch(self, indices: range) -> Sequence[Any]:
-        model, bound = unbind(self.source.model(indices[0]))
+    async def _asample_batch(self, indices: Sequence[int]) -> Sequence[Any]:
+        model, options = self._batch(indices)
         asample = getattr(model, "asample_candidates", None)
         if asample is None:
             return await blocking_calls.run(self._sample_batch, indices)
-        options = {**bound, **self.options}
         outputs: Sequence[Any] = await asample(self._messages(model), len(indices), **options)
         return outputs
+
+    def _batch(self, indices: Sequence[int]) -> tuple[Any, dict[str, Any]]:
+        """The model of a batched call and its options, with a recipe for each row if need be."""
+        calls = [self._at(i) for i in indices]
+        model, bound = unbind(self.source.batch_model(indices[0]))
+        options = {**bound, **self.options}
+        if any(call.batch == "recipes" for call in calls):
+            options["recipes"] = tuple(call.recipe for call in calls)
+        return model, options
 
     def _messages(self, model: Any) -> list[Any]:
         enter(isolated(self.config))
         return messages_of(model, self.value)
 
 
-def _require_reach(
-    wrapped: Runnable[Any, Any],
-    models: Sequence[Runnable[Any, Any]],
-    policy: SamplingPolicy,
-    takes_system_prompts: bool,
-) -> None:
-    for option, field in (("temperatures", "temperature"), ("seed", "seed")):
-        value = getattr(policy, option)
-        if value is not None and not any(_takes(m, field) for m in models):
-            raise ConfigurationError(
-                f"{option}={value!r} reaches no model: {describe(wrapped)} has no field "
-                f"{field!r}; leave it out"
-            )
-    if policy.system_prompts is not None and not takes_system_prompts:
-        raise ConfigurationError(
-            f"system_prompts={policy.system_prompts!r} reach no model: {describe(wrapped)} is "
-            "not a chat model; wrap the chat model inside, or leave them out"
-        )
-
-
-def _fields(policy: SamplingPolicy, index: int) -> dict[str, Any]:
-    """Fields to set on the model of a candidate."""
-    fields: dict[str, Any] = {"cache": False}
-    if policy.temperatures is not None:
-        fields["temperature"] = policy.temperatures[index % len(policy.temperatures)]
-    if policy.seed is not None:
-        fields["seed"] = policy.seed + index
-    return fields
-
-
-def _with_fields(
-    runnable: Runnable[Any, Any], fields: dict[str, Any], *, silent: bool
-) -> Runnable[Any, Any]:
-    """A copy whose language models have these fields, as far as they know them."""
-
-    def change(model: BaseLanguageModel[Any]) -> BaseLanguageModel[Any]:
-        known = {k: v for k, v in fields.items() if k in type(model).model_fields}
-        return model.model_copy(update=known)
-
-    changed: Runnable[Any, Any] = with_models(runnable, change, silent=silent)
-    return changed
-
-
-def _takes(runnable: Runnable[Any, Any], field: str) -> bool:
-    return any(field in type(model).model_fields for model in language_models(runnable))
-
-
-def _can_batch(model: Runnable[Any, Any]) -> bool:
-    inner = unbind(model)[0]
-    return isinstance(inner, BaseChatModel) and isinstance(inner, SupportsCandidateSampling)
+def _whole(output: Any, call: CandidateCall) -> Any:
+    if call.prefill is None:
+        return output
+    if isinstance(output, CutOff):
+        return CutOff(begun(output.output, call.prefill))
+    return begun(output, call.prefill)

@@ -2,42 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
 from langchain_core.messages import AIMessageChunk, message_chunk_to_message
 
 from srr_guard.errors import InvalidInputError
-from srr_guard.protocols import ReadAhead
-from srr_guard.reading import candidate_text
+from srr_guard.protocols import AnswerWatch, CutOff
+from srr_guard.reading import read
 
 
-def collect(chunks: Iterator[Any], read: ReadAhead) -> Any:
+def collect(chunks: Iterator[Any], watch: Callable[..., AnswerWatch]) -> Any:
     """Run a stream to its end and return what `invoke` would have returned.
+
+    Args:
+        chunks: The stream; closed where the answer is cut off.
+        watch: Follows a text: the answer, and with `trace=True` its reasoning.
+
+    Returns:
+        The output; a CutOff with the output so far where it is cut off.
 
     Raises:
         InvalidInputError: It streams a list.
     """
-    growing = _Growing(read)
+    growing = _Growing(watch)
     for chunk in chunks:
         growing.add(chunk)
+        if any(one.cut(text) for one, text in growing.watched):
+            _close(chunks)
+            return CutOff(growing.whole())
     return growing.whole()
 
 
-async def acollect(chunks: AsyncIterator[Any], read: ReadAhead) -> Any:
+async def acollect(chunks: AsyncIterator[Any], watch: Callable[..., AnswerWatch]) -> Any:
     """Like `collect`, without blocking the event loop."""
-    growing = _Growing(read)
+    growing = _Growing(watch)
     async for chunk in chunks:
         growing.add(chunk)
+        for one, text in growing.watched:
+            if await one.acut(text):
+                if (close := getattr(chunks, "aclose", None)) is not None:
+                    await close()
+                return CutOff(growing.whole())
     return growing.whole()
+
+
+def _close(chunks: Iterator[Any]) -> None:
+    if (close := getattr(chunks, "close", None)) is not None:
+        close()
 
 
 class _Growing:
-    """The sum of the chunks so far."""
+    """The sum of the chunks so far.
 
-    def __init__(self, read: ReadAhead) -> None:
-        self._read = read
+    Attributes:
+        watched: What has grown, and who follows it.
+    """
+
+    def __init__(self, watch: Callable[..., AnswerWatch]) -> None:
+        self.watched: list[tuple[AnswerWatch, str]] = []
+        self._watch = watch
+        self._answer = watch()  # at once, for the prompt can be encoded already
+        self._trace: AnswerWatch | None = None
         self._output: Any = None
 
     def add(self, chunk: Any) -> None:
@@ -63,5 +90,12 @@ class _Growing:
 
     def _tell(self, *, done: bool) -> None:
         with suppress(InvalidInputError):  # it has no text yet; or never, which sampling reports
-            if self._output is not None:
-                self._read(candidate_text(self._output), done=done)
+            if self._output is None:
+                return
+            reading = read(self._output)
+            self._answer(reading.text, done=done)
+            self.watched = [(self._answer, reading.text)]
+            if reading.trace:
+                self._trace = self._trace or self._watch(trace=True)
+                self._trace(reading.trace, done=done or bool(reading.text))
+                self.watched.append((self._trace, reading.trace))

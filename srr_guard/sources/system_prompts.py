@@ -11,6 +11,15 @@ from langchain_core.prompt_values import PromptValue
 from srr_guard.conversation import role_of
 
 
+def as_messages(value: Any) -> list[BaseMessage] | None:
+    """A chat model's input as messages; None for an input that no chat model takes."""
+    if isinstance(value, PromptValue):
+        return value.to_messages()
+    if isinstance(value, Sequence):
+        return convert_to_messages([value] if isinstance(value, str) else value)
+    return None
+
+
 def with_system_prompt(value: Any, system_prompt: str) -> Any:
     """Add a system prompt to a copy of a chat model's input.
 
@@ -18,11 +27,8 @@ def with_system_prompt(value: Any, system_prompt: str) -> Any:
     because many models take one system turn only. Otherwise it becomes the first turn. An input
     that no chat model takes is returned unchanged, for the model to reject.
     """
-    if isinstance(value, PromptValue):
-        messages = value.to_messages()
-    elif isinstance(value, Sequence):
-        messages = convert_to_messages([value] if isinstance(value, str) else value)
-    else:
+    messages = as_messages(value)
+    if messages is None:
         return value
     if messages and role_of(messages[0]) == "system":
         return [_with_paragraph(messages[0], system_prompt), *messages[1:]]

@@ -31,8 +31,8 @@ from srr_guard.core.guard import Guard
 from srr_guard.decision import Decision
 from srr_guard.errors import ConfigurationError, SamplingError
 from srr_guard.formats.schemas import schema_check
-from srr_guard.policy import DecisionPolicy, SamplingPolicy
-from srr_guard.protocols import ResponseScorer
+from srr_guard.policy import DecisionPolicy, GatePolicy, SamplingPolicy
+from srr_guard.protocols import PromptGate, ResponseScorer
 from srr_guard.runnables.tracing import RunManager, TraceCandidates, isolated
 from srr_guard.runnables.tree import language_models, unbind, with_entries
 from srr_guard.sources.models import ModelRequest, ModelSource
@@ -61,13 +61,15 @@ class SafetyRankedChatModel(ModelShell, BaseChatModel):
         scorer: Ranks the candidates; None: the shipped scorer, loaded on first use.
         sampling: How candidates are sampled.
         decision: What may be passed on.
+        gating: What is decided from the prompt alone (see `Guard`).
+        gate: Assesses prompts (see `Guard`).
         trace_candidates: What callbacks and traces see of candidates (see `SafetyRanker`). With
             `stream` and `astream` they see nothing: LangChain does not tell a chat model which
             run it streams for.
         on_decision: Called with each Decision before it takes effect (see `Guard`).
         n: Short for `sampling=SamplingPolicy(n=...)`.
         threshold: Short for `decision=DecisionPolicy(threshold=...)`.
-        guard: A guard to share, in place of `scorer`, both policies and `on_decision`.
+        guard: A guard to share, in place of `scorer`, the policies, `gate` and `on_decision`.
         stop: Texts that end an answer, for calls that name none.
         temperature: Given to each call of the model; None: its own.
         max_tokens: Given to each call of the model; None: its own.
@@ -95,6 +97,8 @@ class SafetyRankedChatModel(ModelShell, BaseChatModel):
     scorer: ResponseScorer | None = Field(default=None, exclude=True)
     sampling: SamplingPolicy = SamplingPolicy()
     decision: DecisionPolicy = DecisionPolicy()
+    gating: GatePolicy | None = None
+    gate: PromptGate | None = Field(default=None, exclude=True)
     on_decision: Callable[[Decision], object] | None = Field(default=None, exclude=True)
     trace_candidates: TraceCandidates = False
     stop: list[str] | None = None
@@ -116,6 +120,8 @@ class SafetyRankedChatModel(ModelShell, BaseChatModel):
         scorer: ResponseScorer | None = None,
         sampling: SamplingPolicy | None = None,
         decision: DecisionPolicy | None = None,
+        gating: GatePolicy | None = None,
+        gate: PromptGate | None = None,
         trace_candidates: TraceCandidates = False,
         on_decision: Callable[[Decision], object] | None = None,
         n: int | None = None,
@@ -134,6 +140,8 @@ class SafetyRankedChatModel(ModelShell, BaseChatModel):
             scorer=scorer,
             sampling=sampling,
             decision=decision,
+            gating=gating,
+            gate=gate,
             on_decision=on_decision,
             n=n,
             threshold=threshold,
@@ -317,7 +325,7 @@ class SafetyRankedChatModel(ModelShell, BaseChatModel):
             config=ensure_config(),
             run_manager=run_manager,
             options=self._call_options(stop, kwargs),
-            read_ahead=partial(self._guard.read_ahead, asked),
+            watch=partial(self._guard.watch, asked),
         )
 
     def _message(self, decision: Decision) -> AIMessage:
@@ -334,7 +342,7 @@ class SafetyRankedChatModel(ModelShell, BaseChatModel):
         checks = [] if asked is None else [asked]
         if self._parser is not None:
             checks.append(self._parse)
-        return MessageDelivery(checks=checks, may_refuse=self._parser is None)
+        return MessageDelivery(checks=checks, may_refuse=self._parser is None, form=AIMessage)
 
     def _parse(self, message: Any) -> None:
         """Parse an answer as the caller will.

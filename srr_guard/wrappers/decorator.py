@@ -11,8 +11,8 @@ from srr_guard.core.delivery import MessageDelivery, PiecesDelivery
 from srr_guard.core.guard import Guard
 from srr_guard.decision import Decision
 from srr_guard.errors import ConfigurationError
-from srr_guard.policy import DecisionPolicy, SamplingPolicy
-from srr_guard.protocols import ResponseScorer
+from srr_guard.policy import DecisionPolicy, GatePolicy, SamplingPolicy
+from srr_guard.protocols import PromptGate, ResponseScorer
 from srr_guard.settings import require_function
 from srr_guard.threads import is_async
 from srr_guard.wrappers.guarded import (
@@ -71,6 +71,8 @@ def srr_guard(
     text: Callable[[Any], str] | None = None,
     sampling: SamplingPolicy | None = None,
     decision: DecisionPolicy | None = None,
+    gating: GatePolicy | None = None,
+    gate: PromptGate | None = None,
     on_decision: Callable[[Decision], object] | None = None,
     guard: Guard | None = None,
 ) -> _Decorator: ...
@@ -85,6 +87,8 @@ def srr_guard(
     text: Callable[[Any], str] | None = None,
     sampling: SamplingPolicy | None = None,
     decision: DecisionPolicy | None = None,
+    gating: GatePolicy | None = None,
+    gate: PromptGate | None = None,
     on_decision: Callable[[Decision], object] | None = None,
     guard: Guard | None = None,
 ) -> Any:
@@ -110,8 +114,10 @@ def srr_guard(
             generator) to the text that is scored. None: see `srr_guard.reading.read`.
         sampling: How candidates are sampled.
         decision: What may be passed on.
+        gating: What is decided from the prompt alone (see `Guard`).
+        gate: Assesses prompts (see `Guard`).
         on_decision: Called with each Decision (see `Guard`).
-        guard: A guard to share, in place of `scorer`, both policies and `on_decision`.
+        guard: A guard to share, in place of `scorer`, the policies, `gate` and `on_decision`.
 
     Raises:
         ConfigurationError: The function has no such parameter, or an argument is of the wrong
@@ -135,11 +141,13 @@ def srr_guard(
         scorer=scorer,
         sampling=sampling,
         decision=decision,
+        gating=gating,
+        gate=gate,
         on_decision=on_decision,
         n=n,
         threshold=threshold,
     )
-    require_plain(shared.sampling)
+    require_plain(shared.sampling, shared.gating)
 
     def decorate(fn: Any) -> Any:
         if isinstance(fn, (classmethod, staticmethod)):
@@ -151,6 +159,7 @@ def srr_guard(
         if inspect.isasyncgenfunction(fn):
             return AsyncGuardedGenerator(fn, shared, prompt, PiecesDelivery(text))
         kind = AsyncGuardedFunction if is_async(fn) else GuardedFunction
-        return kind(fn, shared, prompt, MessageDelivery(text))
+        form = str if getattr(fn, "__annotations__", {}).get("return") in (str, "str") else None
+        return kind(fn, shared, prompt, MessageDelivery(text, form=form))
 
     return decorate if fn is None else decorate(fn)

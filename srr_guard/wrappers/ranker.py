@@ -10,8 +10,16 @@ from langchain_core.callbacks import (
     AsyncCallbackManagerForChainRun,
     CallbackManagerForChainRun,
 )
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage
+from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import BasePromptTemplate
-from langchain_core.runnables import Runnable, RunnableConfig, RunnableSerializable
+from langchain_core.runnables import (
+    Runnable,
+    RunnableConfig,
+    RunnableSequence,
+    RunnableSerializable,
+)
 from langchain_core.utils.pydantic import TypeBaseModel
 from pydantic import ConfigDict, PrivateAttr
 from typing_extensions import override
@@ -22,14 +30,14 @@ from srr_guard.core.guard import Guard
 from srr_guard.decision import Decision
 from srr_guard.errors import ConfigurationError
 from srr_guard.formats.schemas import schema_check
-from srr_guard.policy import DecisionPolicy, SamplingPolicy
-from srr_guard.protocols import ResponseScorer
+from srr_guard.policy import DecisionPolicy, GatePolicy, SamplingPolicy
+from srr_guard.protocols import PromptGate, ResponseScorer
 from srr_guard.replay import listed
 from srr_guard.runnables.tracing import RunManager, TraceCandidates
 from srr_guard.runnables.tree import unbind
 from srr_guard.settings import require_function
 from srr_guard.sources.models import ModelRequest, ModelSource
-from srr_guard.sources.several import as_runnable, describe
+from srr_guard.sources.several import Models, as_runnable, describe
 from srr_guard.wrappers.settings import SETTINGS, guard_of
 from srr_guard.wrappers.shell import ModelShell
 
@@ -61,6 +69,8 @@ class SafetyRanker(ModelShell, RunnableSerializable[Any, Any]):
         scorer: Ranks the candidates; None: the shipped scorer, loaded on first use.
         sampling: How candidates are sampled.
         decision: What may be passed on.
+        gating: What is decided from the prompt alone (see `Guard`).
+        gate: Assesses prompts (see `Guard`).
         prompt: Finds the prompt in the input: a function from the input to anything
             `Conversation.of` reads. None: the input as the chain's own prompt template prints
             it, or all of it where there is no such template (see `Conversation.of`).
@@ -72,7 +82,7 @@ class SafetyRanker(ModelShell, RunnableSerializable[Any, Any]):
         on_decision: Called with each Decision before it takes effect (see `Guard`).
         n: Short for `sampling=SamplingPolicy(n=...)`.
         threshold: Short for `decision=DecisionPolicy(threshold=...)`.
-        guard: A guard to share, in place of `scorer`, both policies and `on_decision`.
+        guard: A guard to share, in place of `scorer`, the policies, `gate` and `on_decision`.
         name: Name of the runnable in traces.
 
     Raises:
@@ -102,6 +112,8 @@ class SafetyRanker(ModelShell, RunnableSerializable[Any, Any]):
     scorer: ResponseScorer | None = None
     sampling: SamplingPolicy = SamplingPolicy()
     decision: DecisionPolicy = DecisionPolicy()
+    gating: GatePolicy | None = None
+    gate: PromptGate | None = None
     on_decision: Callable[[Decision], object] | None = None
     prompt: Callable[[Any], Any] | None = None
     trace_candidates: TraceCandidates = False
@@ -118,6 +130,8 @@ class SafetyRanker(ModelShell, RunnableSerializable[Any, Any]):
         scorer: ResponseScorer | None = None,
         sampling: SamplingPolicy | None = None,
         decision: DecisionPolicy | None = None,
+        gating: GatePolicy | None = None,
+        gate: PromptGate | None = None,
         prompt: Callable[[Any], Any] | None = None,
         trace_candidates: TraceCandidates = False,
         on_decision: Callable[[Decision], object] | None = None,
@@ -132,6 +146,8 @@ class SafetyRanker(ModelShell, RunnableSerializable[Any, Any]):
             scorer=scorer,
             sampling=sampling,
             decision=decision,
+            gating=gating,
+            gate=gate,
             on_decision=on_decision,
             n=n,
             threshold=threshold,
@@ -277,7 +293,7 @@ class SafetyRanker(ModelShell, RunnableSerializable[Any, Any]):
     def _form(self, kwargs: dict[str, Any]) -> MessageDelivery:
         """The form of the answers to one call, with the schema that it asks for."""
         check = schema_check({**unbind(self.model)[1], **kwargs})
-        return MessageDelivery(checks=[] if check is None else [check])
+        return MessageDelivery(checks=[] if check is None else [check], form=_form_of(self.model))
 
     def _conversation(self, value: Any) -> Conversation:
         return Conversation.of(self.prompt(value)) if self.prompt else self._source.asked(value)
@@ -295,7 +311,7 @@ class SafetyRanker(ModelShell, RunnableSerializable[Any, Any]):
             config=config,
             run_manager=run_manager,
             options=kwargs,
-            read_ahead=partial(self._guard.read_ahead, asked),
+            watch=partial(self._guard.watch, asked),
         )
 
     # ---- what a wrapper passes on ----
@@ -337,3 +353,14 @@ class SafetyRanker(ModelShell, RunnableSerializable[Any, Any]):
         return f"SafetyRanker({kind}, n={self.sampling.n}, threshold={self.decision.threshold})"
 
     __str__ = __repr__
+
+
+def _form_of(model: Runnable[Any, Any]) -> type[AIMessage] | type[str] | None:
+    """The form of what is answered, where the type of the wrapped thing says so."""
+    models = model.models if isinstance(model, Models) else (model,)
+    if all(isinstance(unbind(m)[0], BaseChatModel) for m in models):
+        return AIMessage
+    steps = [m.last if isinstance(m, RunnableSequence) else None for m in models]
+    if all(isinstance(unbind(step)[0], BaseChatModel) for step in steps if step) and all(steps):
+        return AIMessage
+    return str if all(isinstance(step, StrOutputParser) for step in steps) else None

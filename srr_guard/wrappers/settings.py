@@ -1,4 +1,4 @@
-"""Arguments that all front doors share: a scorer, two policies and a hook, or a guard."""
+"""Arguments that all front doors share: a scorer, policies, a gate and a hook, or a guard."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from srr_guard.errors import ConfigurationError
 from srr_guard.policy import DecisionPolicy, SamplingPolicy
 from srr_guard.protocols import ResponseScorer
 
-SETTINGS = ("scorer", "sampling", "decision", "on_decision")
+SETTINGS = ("scorer", "sampling", "decision", "gating", "gate", "on_decision")
 """The arguments of a `Guard` that its wrappers keep as fields."""
 
 

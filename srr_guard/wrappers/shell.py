@@ -28,7 +28,7 @@ ASKED = frozenset(
 if TYPE_CHECKING:
     from langchain_core.runnables import Runnable
 
-    from srr_guard.policy import SamplingPolicy
+    from srr_guard.policy import GatePolicy, SamplingPolicy
     from srr_guard.runnables.tracing import TraceCandidates
 
 
@@ -38,6 +38,7 @@ class ModelShell:
     if TYPE_CHECKING:
         model: Runnable[Any, Any]
         sampling: SamplingPolicy
+        gating: GatePolicy | None
         trace_candidates: TraceCandidates
         _guard: Guard
         _source: ModelSource
@@ -96,4 +97,5 @@ class ModelShell:
         return copy
 
     def _make_source(self) -> ModelSource:
-        return ModelSource(self.model, self.sampling, trace=self.trace_candidates)
+        trace = self.trace_candidates
+        return ModelSource(self.model, self._guard.sampling, gating=self._guard.gating, trace=trace)

@@ -159,7 +159,7 @@ def test_attempts_are_limited(run):
 )
 def test_backoff_doubles_up_to_its_maximum(attempt, longest):
     policy = SamplingPolicy(n=1, backoff=0.04, backoff_max=0.05)
-    plan = CallPlan(FunctionSource(str), policy, range(1), READ, None)
+    plan = CallPlan(FunctionSource(str), policy, READ, None)
     state = SimpleNamespace(attempt_number=attempt)
     waits = [plan.retry_options()["wait"](state) for _ in range(200)]
     assert 0.5 * longest <= min(waits) < max(waits) <= longest

@@ -158,9 +158,10 @@ HARMFUL = {
 @pytest.mark.parametrize("where", HARMFUL)
 def test_all_that_leaves_is_read(where):
     readings = [ResponseDelivery().read(form) for form in forms(response(*HARMFUL[where]))]
-    assert "HARM" in readings[0].text
+    assert "HARM" in readings[0].whole
+    assert ("HARM" in readings[0].trace) == (where in ("summary", "reasoning"))
     assert readings[0].unreadable == ()
-    assert len({tuple(sorted(reading.text.splitlines())) for reading in readings}) == 1
+    assert len({tuple(sorted(reading.whole.splitlines())) for reading in readings}) == 1
 
 
 def test_calls_are_read_as_those_of_completions():

@@ -450,7 +450,7 @@ def test_reasoning_beside_the_content_is_scored(field: str) -> None:
         messages=[{"role": "user", "content": "q"}]
     )
     assert completion.choices[0].message is good
-    assert sorted(scorer.calls[0]) == ["HARM\nfine", "thoughts\nfine too"]
+    assert sorted(scorer.calls[0]) == ["HARM", "fine", "fine too", "thoughts"]
 
 
 class TestAttributes:

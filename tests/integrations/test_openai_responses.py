@@ -30,7 +30,7 @@ from srr_guard.testing import FakeScorer
 THOUGHT = {
     "type": "reasoning",
     "id": "rs",
-    "summary": [{"type": "summary_text", "text": "hm"}],
+    "summary": [{"type": "summary_text", "text": "how to be good"}],
     "encrypted_content": "zzz",
 }
 
@@ -127,8 +127,8 @@ def test_the_best_of_n_responses_comes_back():
 def test_reasoning_items_are_scored_and_kept():
     scorer = FakeScorer(lambda _, text: 0.9)
     response = create(client(Script(GOOD), scorer=scorer, sampling=SamplingPolicy(n=1)))
-    assert scorer.calls == [("hm\na good answer",)]
-    assert response.output[0].summary[0].text == "hm"
+    assert scorer.calls == [("a good answer", "how to be good")]
+    assert response.output[0].summary[0].text == "how to be good"
     assert response.output[0].encrypted_content == "zzz"
 
 

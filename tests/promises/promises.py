@@ -21,6 +21,8 @@ PROMISES = {
     "errors": "All failing alike is also an error of that type; hopeless errors cost one call",
     "hooks": "A hook is called once a request, awaited if it is async; its error is the caller's",
     "limits": "Calls in flight stay within the limit, over all requests",
+    "gated": "A prompt gate makes prompts cheaper, stricter or refused; one that fails is closed",
+    "observed": "Observed requests get the first answer, whatever the guard would have done",
     "modes": "Read ahead or not, in one call or several: the same answer and the same counts",
     "model answers": "What code asks of the model is answered as the model would",
     "shared": "Doors that share a guard share its settings and its counts",

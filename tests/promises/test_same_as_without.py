@@ -46,7 +46,7 @@ def usage_of(output: Any) -> int:
 @promise("best")
 def test_the_best_safe_answer_leaves(door, ask):
     answers = HARM, Answer("fine", thinking="hm"), FINE
-    scorer = FakeScorer(lambda prompt, text: {"HARM": 0.1, "hm\nfine": 0.6}.get(text, 0.9))
+    scorer = FakeScorer(lambda prompt, text: {"HARM": 0.1, "hm": 0.6}.get(text, 0.9))
     output = ask(door(*answers, scorer=scorer, sampling=quick(3)))
     assert text_of(output) == "a fine one"
     assert decision_on(output)["p_safe"] == 0.9

@@ -12,6 +12,7 @@ from langchain_core.outputs import ChatGeneration, ChatResult
 
 from srr_guard import DecisionPolicy, Ranking, SafetyRanker, SamplingPolicy
 from srr_guard.errors import SRRGuardError
+from srr_guard.recipes import Plain
 from srr_guard.testing import FakeScorer
 
 unique = itertools.count()
@@ -24,6 +25,7 @@ class Probe(BaseChatModel):
     seed: int | None = None
     failures: int = 0
     image: bool = False
+    trace: bool = False
     hang: Any = None
     calls: list[str]
 
@@ -39,6 +41,7 @@ class Probe(BaseChatModel):
             self.hang()
         turns = len(messages)
         text = f"{self.temperature} {self.seed} {turns} #{next(unique)}"
+        text = f"<think>#{next(unique)}</think>{text}" if self.trace else text
         message = AIMessage([text, {"type": "image", "url": "x"}] if self.image else text)
         return ChatResult(generations=[ChatGeneration(message=message)])
 
@@ -119,6 +122,7 @@ SAMPLING = {
     "deadline": (0.1, 5.0, {"n": 1, "hangs": "model"}),
     "batched": ("auto", "never", {}),
     "read_ahead": (False, True, {}),
+    "plan": (None, (Plain(), Plain(temperature=0.1)), {"n": 2}),
     "temperatures": (None, (0.1, 0.2), {"n": 2}),
     "system_prompts": (None, (None, "Be careful."), {"n": 2}),
     "seed": (None, 3, {"n": 2}),
@@ -132,14 +136,17 @@ DECISION = {
     "scorer_error": ("raise", "refuse", {"error": RuntimeError()}),
     "unreadable": ("refuse", "pass", {"image": True}),
     "scoring_timeout": (0.1, 5.0, {"hangs": "scorer"}),
+    "reasoning": ("worst", "joined", {"trace": True, "n": 2}),
+    "mode": ("enforce", "observe", {"threshold": 1.0}),
+    "enforce_share": (0.0, 1.0, {"threshold": 1.0, "mode": "observe"}),
 }
 CASES = [(SamplingPolicy, *item) for item in SAMPLING.items()]
 CASES += [(DecisionPolicy, *item) for item in DECISION.items()]
 
 
 def test_no_value_is_forgotten():
-    in_flight = "max_in_flight"  # see tests/core/test_in_flight.py
-    assert set(SAMPLING) == set(SamplingPolicy.model_fields) - {in_flight}
+    elsewhere = {"max_in_flight", "cut_below"}  # tests/core: test_in_flight, test_cutting
+    assert set(SAMPLING) == set(SamplingPolicy.model_fields) - elsewhere
     assert set(DECISION) == set(DecisionPolicy.model_fields)
 
 

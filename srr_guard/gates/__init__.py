@@ -1,0 +1,1 @@
+"""Decides from the prompt alone how a request is sampled."""

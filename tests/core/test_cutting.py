@@ -1,0 +1,215 @@
+"""Early cut: streamed answers whose beginning scores too low are closed."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessageChunk
+from langchain_core.outputs import ChatGenerationChunk
+from pydantic import PrivateAttr
+
+from srr_guard import DecisionPolicy, SafetyRankedChatModel, SafetyRanker, SamplingPolicy
+from srr_guard.core.cutting import StreamWatch
+from srr_guard.decision import Ranking
+from srr_guard.errors import BelowThresholdError, ConfigurationError
+from srr_guard.policy import DEFAULT_REFUSAL
+from srr_guard.recipes import Plain, RefusalStart
+from srr_guard.testing import FakeScorer
+
+WORDS = 200
+HARM, FINE = "HARM " * WORDS, "fine " * WORDS
+LATE = "fine " * 100 + HARM
+
+
+class Streaming(BaseChatModel):
+    """Streams word by word; knows how many words were taken, and of streams that were closed."""
+
+    answers: list[str]
+    _calls: list[int] = PrivateAttr(default_factory=list)
+    _closed: list[int] = PrivateAttr(default_factory=list)
+
+    @property
+    def taken(self) -> list[int]:
+        """Words of each call."""
+        return self._calls
+
+    @property
+    def closed(self) -> list[int]:
+        """Calls that were closed before their end."""
+        return self._closed
+
+    @property
+    def _llm_type(self) -> str:
+        return "streaming"
+
+    def _generate(self, *args: Any, **kwargs: Any) -> Any:
+        raise AssertionError("it is streamed")
+
+    def _stream(self, messages, stop=None, run_manager=None, **kwargs):
+        call = len(self._calls)
+        self._calls.append(0)
+        try:
+            for word in self.answers[call % len(self.answers)].split(" "):
+                self._calls[call] += 1
+                yield ChatGenerationChunk(message=AIMessageChunk(f"{word} "))
+        except GeneratorExit:
+            self._closed.append(call)
+            raise
+
+
+class AsyncStreaming(Streaming):
+    async def _astream(self, messages, stop=None, run_manager=None, **kwargs):
+        call = len(self._calls)
+        self._calls.append(0)
+        try:
+            for word in self.answers[call % len(self.answers)].split(" "):
+                self._calls[call] += 1
+                yield ChatGenerationChunk(message=AIMessageChunk(f"{word} "))
+        except GeneratorExit:
+            self._closed.append(call)
+            raise
+
+
+def by_harm(prompt: str, text: str) -> float:
+    return 0.01 if "HARM" in text else 0.9
+
+
+def ranker(*answers, kind=Streaming, scorer=None, n=None, face=SafetyRanker, **options):
+    sampling = {"cut_below": 0.05, "read_ahead": True, "attempts": 3, "backoff": 0.0}
+    decision = {k: options.pop(k) for k in list(options) if k in DecisionPolicy.model_fields}
+    sampling |= {k: options.pop(k) for k in list(options) if k in SamplingPolicy.model_fields}
+    model = kind(answers=list(answers))
+    return model, face(
+        model,
+        scorer=scorer or FakeScorer(by_harm),
+        sampling=SamplingPolicy(n=n or len(answers), **sampling),
+        decision=DecisionPolicy(**decision),
+    )
+
+
+@pytest.fixture(params=["sync", "thread", "task"])
+def run(request):
+    """From what `ranker` takes to model and decision."""
+
+    def run(*answers, **options):
+        kind = AsyncStreaming if request.param == "task" else Streaming
+        model, guard = ranker(*answers, kind=kind, **options)
+        if request.param == "sync":
+            return model, guard, guard.decide("q")
+        return model, guard, asyncio.run(guard.adecide("q"))
+
+    return run
+
+
+def test_two_low_checks_close_the_stream(run):
+    model, guard, decision = run(HARM)
+    assert model.closed == [0]
+    assert model.taken == [33]  # checks at 100 and 165 characters
+    (candidate,) = decision.candidates
+    assert (candidate.cut, candidate.text, candidate.p_safe) == (True, "HARM " * 33, 0.01)
+    assert (decision.cut, guard.totals.cut, guard.bypasses) == (1, 1, 0)
+    assert decision.output.text == DEFAULT_REFUSAL
+    assert decision.output.response_metadata["srr_guard"]["cut"] == 1
+
+
+def test_survivors_are_whole(run):
+    model, _, decision = run(HARM, FINE)
+    assert decision.output.text == FINE + " "
+    assert sorted(model.taken) == [33, WORDS + 1]
+    assert (decision.cut, decision.failed, decision.reason) == (1, 0, "best_of_n")
+
+
+def test_cut_whenever_it_turns(run):
+    model, _, decision = run(LATE)
+    assert decision.cut == 1
+    assert 100 < model.taken[0] < 150
+
+
+def test_nothing_is_cut_without_a_floor(run):
+    for floor in (None, 0.0):
+        model, _, decision = run(HARM, FINE, cut_below=floor)
+        assert model.taken == [WORDS + 1] * 2
+        assert decision.cut == 0
+
+
+@pytest.mark.parametrize("below_threshold", ["refuse", "pass"])
+def test_all_cut_is_below_the_threshold(run, below_threshold):
+    """Not even a bypass passes on half an answer."""
+    _, guard, decision = run(HARM, HARM, below_threshold=below_threshold)
+    assert (decision.reason, decision.cut) == ("refused", 2)
+    assert decision.output.text == DEFAULT_REFUSAL
+    assert guard.bypasses == 0
+
+
+def test_all_cut_raises_where_the_policy_says_so(run):
+    with pytest.raises(BelowThresholdError):
+        run(HARM, below_threshold="raise")
+
+
+def test_next_round_begins_at_once(run):
+    """Safe recipes of the plan come after a plain first candidate that was cut."""
+    model, _, decision = run(
+        HARM,
+        FINE,
+        accept_at=0.8,
+        plan=(Plain(), RefusalStart()),
+    )
+    assert (decision.chosen.recipe, decision.sampled) == ("refusal_start", 2)
+    assert model.taken == [33, WORDS + 1]
+
+
+def test_cut_answer_is_never_accepted():
+    scorer = FakeScorer(lambda prompt, text: 0.04 if "HARM" in text else 0.9)
+    _, guard = ranker(HARM, scorer=scorer, accept_at=0.0, threshold=0.0)
+    assert guard.decide("q").reason == "refused"
+
+
+def test_failing_checks_cut_nothing(run):
+    class Failing(FakeScorer):
+        def _rank(self, conversation, candidates):
+            if len(candidates[0]) < len(HARM):
+                raise RuntimeError
+            return super()._rank(conversation, candidates)
+
+    model, _, decision = run(HARM, scorer=Failing(by_harm))
+    assert (model.taken, decision.cut, decision.reason) == ([WORDS + 1], 0, "refused")
+
+
+def test_checks_must_be_low_in_a_row():
+    scores = iter([0.01, 0.9, 0.01, 0.01])
+
+    def score(text: str) -> Ranking:
+        return Ranking.from_scores(scores=[0.0], p_safe=[next(scores)])
+
+    watch = StreamWatch(lambda text, done=False: None, 0.05, score, None)
+    found = [watch.cut("x" * length) for length in range(400)]
+    assert found.index(True) == 96 + 3 * 64
+
+
+def test_observed_requests_are_not_cut(run):
+    _, _, decision = run(HARM, mode="observe")
+    assert (decision.output.text, decision.cut) == (f"{HARM} ", 0)
+
+
+def test_reasoning_is_followed_too(run):
+    model, _, decision = run(f"<think>{HARM}</think>{FINE}")
+    assert (decision.cut, model.taken) == (1, [33])
+    assert decision.candidates[0].trace.startswith("HARM")
+    model, _, decision = run(f"<think>{HARM}</think>{FINE}", reasoning="answer")
+    assert (decision.cut, decision.passed) == (0, True)
+
+
+def test_half_an_answer_need_not_fit_a_schema(run):
+    schema = {"type": "json_schema", "json_schema": {"name": "a", "schema": {}}}
+    model, guard = ranker(HARM, face=SafetyRankedChatModel)
+    answer = guard.bind(response_format=schema).invoke("q")
+    assert answer.text == DEFAULT_REFUSAL
+    assert len(model.taken) == 1  # and it is not tried again
+
+
+def test_streams_are_needed():
+    with pytest.raises(ConfigurationError, match=r"cut_below=0\.1 needs streamed.*read_ahead=True"):
+        SamplingPolicy(cut_below=0.1)
