@@ -206,7 +206,7 @@ class LocalChatModel(BaseChatModel):
     ) -> Iterator[ChatGenerationChunk]:
         request, _ = self._request(messages, 1, stop, kwargs)
         pieces: SimpleQueue[str | None] = SimpleQueue()
-        job = GenerationJob(self._spec(), request, on_text=pieces.put)
+        job = GenerationJob(self._spec(), request, on_text=lambda _, piece: pieces.put(piece))
         job.future.add_done_callback(lambda _: pieces.put(None))
         try:
             while (piece := pieces.get()) is not None:
@@ -233,7 +233,7 @@ class LocalChatModel(BaseChatModel):
             if not loop.is_closed():
                 loop.call_soon_threadsafe(pieces.put_nowait, piece)
 
-        job = GenerationJob(self._spec(), request, on_text=send)
+        job = GenerationJob(self._spec(), request, on_text=lambda _, piece: send(piece))
         job.future.add_done_callback(lambda _: send(None))
         try:
             while (piece := await pieces.get()) is not None:
