@@ -6,9 +6,9 @@ import logging
 import random
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from srr_guard.characters import plain_characters
 from srr_guard.conversation import Conversation
@@ -18,10 +18,15 @@ from srr_guard.local.decoding.rows import Layout, Row, decode
 from srr_guard.local.decoding.sampling import Draw
 from srr_guard.local.decoding.tracks import Batch, Decoder, Prompt, Track
 from srr_guard.local.decoding.transformers import generate
+from srr_guard.local.recipes.plan import RowPlan, RowPlanner
 from srr_guard.local.text import StopText, TextStream
+from srr_guard.recipes import Plain, Recipe
 from srr_guard.reference.cache.states import StateRecorder
 from srr_guard.reference.host import HostedModel, host
 from srr_guard.reference.template import PromptIds, PromptTemplate
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _CLOSE = 0.0
 """Most of an answer's tokens in which what was sampled may differ from what a scorer reads."""
@@ -85,12 +90,21 @@ class Answers:
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationRequest:
-    """A request for answers; `prefix` is text that every answer is made to begin with."""
+    """A request for answers.
+
+    Attributes:
+        conversation: What the model is asked.
+        options: How answers are sampled.
+        n: How many.
+        prefix: Text that every answer is made to begin with; rows are then plain ones.
+        recipes: How the answers are made, taken in turn; empty: as the model gives them.
+    """
 
     conversation: Conversation
     options: GenerationOptions
     n: int = 1
     prefix: str = ""
+    recipes: tuple[Recipe | None, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,6 +143,13 @@ class TextGenerator:
         self._context = int(getattr(text, "max_position_embeddings", None) or 2048)
         self._ends = _end_tokens(hosted.module, hosted.tokenizer)
         self._decoders: list[Decoder] = decoders(hosted.module, name=self.name)
+        self._planner = RowPlanner(
+            name=self.name,
+            reference=hosted.source.digest,
+            template=self.template,
+            blocks=int(text.num_hidden_layers),
+            width=int(text.hidden_size),
+        )
 
     def sample(
         self,
@@ -186,29 +207,66 @@ class TextGenerator:
                 f"max_new_tokens={options.max_new_tokens!r} leaves no room for the prompt in the "
                 f"{self._context} tokens of {self.name!r}: lower it"
             )
-        prompt = self.template.prompt(request.conversation, limit=room)
-        whole = PromptIds(ids=prompt.ids + prefix, request=prompt.request)
-        index = prompts.add(whole, recorded=not prefix and bool(self._decoders))
-        recorder = prompts.found[index].recorder
-        under_way = _UnderWay(call, self.name, len(whole.ids))
+        under_way = _UnderWay(call, self.name)
         stopped = StopText(self._decode, options.stop)
         seed = secrets.randbits(63) if options.seed is None else options.seed
         for i in range(request.n):
+            recipe = request.recipes[i % len(request.recipes)] if request.recipes else None
+            if prefix and not isinstance(recipe, Plain):
+                recipe = None  # the answer's beginning is asked for: nothing else may change it
+            plan = self._planner.plan(
+                recipe,
+                request.conversation,
+                temperature=options.temperature,
+                seed=_row_seed(seed, i),
+            )
+            self._check_served(recipe, plan)
+            recorded = plan.recorded and not prefix and bool(self._decoders)
+            indices = [
+                prompts.add(self._prompt(talk, plan, prefix, room), recorded=recorded)
+                for talk in plan.conversations
+            ]
+            under_way.prompt_tokens = under_way.prompt_tokens or len(prompts.found[indices[0]].ids)
             stream = None
             if call.on_text is not None:
                 stream = TextStream(self._decode, options.stop, partial(call.on_text, i))
             row = Row(
-                [Track(index)],
-                Draw(options.temperature, options.top_p, random.Random(_row_seed(seed, i))),
+                [Track(index, plan.strength, plan.steering) for index in indices],
+                Draw(plan.temperature, options.top_p, random.Random(plan.seed)),
                 limit=options.max_new_tokens,
                 ends=self._ends,
                 stopped=stopped,
                 cancelled=call.cancelled,
-                recorder=recorder,
+                processor=plan.processor,
+                recorder=prompts.found[indices[0]].recorder if recorded else None,
                 on_ids=stream.push if stream else None,
             )
             under_way.add(row, partial(self._answer, request, stopped, stream))
         return under_way
+
+    def _check_served(self, recipe: Recipe | None, plan: RowPlan) -> None:
+        """Refuse what `generate` cannot do.
+
+        Raises:
+            ConfigurationError: It would have to.
+        """
+        special = len(plan.conversations) > 1 or plan.steering is not None or plan.vectors
+        if special and not self._decoders:
+            raise ConfigurationError(
+                f"{type(recipe).__name__}: {self.name!r} is decoded by transformers' `generate`, "
+                "which cannot serve it; take another model or another recipe"
+            )
+
+    def _prompt(
+        self, conversation: Conversation, plan: RowPlan, prefix: Sequence[int], room: int
+    ) -> _NewPrompt:
+        prompt = self.template.prompt(conversation, limit=room)
+        whole = PromptIds(ids=[*prompt.ids, *prefix], request=prompt.request)
+        if plan.vectors is None:
+            return _NewPrompt(whole)
+        soft, path = plan.vectors
+        at = soft.place(prompt.ids, self.template.text_ids(soft.text), path)
+        return _NewPrompt(whole, soft.vectors, at)
 
     def _run(self, requests: Sequence[_UnderWay], prompts: Sequence[Prompt]) -> None:
         owner = {row: request for request in requests for row in request.rows}
@@ -277,23 +335,36 @@ class _GivenUpError(Exception):
     """Ends a batch that nobody waits for."""
 
 
+@dataclass(frozen=True, eq=False)
+class _NewPrompt:
+    """A prompt, and the vectors that stand in place of its tokens from `at` on."""
+
+    prompt: PromptIds
+    vectors: Tensor | None = None
+    at: int = 0
+
+
 class _Prompts:
     """The prompts of a batch, equal ones once."""
 
     def __init__(self, key: Any) -> None:
         self.found: list[Prompt] = []
         self._key = key
-        self._known: dict[tuple[tuple[int, ...], bool], int] = {}
+        self._known: dict[tuple[tuple[int, ...], int | None], int] = {}
 
-    def add(self, prompt: PromptIds, *, recorded: bool) -> int:
-        """Index of a prompt."""
-        key = tuple(prompt.ids), recorded
+    def add(self, new: _NewPrompt, *, recorded: bool) -> int:
+        """Index of a prompt; the recorder comes with the first row that is recorded."""
+        ids = new.prompt.ids
+        key = tuple(ids), None if new.vectors is None else id(new.vectors)
         if key not in self._known:
-            recorder = StateRecorder(host.states, self._key, prompt)
-            used = recorder if recorded and recorder.records else None
             self._known[key] = len(self.found)
-            self.found.append(Prompt(prompt.ids, recorder=used))
-        return self._known[key]
+            self.found.append(Prompt(ids, new.vectors, new.at))
+        index = self._known[key]
+        if recorded and self.found[index].recorder is None:
+            recorder = StateRecorder(host.states, self._key, new.prompt)
+            if recorder.records:
+                self.found[index] = replace(self.found[index], recorder=recorder)
+        return index
 
 
 @dataclass(eq=False)
@@ -302,7 +373,7 @@ class _UnderWay:
 
     call: Call
     name: str
-    prompt_tokens: int
+    prompt_tokens: int = 0
     rows: dict[Row, Callable[[Row], Answer]] = field(default_factory=dict)
     answers: dict[Row, Answer] = field(default_factory=dict)
     settled: bool = False
