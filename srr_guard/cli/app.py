@@ -14,6 +14,7 @@ from srr_guard.cli.adapt import adapt
 from srr_guard.cli.demo import demo
 from srr_guard.cli.evaluate import evaluate
 from srr_guard.cli.explain import explain
+from srr_guard.cli.recipe_files import triggers, vectors
 from srr_guard.cli.score import score
 from srr_guard.cli.train import train
 from srr_guard.cli.tune import tune
@@ -25,7 +26,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (demo, score, explain, tune, adapt, train, evaluate):
+for command in (demo, score, explain, tune, adapt, train, evaluate, triggers, vectors):
     app.command()(command)
 
 

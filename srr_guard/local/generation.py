@@ -72,11 +72,19 @@ class GenerationOptions:
 
 @dataclass(frozen=True)
 class Answer:
-    """One sampled answer; `tokens` counts what was generated, the end token included."""
+    """One sampled answer; `tokens` counts what was generated, the end token included.
+
+    Attributes:
+        text: Its text, without a stop text.
+        tokens: How many tokens were generated.
+        finish: Why it ended.
+        ids: The tokens.
+    """
 
     text: str
     tokens: int
     finish: Literal["stop", "length"]
+    ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -150,6 +158,11 @@ class TextGenerator:
             blocks=int(text.num_hidden_layers),
             width=int(text.hidden_size),
         )
+
+    @property
+    def ends(self) -> frozenset[int]:
+        """Tokens that end an answer."""
+        return self._ends
 
     def sample(
         self,
@@ -315,7 +328,8 @@ class TextGenerator:
         if row.recorder is not None and row.done:
             self._hand_over(row.recorder, row, text[:cut])
         ended = cut is not None or row.ended
-        return Answer(request.prefix + text[:cut], len(row.ids), "stop" if ended else "length")
+        finish: Literal["stop", "length"] = "stop" if ended else "length"
+        return Answer(request.prefix + text[:cut], len(row.ids), finish, tuple(row.ids))
 
     def _hand_over(self, recorder: StateRecorder, row: Row, text: str) -> None:
         """Keep a row's states under the ids that a scorer reads, where these are close enough."""
