@@ -14,6 +14,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -157,7 +158,7 @@ def own_answers(generator: TextGenerator) -> float:
         options = GenerationOptions(max_new_tokens=LENGTH, temperature=0.8, top_p=0.95, seed=seed)
         request = GenerationRequest(conversation=talk, options=options, n=8)
         started = time.perf_counter()
-        answers = host.submit_long(lambda request=request: generator.sample(request)).result()
+        answers = host.submit_long(partial(generator.sample, request)).result()
         written = time.perf_counter()
         texts = [answer.text for answer in answers.answers if answer.text.strip()]
         scorer.score(talk, texts)
@@ -175,7 +176,7 @@ def main() -> None:
     generator = host.submit(lambda: text_generator(SPEC)).result()
     model = host.submit(lambda: host.model(SPEC)).result().module
     rows = [
-        host.submit_long(lambda n=n: measure(generator, model, n, given.rounds)).result()
+        host.submit_long(partial(measure, generator, model, n, given.rounds)).result()
         for n in given.rows
     ]
     names = list(rows[0])

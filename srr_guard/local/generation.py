@@ -305,8 +305,8 @@ class TextGenerator:
             pause=pause,
         )
         for decoder in self._decoders:
-            if (why := decoder.misfit(batch)) is not None:
-                _log.debug("%s: %s decoding does not serve: %s", self.name, decoder.name, why)
+            if decoder.reach is not None and batch.reach > decoder.reach:
+                _log.debug("%s: not by %s: too many tokens", self.name, decoder.name)
                 continue
             _log.debug("%s: %s decoding of %d rows", self.name, decoder.name, len(owner))
             first = [batch.prompts[track.prompt].ids[-1] for track in batch.tracks]

@@ -28,14 +28,11 @@ class CachedDecoder:
     """
 
     name = "cached"
+    reach: int | None = None
 
     def __init__(self, model: Any) -> None:
         self.model = model
         self.layers = decoder_blocks(model)
-
-    def misfit(self, batch: Batch) -> str | None:
-        """Say why it cannot run a batch; None: it can run any."""
-        return None
 
     def begin(self, batch: Batch) -> CachedRun:
         """Read the prompts."""

@@ -19,8 +19,9 @@ _log = logging.getLogger("srr_guard")
 def decoders(model: Any, *, name: str) -> list[Decoder]:
     """Decoders that fit a model, the fastest first; none where only `generate` is left.
 
-    Each decodes a tiny batch of two prompts first, and drops a track on the way; one whose
-    logits are not those of the model's own forward pass is not used.
+    Each decodes a tiny batch of two prompts first, and drops tracks on the way; one whose logits
+    are not those of the model's own forward pass is not used. After one that runs every batch
+    no other is looked at.
 
     Args:
         model: The causal LM.
@@ -39,8 +40,10 @@ def decoders(model: Any, *, name: str) -> list[Decoder]:
                 raise ValueError(f"its logits are off by {error:.1e}")
         except Exception as failure:  # noqa: BLE001 (whatever an architecture makes of it)
             _log.debug("%s: %s is not used: %s", name, kind, failure)
-        else:
-            found.append(decoder)
+            continue
+        found.append(decoder)
+        if decoder.reach is None:
+            break
     _log.debug("%s is decoded by: %s", name, [d.name for d in found] or "generate")
     return found
 
@@ -54,29 +57,23 @@ def _error(decoder: Decoder, model: Any) -> float:
     prompts = [ids[:7], ids[5:9]]
     tracks = [Track(0), Track(0), Track(0), Track(1)]
     rows = [list(prompts[track.prompt]) for track in tracks]
-    batch = Batch(prompts=[Prompt(p) for p in prompts], tracks=tracks, room=4)
-    run = decoder.begin(batch)
+    run = decoder.begin(Batch(prompts=[Prompt(p) for p in prompts], tracks=tracks, room=4))
+    got: list[list[Tensor]] = [[] for _ in rows]
+    live = [0, 1, 2, 3]
+    for step, kept in enumerate(([0, 1, 2, 3], [0, 1, 2, 3], [0, 2, 3], [2])):
+        if kept != live:
+            run.keep([live.index(i) for i in kept])
+            live = kept
+        logits = run.step([rows[i][-1] for i in live], list(range(len(live))))
+        for i, found in zip(live, logits, strict=True):
+            got[i].append(found)
+            rows[i].append((ids[step] + 11 * i) % size)
     worst = 0.0
-    for step in range(4):
-        if step == 2:
-            rows = [rows[0], rows[2], rows[3]]
-            run.keep([0, 2, 3])
-        if step == 3:
-            rows = rows[1:2]
-            run.keep([1])
-        got = run.step([row[-1] for row in rows], list(range(len(rows))))
-        expected = [_logits(model, row) for row in rows]
-        worst = max(worst, *(_distance(a, b) for a, b in zip(got, expected, strict=True)))
-        rows = [[*row, (ids[step] + 11 * i) % size] for i, row in enumerate(rows)]
+    for found_ones, row in zip(got, rows, strict=True):
+        whole = model(input_ids=torch.tensor([row[:-1]], device=model.device), use_cache=False)
+        expected = whole.logits[0, -len(found_ones) :].float()
+        worst = max(worst, _distance(torch.stack(found_ones), expected))
     return worst if worst == worst else torch.inf
-
-
-def _logits(model: Any, ids: list[int]) -> Tensor:
-    import torch
-
-    found: Tensor = model(input_ids=torch.tensor([ids], device=model.device), use_cache=False)
-    logits: Tensor = found.logits[0, -1].float()  # type: ignore[attr-defined]
-    return logits
 
 
 def _distance(a: Tensor, b: Tensor) -> float:

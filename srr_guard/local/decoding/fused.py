@@ -60,7 +60,7 @@ class FusedDecoder:
             float(o.get("scaling") or b.head**-0.5) for o, b in zip(asked, self.blocks, strict=True)
         ]
         windows = [o["sliding_window"] for o in asked if o.get("sliding_window")]
-        self._reach = min(windows, default=None)
+        self.reach: int | None = min(windows, default=None)
 
     def _stranger(self) -> str | None:
         from torch import nn
@@ -75,12 +75,6 @@ class FusedDecoder:
             return "its positions are no fixed rotary ones"
         if not takes_own_attention(self.model) or not all(is_known(b) for b in self.layers):
             return "its blocks are no Llama blocks"
-        return None
-
-    def misfit(self, batch: Batch) -> str | None:
-        """Say why it cannot run a batch; None if it can."""
-        if self._reach is not None and batch.reach > self._reach:
-            return f"{batch.reach} tokens may pass its window of {self._reach}"
         return None
 
     def begin(self, batch: Batch) -> FusedRun:
@@ -131,7 +125,7 @@ class FusedRun:
 
         decoder = self._decoder
         tokens = [*tokens, *[tokens[-1]] * self._copies]
-        x = decoder.embedding.weight[torch.tensor(tokens)]
+        x: Tensor = decoder.embedding.weight[torch.tensor(tokens)]
         places = torch.tensor([group.place for group in self._groups for _ in range(group.rows)])
         turn = self._cos[places][:, None], self._sin[places][:, None]
         depths = {k for group in self._groups if group.recorder for k in group.recorder.depths}

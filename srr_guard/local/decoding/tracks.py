@@ -103,13 +103,12 @@ class Decoder(Protocol):
 
     Attributes:
         name: What the log calls it.
+        reach: Most tokens that a track may have, its prompt included; None: as many as the model
+            takes.
     """
 
     name: str
-
-    def misfit(self, batch: Batch) -> str | None:
-        """Say why it cannot run a batch; None if it can."""
-        ...
+    reach: int | None
 
     def begin(self, batch: Batch) -> Run:
         """Read the prompts."""

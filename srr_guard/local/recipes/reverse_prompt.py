@@ -59,5 +59,5 @@ class SubtractsReverse(RowProcessor):
     def mix(self, logits: Tensor) -> Tensor:
         """Logits of the row, from those of its two branches."""
         positive, negative = logits
-        mixed = (positive - self._alpha * negative) / (1.0 - self._alpha)
+        mixed: Tensor = (positive - self._alpha * negative) / (1.0 - self._alpha)
         return mixed.masked_fill(positive < positive.max() + self._floor, -math.inf)
