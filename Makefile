@@ -59,6 +59,7 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/throughput.py
 	$(BIN)/python benchmarks/cold_start.py
 	$(BIN)/python benchmarks/generate_and_score.py
+	$(BIN)/python benchmarks/decoding.py --json benchmarks/results/decoding.json
 	$(BIN)/python benchmarks/scoring.py --json benchmarks/results/scoring.json --plots benchmarks/results
 	$(BIN)/python benchmarks/serving.py --json benchmarks/results/serving.json
 	$(BIN)/python benchmarks/serving.py --memory

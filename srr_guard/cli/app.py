@@ -15,6 +15,7 @@ from srr_guard.cli.demo import demo
 from srr_guard.cli.evaluate import evaluate
 from srr_guard.cli.explain import explain
 from srr_guard.cli.rank import rank
+from srr_guard.cli.recipe_files import triggers, vectors
 from srr_guard.cli.score import score
 from srr_guard.cli.serve import serve
 from srr_guard.cli.train import train
@@ -27,7 +28,20 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (demo, score, explain, rank, serve, tune, adapt, train, evaluate):
+COMMANDS = (
+    demo,
+    score,
+    explain,
+    rank,
+    serve,
+    tune,
+    adapt,
+    train,
+    evaluate,
+    triggers,
+    vectors,
+)
+for command in COMMANDS:
     app.command()(command)
 
 

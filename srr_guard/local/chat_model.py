@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from queue import SimpleQueue
@@ -20,13 +21,17 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import Field, model_validator
 
 from srr_guard.conversation import Conversation
-from srr_guard.errors import ConfigurationError, InvalidInputError
+from srr_guard.errors import ConfigurationError, InvalidInputError, SRRGuardError
 from srr_guard.extras import require_local
 from srr_guard.local.generation import Answer, Answers, GenerationOptions, GenerationRequest
+from srr_guard.local.recipes.plan import unserved
 from srr_guard.local.tool_text import ends_of_calls, forced_prefix, parse_answer, with_tool_text
 from srr_guard.local.worker import GenerationJob, token_ids
+from srr_guard.recipes import Plain, Recipe
 from srr_guard.reference.hub import HubOptions
 from srr_guard.reference.spec import Device, DType, ModelSpec
+
+_log = logging.getLogger("srr_guard")
 
 _OPTIONS = ("max_new_tokens", "temperature", "top_p", "seed")
 # Hints for models with native tool calling; without it there is nothing they could change.
@@ -121,6 +126,7 @@ class LocalChatModel(BaseChatModel):
         messages: LanguageModelInput,
         n: int,
         *,
+        recipes: Sequence[Recipe | None] | None = None,
         stop: list[str] | None = None,
         **kwargs: Any,
     ) -> list[AIMessage]:
@@ -133,16 +139,18 @@ class LocalChatModel(BaseChatModel):
         Args:
             messages: What a chat model is called with.
             n: How many answers.
+            recipes: How they are made, taken in turn; None in their place is an answer as the
+                model gives it. Where tools are bound, all but `Plain` are left out.
             stop: Texts that end an answer; they are not part of it.
             **kwargs: Options for this call; `tools` and `tool_choice` as `bind_tools` binds
                 them.
 
         Raises:
             ConfigurationError: n is below 1, or an option is unknown or out of range, or
-                `temperature` is 0 and n is not 1.
+                `temperature` is 0 and n is not 1, or a recipe is not served (see `serves`).
             InvalidInputError: The prompt is empty.
         """
-        request, tools = self._request(messages, n, stop, kwargs)
+        request, tools = self._request(messages, n, stop, kwargs, recipes)
         return _messages(_wait(GenerationJob(self._spec(), request)), tools)
 
     async def asample_candidates(
@@ -150,12 +158,24 @@ class LocalChatModel(BaseChatModel):
         messages: LanguageModelInput,
         n: int,
         *,
+        recipes: Sequence[Recipe | None] | None = None,
         stop: list[str] | None = None,
         **kwargs: Any,
     ) -> list[AIMessage]:
         """Like `sample_candidates`, without blocking the event loop."""
-        request, tools = self._request(messages, n, stop, kwargs)
+        request, tools = self._request(messages, n, stop, kwargs, recipes)
         return _messages(await _await(GenerationJob(self._spec(), request)), tools)
+
+    def serves(self, recipe: Recipe) -> str | None:
+        """Say why a recipe cannot be served; None if it can.
+
+        Finds the model's files and the recipe's, and loads neither.
+        """
+        try:
+            source = self._spec().resolve()
+        except SRRGuardError as error:
+            return f"{type(recipe).__name__}: {error}"
+        return unserved(recipe, source.digest, source.name)
 
     def bind_tools(
         self,
@@ -206,7 +226,7 @@ class LocalChatModel(BaseChatModel):
     ) -> Iterator[ChatGenerationChunk]:
         request, _ = self._request(messages, 1, stop, kwargs)
         pieces: SimpleQueue[str | None] = SimpleQueue()
-        job = GenerationJob(self._spec(), request, on_text=pieces.put)
+        job = GenerationJob(self._spec(), request, on_text=lambda _, piece: pieces.put(piece))
         job.future.add_done_callback(lambda _: pieces.put(None))
         try:
             while (piece := pieces.get()) is not None:
@@ -233,7 +253,7 @@ class LocalChatModel(BaseChatModel):
             if not loop.is_closed():
                 loop.call_soon_threadsafe(pieces.put_nowait, piece)
 
-        job = GenerationJob(self._spec(), request, on_text=send)
+        job = GenerationJob(self._spec(), request, on_text=lambda _, piece: send(piece))
         job.future.add_done_callback(lambda _: send(None))
         try:
             while (piece := await pieces.get()) is not None:
@@ -276,6 +296,7 @@ class LocalChatModel(BaseChatModel):
         n: int,
         stop: list[str] | None,
         kwargs: dict[str, Any],
+        recipes: Sequence[Recipe | None] | None = None,
     ) -> tuple[GenerationRequest, list[dict[str, Any]]]:
         tools: list[dict[str, Any]] = kwargs.pop("tools", None) or []
         choice = kwargs.pop("tool_choice", None)
@@ -285,7 +306,11 @@ class LocalChatModel(BaseChatModel):
         options = self._options([*(stop or ()), *ends_of_calls(tools, prefix)], kwargs)
         if n < 1:
             raise ConfigurationError(f"n={n!r} asks for no answer: give 1 or more")
-        if n > 1 and options.temperature == 0.0:
+        plan = tuple(recipes or ())
+        if tools and any(not isinstance(recipe, (Plain, type(None))) for recipe in plan):
+            _log.info("tools are bound: recipes other than Plain are left out of %d", len(plan))
+            plan = tuple(r if isinstance(r, Plain) else None for r in plan)
+        if n > 1 and options.temperature == 0.0 and not any(plan):
             raise ConfigurationError(
                 f"temperature=0 gives n={n!r} equal answers: raise the temperature, or ask for one"
             )
@@ -298,6 +323,7 @@ class LocalChatModel(BaseChatModel):
             options=options,
             n=n,
             prefix=prefix,
+            recipes=plan,
         )
         return request, tools
 

@@ -1,19 +1,37 @@
-"""Samples answers from a causal LM: one batched call, stop texts, streamed text."""
+"""Samples answers from a causal LM: the rows of several requests in one batch."""
 
 from __future__ import annotations
 
+import logging
+import random
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from srr_guard.characters import plain_characters
 from srr_guard.conversation import Conversation
 from srr_guard.errors import ConfigurationError
+from srr_guard.local.decoding.choice import decoders
+from srr_guard.local.decoding.rows import Layout, Row, decode
+from srr_guard.local.decoding.sampling import Draw
+from srr_guard.local.decoding.tracks import Batch, Decoder, Prompt, Track
+from srr_guard.local.decoding.transformers import generate
+from srr_guard.local.recipes.plan import RowPlan, RowPlanner
+from srr_guard.local.text import StopText, TextStream
+from srr_guard.recipes import Plain, Recipe
 from srr_guard.reference.cache.states import StateRecorder
 from srr_guard.reference.host import HostedModel, host
-from srr_guard.reference.template import PromptTemplate
-from srr_guard.reference.weights import decoder_blocks
+from srr_guard.reference.template import PromptIds, PromptTemplate
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_CLOSE = 0.0
+"""Most of an answer's tokens in which what was sampled may differ from what a scorer reads."""
+
+_log = logging.getLogger("srr_guard")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,11 +72,19 @@ class GenerationOptions:
 
 @dataclass(frozen=True)
 class Answer:
-    """One sampled answer; `tokens` counts what was generated, the end token included."""
+    """One sampled answer; `tokens` counts what was generated, the end token included.
+
+    Attributes:
+        text: Its text, without a stop text.
+        tokens: How many tokens were generated.
+        finish: Why it ended.
+        ids: The tokens.
+    """
 
     text: str
     tokens: int
     finish: Literal["stop", "length"]
+    ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -72,12 +98,40 @@ class Answers:
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationRequest:
-    """A request for answers; `prefix` is text that every answer is made to begin with."""
+    """A request for answers.
+
+    Attributes:
+        conversation: What the model is asked.
+        options: How answers are sampled.
+        n: How many.
+        prefix: Text that every answer is made to begin with; rows are then plain ones.
+        recipes: How the answers are made, taken in turn; empty: as the model gives them.
+    """
 
     conversation: Conversation
     options: GenerationOptions
     n: int = 1
     prefix: str = ""
+    recipes: tuple[Recipe | None, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """A request on its way, and who hears of it.
+
+    Attributes:
+        request: What to sample.
+        cancelled: Asked after each token; True gives its answers up.
+        on_answers: Receives the answers.
+        on_error: Receives the error in their place.
+        on_text: Receives every answer piece by piece: its index and the piece.
+    """
+
+    request: GenerationRequest
+    cancelled: Callable[[], bool]
+    on_answers: Callable[[Answers], None]
+    on_error: Callable[[BaseException], None]
+    on_text: Callable[[int, str], None] | None = None
 
 
 class TextGenerator:
@@ -93,30 +147,71 @@ class TextGenerator:
         self._key = hosted.key
         self._model = hosted.module
         self._tokenizer = hosted.tokenizer
-        self._layers = decoder_blocks(hosted.module)
         text = hosted.module.config.get_text_config()
         self._context = int(getattr(text, "max_position_embeddings", None) or 2048)
         self._ends = _end_tokens(hosted.module, hosted.tokenizer)
+        self._decoders: list[Decoder] = decoders(hosted.module, name=self.name)
+        self._planner = RowPlanner(
+            name=self.name,
+            reference=hosted.source.digest,
+            template=self.template,
+            blocks=int(text.num_hidden_layers),
+            width=int(text.hidden_size),
+        )
+
+    @property
+    def ends(self) -> frozenset[int]:
+        """Tokens that end an answer."""
+        return self._ends
 
     def sample(
         self,
         request: GenerationRequest,
         *,
-        cancelled: Callable[[], bool],
-        on_text: Callable[[str], None] | None = None,
+        cancelled: Callable[[], bool] = lambda: False,
+        on_text: Callable[[int, str], None] | None = None,
     ) -> Answers:
-        """Sample n answers in one batched call. After each token, scoring passes get a turn.
-
-        Args:
-            request: What to sample.
-            cancelled: Asked after each token; True ends all answers.
-            on_text: Receives the first answer piece by piece.
+        """Sample the answers of one request (see `sample_all`).
 
         Raises:
             ConfigurationError: The answer's length leaves no room for the prompt.
         """
+        found: list[Answers] = []
+        failed: list[BaseException] = []
+        self.sample_all([Call(request, cancelled, found.append, failed.append, on_text)])
+        if failed:
+            raise failed[0]
+        return found[0]
+
+    def sample_all(self, calls: Sequence[Call]) -> None:
+        """Sample the answers of several requests in one batch, none seeing another.
+
+        Equal prompts are read once. A row depends on its request and its seed only. After each
+        token scoring passes get a turn, and a request whose answers are done is answered.
+        """
         import torch
 
+        prompts = _Prompts(self._key)
+        requests: list[_UnderWay] = []
+        for call in calls:
+            try:
+                requests.append(self._begin(call, prompts))
+            except Exception as error:  # noqa: BLE001 (handed to the caller)
+                call.on_error(error)
+        try:
+            with torch.inference_mode():
+                self._run(requests, prompts.found)
+        except _GivenUpError:
+            pass
+        except BaseException as error:  # noqa: BLE001 (handed to the callers)
+            for request in requests:
+                request.fail(error)
+            return
+        for request in requests:
+            request.close()
+
+    def _begin(self, call: Call, prompts: _Prompts) -> _UnderWay:
+        request = call.request
         options = request.options
         prefix = self.template.text_ids(request.prefix) if request.prefix else []
         room = self._context - options.max_new_tokens - len(prefix)
@@ -125,50 +220,122 @@ class TextGenerator:
                 f"max_new_tokens={options.max_new_tokens!r} leaves no room for the prompt in the "
                 f"{self._context} tokens of {self.name!r}: lower it"
             )
-        prompt = self.template.prompt(request.conversation, limit=room)
-        ids = prompt.ids + prefix
-        recorder = StateRecorder(host.states, self._key, self._layers, replace(prompt, ids=ids))
-        stream = _TextStream(self._decode, options.stop, on_text) if on_text else None
-        watch = _Watch(
-            request.n,
-            ends=self._ends,
-            stopped=_StopText(self._decode, options.stop),
-            cancelled=cancelled,
-            on_ids=stream.push if stream else None,
-            on_step=partial(_after_token, recorder),
-        )
+        under_way = _UnderWay(call, self.name)
+        stopped = StopText(self._decode, options.stop)
         seed = secrets.randbits(63) if options.seed is None else options.seed
-        device = self._model.device
-        own = [device] if device.type == "cuda" else []
-        with torch.random.fork_rng(devices=own), torch.inference_mode(), recorder.at_work():
-            torch.manual_seed(seed)
-            row = torch.tensor([ids], device=device)
-            generated = self._model.generate(
-                row,
-                attention_mask=torch.ones_like(row),
-                return_dict_in_generate=True,
-                max_new_tokens=options.max_new_tokens,
-                num_return_sequences=request.n,
-                eos_token_id=sorted(self._ends) or None,
-                pad_token_id=min(self._ends, default=0),
-                stopping_criteria=[watch],
-                **_sampling_arguments(options),
+        for i in range(request.n):
+            recipe = request.recipes[i % len(request.recipes)] if request.recipes else None
+            if prefix and not isinstance(recipe, Plain):
+                recipe = None  # the answer's beginning is asked for: nothing else may change it
+            plan = self._planner.plan(
+                recipe,
+                request.conversation,
+                temperature=options.temperature,
+                seed=_row_seed(seed, i),
             )
-            if recorder.records and not all(watch.done) and not cancelled():
-                # the last token of an answer that ends by its length was never read
-                last = torch.tensor([[r[-1]] for r in watch.rows], device=device)
-                self._model(last, past_key_values=generated.past_key_values)
-            recorder.keep()
-        answers = tuple(self._answer(request.prefix, row, options.stop) for row in watch.rows)
-        if stream is not None:
-            stream.close(answers[0].text[len(request.prefix) :])
-        return Answers(self.name, len(ids), answers)
+            self._check_served(recipe, plan)
+            recorded = plan.recorded and not prefix and bool(self._decoders)
+            indices = [
+                prompts.add(self._prompt(talk, plan, prefix, room), recorded=recorded)
+                for talk in plan.conversations
+            ]
+            under_way.prompt_tokens = under_way.prompt_tokens or len(prompts.found[indices[0]].ids)
+            stream = None
+            if call.on_text is not None:
+                stream = TextStream(self._decode, options.stop, partial(call.on_text, i))
+            row = Row(
+                [Track(index, plan.strength, plan.steering) for index in indices],
+                Draw(plan.temperature, options.top_p, random.Random(plan.seed)),
+                limit=options.max_new_tokens,
+                ends=self._ends,
+                stopped=stopped,
+                cancelled=call.cancelled,
+                processor=plan.processor,
+                recorder=prompts.found[indices[0]].recorder if recorded else None,
+                on_ids=stream.push if stream else None,
+            )
+            under_way.add(row, partial(self._answer, request, stopped, stream))
+        return under_way
 
-    def _answer(self, prefix: str, row: list[int], stop: Sequence[str]) -> Answer:
-        text = self._decode(row)
-        cut = min((at for s in stop if (at := text.find(s)) >= 0), default=None)
-        ended = cut is not None or (bool(row) and row[-1] in self._ends)
-        return Answer(prefix + text[:cut], len(row), "stop" if ended else "length")
+    def _check_served(self, recipe: Recipe | None, plan: RowPlan) -> None:
+        """Refuse what `generate` cannot do.
+
+        Raises:
+            ConfigurationError: It would have to.
+        """
+        special = len(plan.conversations) > 1 or plan.steering is not None or plan.vectors
+        if special and not self._decoders:
+            raise ConfigurationError(
+                f"{type(recipe).__name__}: {self.name!r} is decoded by transformers' `generate`, "
+                "which cannot serve it; take another model or another recipe"
+            )
+
+    def _prompt(
+        self, conversation: Conversation, plan: RowPlan, prefix: Sequence[int], room: int
+    ) -> _NewPrompt:
+        prompt = self.template.prompt(conversation, limit=room)
+        whole = PromptIds(ids=[*prompt.ids, *prefix], request=prompt.request)
+        if plan.vectors is None:
+            return _NewPrompt(whole)
+        soft, path = plan.vectors
+        at = soft.place(prompt.ids, self.template.text_ids(soft.text), path)
+        return _NewPrompt(whole, soft.vectors, at)
+
+    def _run(self, requests: Sequence[_UnderWay], prompts: Sequence[Prompt]) -> None:
+        owner = {row: request for request in requests for row in request.rows}
+
+        def after_step() -> None:
+            host.give_way()
+
+        def pause() -> None:
+            host.give_way()
+            if all(row.given_up for row in owner):
+                raise _GivenUpError
+
+        def on_done(row: Row) -> None:
+            owner[row].finish(row)
+
+        if not owner:
+            return
+        layout = Layout(list(owner))
+        batch = Batch(
+            prompts=prompts,
+            tracks=layout.tracks,
+            room=max(row.limit for row in owner),
+            pause=pause,
+        )
+        for decoder in self._decoders:
+            if decoder.reach is not None and batch.reach > decoder.reach:
+                _log.debug("%s: not by %s: too many tokens", self.name, decoder.name)
+                continue
+            _log.debug("%s: %s decoding of %d rows", self.name, decoder.name, len(owner))
+            first = [batch.prompts[track.prompt].ids[-1] for track in batch.tracks]
+            decode(decoder.begin(batch), layout, first, after_step=after_step, on_done=on_done)
+            return
+        _log.debug("%s: %d rows by generate", self.name, len(owner))
+        for index, prompt in enumerate(prompts):
+            rows = [row for row in owner if row.tracks[0].prompt == index]
+            generate(self._model, prompt.ids, rows, after_step=after_step, on_done=on_done)
+
+    def _answer(
+        self, request: GenerationRequest, stopped: StopText, stream: TextStream | None, row: Row
+    ) -> Answer:
+        """The answer of a row that is done; its states go to the scorers."""
+        text = self._decode(row.ids)
+        cut = stopped.cut(text)
+        if stream is not None:
+            stream.close(text[:cut])
+        if row.recorder is not None and row.done:
+            self._hand_over(row.recorder, row, text[:cut])
+        ended = cut is not None or row.ended
+        finish: Literal["stop", "length"] = "stop" if ended else "length"
+        return Answer(request.prefix + text[:cut], len(row.ids), finish, tuple(row.ids))
+
+    def _hand_over(self, recorder: StateRecorder, row: Row, text: str) -> None:
+        """Keep a row's states under the ids that a scorer reads, where these are close enough."""
+        fed = recorder.fed(row)
+        read = self.template.candidate_ids(plain_characters(text))
+        recorder.keep(row, read if _differing(fed, read) <= _CLOSE * len(read) else fed)
 
     def _decode(self, ids: Sequence[int]) -> str:
         return str(
@@ -178,110 +345,88 @@ class TextGenerator:
         )
 
 
-def _after_token(recorder: StateRecorder, rows: Sequence[list[int]], done: Sequence[bool]) -> None:
-    recorder.next_tokens(rows, done)
-    with recorder.paused():
-        host.give_way()
+class _GivenUpError(Exception):
+    """Ends a batch that nobody waits for."""
 
 
-class _Watch:
-    """Called by `generate` after each token: collects the rows and says which have ended."""
+@dataclass(frozen=True, eq=False)
+class _NewPrompt:
+    """A prompt, and the vectors that stand in place of its tokens from `at` on."""
 
-    def __init__(
-        self,
-        n: int,
-        *,
-        ends: frozenset[int],
-        stopped: _StopText,
-        cancelled: Callable[[], bool],
-        on_ids: Callable[[list[int]], None] | None,
-        on_step: Callable[[list[list[int]], list[bool]], None],
-    ) -> None:
-        self.rows: list[list[int]] = [[] for _ in range(n)]
-        self.done = [False] * n
-        self._on_step = on_step
-        self._ends = ends
-        self._stopped = stopped
-        self._cancelled = cancelled
-        self._on_ids = on_ids
-
-    def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:
-        for i, token in enumerate(input_ids[:, -1].tolist()):
-            if not self.done[i]:
-                self.rows[i].append(token)
-                self.done[i] = token in self._ends or self._stopped(self.rows[i])
-                if i == 0 and self._on_ids is not None:
-                    self._on_ids(self.rows[0])
-        self._on_step(self.rows, self.done)
-        done = [True] * len(self.done) if self._cancelled() else self.done
-        return input_ids.new_tensor(done).bool()
+    prompt: PromptIds
+    vectors: Tensor | None = None
+    at: int = 0
 
 
-class _StopText:
-    """Tells when one of the stop texts has just been completed."""
+class _Prompts:
+    """The prompts of a batch, equal ones once."""
 
-    def __init__(self, decode: Callable[[Sequence[int]], str], stop: Sequence[str]) -> None:
-        self._decode = decode
-        self._stop = stop
-        # a token has at least one byte; some room for those that decode to nothing
-        self._tail = max((len(s.encode()) for s in stop), default=0) + 8
+    def __init__(self, key: Any) -> None:
+        self.found: list[Prompt] = []
+        self._key = key
+        self._known: dict[tuple[tuple[int, ...], int | None], int] = {}
 
-    def __call__(self, ids: list[int]) -> bool:
-        if not self._stop:
-            return False
-        tail = self._decode(ids[-self._tail :])
-        return any(s in tail for s in self._stop)
-
-
-class _TextStream:
-    """Cuts a growing answer into pieces that never have to be taken back.
-
-    The bytes of an unfinished character stay buffered, and an end that may become a stop text.
-    """
-
-    def __init__(
-        self,
-        decode: Callable[[Sequence[int]], str],
-        stop: Sequence[str],
-        send: Callable[[str], None],
-    ) -> None:
-        self._decode = decode
-        self._stop = stop
-        self._send = send
-        self._sent = 0
-
-    def push(self, ids: list[int]) -> None:
-        text = self._decode(ids).rstrip("\ufffd")
-        buffered = max((_overlap(text, s) for s in self._stop), default=0)
-        self._send_up_to(text, len(text) - buffered)
-
-    def close(self, text: str) -> None:
-        self._send_up_to(text, len(text))
-
-    def _send_up_to(self, text: str, end: int) -> None:
-        if end > self._sent:
-            self._send(text[self._sent : end])
-            self._sent = end
+    def add(self, new: _NewPrompt, *, recorded: bool) -> int:
+        """Index of a prompt; the recorder comes with the first row that is recorded."""
+        ids = new.prompt.ids
+        key = tuple(ids), None if new.vectors is None else id(new.vectors)
+        if key not in self._known:
+            self._known[key] = len(self.found)
+            self.found.append(Prompt(ids, new.vectors, new.at))
+        index = self._known[key]
+        if recorded and self.found[index].recorder is None:
+            recorder = StateRecorder(host.states, self._key, new.prompt)
+            if recorder.records:
+                self.found[index] = replace(self.found[index], recorder=recorder)
+        return index
 
 
-def _overlap(text: str, stop: str) -> int:
-    """Length from the first place where `stop` begins, or may have begun, to the end."""
-    at = text.find(stop)
-    if at >= 0:
-        return len(text) - at
-    longest = min(len(stop) - 1, len(text))
-    return next((k for k in range(longest, 0, -1) if text.endswith(stop[:k])), 0)
+@dataclass(eq=False)
+class _UnderWay:
+    """A request while its rows grow."""
+
+    call: Call
+    name: str
+    prompt_tokens: int = 0
+    rows: dict[Row, Callable[[Row], Answer]] = field(default_factory=dict)
+    answers: dict[Row, Answer] = field(default_factory=dict)
+    settled: bool = False
+
+    def add(self, row: Row, answer: Callable[[Row], Answer]) -> None:
+        """Add a row, and how its answer is made."""
+        self.rows[row] = answer
+
+    def finish(self, row: Row) -> None:
+        """Take note of a row that is done."""
+        self.answers[row] = self.rows[row](row)
+        if len(self.answers) == len(self.rows):
+            self.close()
+
+    def close(self) -> None:
+        """Hand over what there is."""
+        if not self.settled:
+            self.settled = True
+            answers = (self.answers.get(row) or make(row) for row, make in self.rows.items())
+            self.call.on_answers(Answers(self.name, self.prompt_tokens, tuple(answers)))
+
+    def fail(self, error: BaseException) -> None:
+        """Hand over an error."""
+        if not self.settled:
+            self.settled = True
+            self.call.on_error(error)
 
 
-def _sampling_arguments(options: GenerationOptions) -> dict[str, Any]:
-    if options.temperature == 0.0:
-        return {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
-    return {
-        "do_sample": True,
-        "temperature": options.temperature,
-        "top_p": options.top_p,
-        "top_k": 0,
-    }
+def _row_seed(seed: int, row: int) -> int | str:
+    """Seed of a row; the first row's is the call's own, as if it were alone."""
+    return seed if row == 0 else f"{seed}, row {row}"
+
+
+def _differing(fed: Sequence[int], read: Sequence[int]) -> int:
+    """Tokens between the common beginning and the common end of two lists."""
+    most = min(len(fed), len(read))
+    begin = next((i for i in range(most) if fed[i] != read[i]), most)
+    end = next((i for i in range(most - begin) if fed[-1 - i] != read[-1 - i]), most - begin)
+    return max(len(fed), len(read)) - begin - end
 
 
 def _end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:

@@ -1,26 +1,24 @@
-"""The line of generation requests: equal ones are sampled in one call on the host's thread."""
+"""The line of generation requests: those for one model are sampled in one batch."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import replace
-from itertools import islice
 
-from srr_guard.local.generation import Answers, GenerationRequest, TextGenerator
+from srr_guard.local.generation import Answers, Call, GenerationRequest, TextGenerator
 from srr_guard.reference.host import host
 from srr_guard.reference.spec import ModelSpec
 
 _LARGEST_BATCH = 16
-"""Most requests that are joined into one call."""
+"""Most answers of requests that are joined into one batch."""
 
 
 class GenerationJob:
     """A request in the line; cancelling ends it before the next token.
 
-    Requests in line for the same prompt with the same options are sampled in one call, so
-    that n callers side by side wait little longer than one.
+    Requests in line for the same model are sampled in one batch, so that n callers side by side
+    wait little longer than one.
 
     Attributes:
         future: Receives the answers.
@@ -31,7 +29,7 @@ class GenerationJob:
         spec: ModelSpec,
         request: GenerationRequest,
         *,
-        on_text: Callable[[str], None] | None = None,
+        on_text: Callable[[int, str], None] | None = None,
     ) -> None:
         self.future: Future[Answers] = Future()
         self.spec = spec
@@ -50,14 +48,14 @@ class GenerationJob:
         self._cancelled.set()
         self.future.cancel()
 
-    def joins(self, other: GenerationJob) -> bool:
-        """True if both can be sampled in one call, neither seeing the other."""
-        options = self.request.options
-        return (
-            self.on_text is other.on_text is None
-            and options.seed is None
-            and options.temperature > 0.0
-            and (self.spec, replace(self.request, n=1)) == (other.spec, replace(other.request, n=1))
+    def call(self) -> Call:
+        """What the generator is to do for it."""
+        return Call(
+            self.request,
+            lambda: host.closing or self.is_cancelled,
+            self.future.set_result,
+            self.future.set_exception,
+            self.on_text,
         )
 
 
@@ -79,11 +77,19 @@ class GenerationLine:
         with self._lock:
             if not self._jobs:
                 return
-            first = self._jobs[0]
-            joined = [job for job in self._jobs[1:] if job.joins(first)]
-            jobs = [first, *joined][:_LARGEST_BATCH]
+            jobs = self._next_batch()
             self._jobs = [job for job in self._jobs if job not in jobs]
         _run(jobs)
+
+    def _next_batch(self) -> list[GenerationJob]:
+        """The first job, and those for the same model that have room beside it."""
+        first = self._jobs[0]
+        jobs, rows = [first], first.request.n
+        for job in self._jobs[1:]:
+            if job.spec == first.spec and rows + job.request.n <= _LARGEST_BATCH:
+                jobs.append(job)
+                rows += job.request.n
+        return jobs
 
 
 def text_generator(spec: ModelSpec) -> TextGenerator:
@@ -106,23 +112,14 @@ def _line() -> GenerationLine:
 
 
 def _run(jobs: Sequence[GenerationJob]) -> None:
-    """Sample the answers of jobs that join."""
+    """Sample the answers of jobs for one model."""
     jobs = [job for job in jobs if job.future.set_running_or_notify_cancel()]
     if not jobs:
         return
-    first = jobs[0]
-    request = replace(first.request, n=sum(job.request.n for job in jobs))
     try:
-        result = text_generator(first.spec).sample(
-            request,
-            cancelled=lambda: host.closing or all(job.is_cancelled for job in jobs),
-            on_text=first.on_text,
-        )
+        generator = text_generator(jobs[0].spec)
     except BaseException as error:  # noqa: BLE001 (handed to the callers)
         for job in jobs:
             job.future.set_exception(error)
         return
-    answers = iter(result.answers)
-    for job in jobs:
-        own = tuple(islice(answers, job.request.n))
-        job.future.set_result(replace(result, answers=own))
+    generator.sample_all([job.call() for job in jobs])

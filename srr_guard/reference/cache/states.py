@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from srr_guard.reference.template import PromptIds
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
 ModelKey = tuple[str, str, str]
 """Path of the weights, device and precision."""
@@ -101,92 +100,71 @@ class StateRecorder:
     Args:
         cache: Takes the states.
         model: Which model it is.
-        layers: Its decoder blocks.
         prompt: What all rows begin with.
     """
 
-    def __init__(
-        self, cache: StateCache, model: ModelKey, layers: nn.ModuleList, prompt: PromptIds
-    ) -> None:
+    def __init__(self, cache: StateCache, model: ModelKey, prompt: PromptIds) -> None:
         self._cache = cache
         self._designs = cache.subscriptions(model)
         self._model = model
-        self._layers = layers
         self._prompt = prompt
-        self._depths = sorted({k for design in self._designs for k in design})
-        self._paused = False
-        self._next: list[int | None] = []
-        self._fed: list[list[int]] = []
-        self._start: dict[int, tuple[Tensor, Tensor]] = {}
-        self._sums: dict[int, Tensor] = {}
-        self._lasts: dict[int, Tensor] = {}
+        self.depths = sorted({k for design in self._designs for k in design})
+        self._rows: list[Hashable] = []
+        self._fed: dict[Hashable, list[int]] = {}
+        self._request: dict[int, Tensor] = {}
+        self._instruction: dict[int, Tensor] = {}
+        self._sums: dict[tuple[int, Hashable], Tensor] = {}
+        self._lasts: dict[tuple[int, Hashable], Tensor] = {}
 
     @property
     def records(self) -> bool:
         """True if a scorer subscribed to this model."""
-        return bool(self._depths)
+        return bool(self.depths)
 
-    @contextmanager
-    def at_work(self) -> Iterator[None]:
-        """Record what the model computes within the block."""
-        handles = [self._layers[k - 1].register_forward_hook(self._hook(k)) for k in self._depths]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
+    def read_prompt(self, depth: int, start: int, states: Tensor) -> None:
+        """Pool the states (tokens, d) of the prompt's tokens from position `start` on."""
+        request = self._prompt.request
+        begin, end = max(request.start - start, 0), min(request.stop - start, len(states))
+        if begin < end:
+            total = states[begin:end].float().sum(0)
+            self._request[depth] = self._request.get(depth, 0) + total
+        if start + len(states) == len(self._prompt.ids):
+            self._instruction[depth] = states[-1].float().clone()
 
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Record nothing within the block: another pass runs through the same blocks."""
-        self._paused = True
-        try:
-            yield
-        finally:
-            self._paused = False
+    def feed(self, rows: Sequence[Hashable], tokens: Sequence[int]) -> None:
+        """Say which token of their answers the first rows of the next step are."""
+        self._rows = list(rows)
+        for row, token in zip(rows, tokens, strict=True):
+            self._fed.setdefault(row, []).append(token)
 
-    def next_tokens(self, rows: Sequence[list[int]], done: Sequence[bool]) -> None:
-        """Say which tokens are fed next: the last of each row that is not done."""
-        self._next = [None if d else row[-1] for row, d in zip(rows, done, strict=True)]
+    def read(self, depth: int, states: Tensor) -> None:
+        """Pool the states (rows, d) of a step; the first step reads the prompt's last token."""
+        if depth not in self._instruction:
+            self.read_prompt(depth, len(self._prompt.ids) - 1, states[:1])
+            return
+        for row, state in zip(self._rows, states.float(), strict=False):
+            self._sums[depth, row] = self._sums.get((depth, row), 0) + state
+            self._lasts[depth, row] = state.clone()
 
-    def keep(self) -> None:
-        """Hand the states of all answers to the cache."""
+    def fed(self, row: Hashable) -> list[int]:
+        """The tokens of a row's answer that were read."""
+        return self._fed.get(row, [])
+
+    def keep(self, row: Hashable, ids: Sequence[int]) -> None:
+        """Hand the states of one answer to the cache, under these token ids."""
         import torch
 
-        for i, fed in enumerate(self._fed):
-            for design in self._designs if fed else ():
-                states = [
-                    (*self._start[k], self._sums[k][i] / len(fed), self._lasts[k][i])
-                    for k in design
-                ]
-                stacked = (torch.stack(one).float().cpu() for one in zip(*states, strict=True))
-                answer = RecordedAnswer(*stacked)
-                self._cache.keep(self._model, design, self._prompt.ids, fed, answer)
-
-    def _hook(self, depth: int) -> Any:
-        import torch
-
-        def take(_module: nn.Module, _args: Any, output: Any) -> None:
-            if self._paused:
-                return
-            states: Tensor = output[0] if isinstance(output, tuple) else output
-            if depth not in self._start:  # the prompt
-                request = states[0, list(self._prompt.request)].float().mean(0)
-                self._start[depth] = states[0, -1].float(), request
-                zeros = states.new_zeros(states.shape[0], states.shape[2], dtype=torch.float32)
-                self._sums[depth], self._lasts[depth] = zeros, zeros.clone()
-                return
-            if depth == self._depths[0]:
-                self._feed()
-            now = states[:, -1].float()
-            alive = torch.tensor([t is not None for t in self._next], device=now.device)[:, None]
-            self._sums[depth] += now * alive
-            self._lasts[depth] = torch.where(alive, now, self._lasts[depth])
-
-        return take
-
-    def _feed(self) -> None:
-        self._fed = self._fed or [[] for _ in self._next]
-        for fed, token in zip(self._fed, self._next, strict=True):
-            if token is not None:
-                fed.append(token)
+        count = len(self.fed(row))
+        for design in self._designs if count else ():
+            states = [
+                (
+                    self._instruction[k],
+                    self._request[k] / len(self._prompt.request),
+                    self._sums[k, row] / count,
+                    self._lasts[k, row],
+                )
+                for k in design
+            ]
+            stacked = (torch.stack(one).float().cpu() for one in zip(*states, strict=True))
+            answer = RecordedAnswer(*stacked)
+            self._cache.keep(self._model, design, self._prompt.ids, ids, answer)
