@@ -162,9 +162,11 @@ class Ranking(_Frozen):
             helpful: Those whose `p_help` and `p_refusal` are taken; None: the same.
         """
         rank = {i: position for position, i in enumerate(self.order)}
-        by = dict.fromkeys(("p_help", "p_refusal"), helpful or indices)
+        helping = helpful or indices
         taken = {
-            name: None if values is None else tuple(values[i] for i in by.get(name, indices))
+            name: None
+            if values is None
+            else tuple(values[i] for i in (helping if name in _OF_HELP else indices))
             for name in ("scores", *_PROBABILITIES)
             for values in (getattr(self, name),)
         }
@@ -186,7 +188,8 @@ class Ranking(_Frozen):
         return len(self.scores)
 
 
-_PROBABILITIES = ("p_safe", "p_help", "p_refusal")
+_OF_HELP = ("p_help", "p_refusal")
+_PROBABILITIES = ("p_safe", *_OF_HELP)
 
 
 class Candidate(_Frozen, Generic[T]):
