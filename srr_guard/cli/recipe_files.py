@@ -34,7 +34,7 @@ def triggers(
     """Count how a model's own refusals begin, for `RefusalStart`."""
     require_local("`srr-guard triggers`")
     from srr_guard import SRRScorer
-    from srr_guard.local.recipes.estimate import estimate_triggers
+    from srr_guard.local.estimate import estimate_triggers
     from srr_guard.training.data import read_rows
 
     goals = _prompts(read_rows(data), "unsafe", most, seed)
@@ -64,7 +64,7 @@ def vectors(
 ) -> None:
     """Find a model's refusal vectors from paired requests, for `Steered`."""
     require_local("`srr-guard vectors`")
-    from srr_guard.local.recipes.estimate import estimate_vectors
+    from srr_guard.local.estimate import estimate_vectors
     from srr_guard.training.data import read_rows
 
     rows = read_rows(data)
