@@ -9,8 +9,9 @@ STAMP  := $(VENV)/.installed
 demo: $(STAMP)
 	$(BIN)/srr-guard demo
 
+# One process a core, each with one thread: two torch processes with more would slow each other.
 test: lint
-	$(BIN)/python -m pytest --cov --cov-report=term
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --cov --cov-report=term
 
 unit: $(STAMP)
 	$(BIN)/python -m pytest -m "not model"

@@ -92,10 +92,10 @@ class _UpstreamSource:
     headers: Mapping[str, str]
     batches: bool = False
 
-    def sample(self, indices: range) -> Sequence[dict[str, Any]]:
+    def sample(self, indices: Sequence[int]) -> Sequence[dict[str, Any]]:
         raise ConfigurationError("the gateway makes candidates as tasks only: use `adecide`")
 
-    async def asample(self, indices: range) -> Sequence[dict[str, Any]]:
+    async def asample(self, indices: Sequence[int]) -> Sequence[dict[str, Any]]:
         body = varied(self.door, self.body, self.sampling, indices[0])
         async with self.limit.aplace():
             return [cleaned(self.door, await self.upstreams.post(self.door, body, self.headers))]

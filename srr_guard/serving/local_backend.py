@@ -95,10 +95,10 @@ class _LocalSource:
         varies = policy.temperatures or policy.system_prompts or policy.seed is not None
         return not varies and policy.batched == "auto"
 
-    def sample(self, indices: range) -> Sequence[dict[str, Any]]:
+    def sample(self, indices: Sequence[int]) -> Sequence[dict[str, Any]]:
         raise ConfigurationError("the gateway makes candidates as tasks only: use `adecide`")
 
-    async def asample(self, indices: range) -> Sequence[dict[str, Any]]:
+    async def asample(self, indices: Sequence[int]) -> Sequence[dict[str, Any]]:
         body = varied(self.door, self.body, self.sampling, indices[0])
         messages, options = _local_request(self.door, body, self.config)
         async with self.limit.aplace():
