@@ -97,6 +97,12 @@ def client(server: Server) -> Iterator[ollama.Client]:
         yield client
 
 
+@pytest.fixture
+def aclient(server: Server) -> ollama.AsyncClient:
+    """Made outside of the loop, which reading certificates would block."""
+    return ollama.AsyncClient(server.url)
+
+
 def guarded(client: Any, **settings: Any) -> Any:
     return guard_ollama(client, guard=guard_by_word(**settings))
 
@@ -118,8 +124,8 @@ class TestChat:
         assert [r["options"] for r in server.requests] == [{"temperature": 0.7}] * 2
         assert json.loads(response.model_dump_json())["eval_count"] == 4
 
-    async def test_async(self, server):
-        async with ollama.AsyncClient(server.url) as client:
+    async def test_async(self, aclient):
+        async with aclient as client:
             ours = guarded(client)
             made = await asyncio.gather(*(ours.chat(model="m", messages=ASK) for _ in range(3)))
             assert isinstance(ours, ollama.AsyncClient)
@@ -238,8 +244,8 @@ class TestStreams:
         chunks = list(guarded(client).generate("m", "q", stream=True))
         assert [chunk.response for chunk in chunks] == ["good", ""]
 
-    async def test_async(self, server):
-        async with ollama.AsyncClient(server.url) as client:
+    async def test_async(self, aclient):
+        async with aclient as client:
             stream = await guarded(client).chat("m", ASK, stream=True)
             assert [chunk.message.content async for chunk in stream] == ["good", ""]
 
