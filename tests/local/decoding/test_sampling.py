@@ -30,9 +30,9 @@ def test_only_the_likeliest_tokens_are_drawn(top_p: float, spread: float) -> Non
     row = torch.randn(2000, generator=numbers) * spread
     found = Counter(draw(row.expand(500, -1), draws(500, 1.0, top_p)))
     values, order = row.double().softmax(-1).sort(descending=True)
-    kept = int((values.cumsum(0) - values < top_p).sum())
+    kept = int((values.cumsum(0) - values < top_p).sum()) if top_p < 1.0 else len(values)
     assert set(found) <= set(order[: max(kept, 1)].tolist())
-    if kept > 100:  # tokens past the first ones that are sorted are drawn too
+    if kept > 100 and spread < 10.0:  # tokens past the first ones that are sorted are drawn too
         assert len(found) > 50
 
 
