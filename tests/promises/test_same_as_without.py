@@ -162,7 +162,7 @@ def test_one_failure_does_not_take_the_others_away(door, ask):
 ODD = [b"bytes", {1: "a", "b": "c"}, object(), {(1, 2): "x"}]
 
 
-@pytest.mark.parametrize("odd", ODD, ids=repr)
+@pytest.mark.parametrize("odd", ODD, ids=lambda odd: type(odd).__name__)
 @pytest.mark.parametrize("wrap", ["decorated", "ranker", "guard"])
 def test_odd_outputs_are_refused_by_name_after_one_call(odd, wrap):
     calls = []
