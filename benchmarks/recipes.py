@@ -93,6 +93,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=24, help="of each kind")
     parser.add_argument("--tokens", type=int, default=48)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--only", nargs="*", help="names of plans")
     parser.add_argument("--soft-prompt", help="file of a soft prompt to measure too")
     options = parser.parse_args()
     asked = {kind: prompts_of(options.test, kind, options.requests) for kind in KINDS}
@@ -101,8 +102,10 @@ def main() -> None:
     plans = dict(PLANS)
     if options.soft_prompt:
         plans["soft prompt"] = (Plain(), SoftPrompt(file=options.soft_prompt))
+    plans = {name: plan for name, plan in plans.items() if not options.only or name in options.only}
     model, scorer = LocalChatModel(max_new_tokens=options.tokens), Guard().scorer
     table: dict[str, Any] = {}
+    print(f"{options.requests} requests of each kind, {options.seeds} seeds", flush=True)
     for name, plan in plans.items():
         runs = []
         for seed in range(options.seeds):

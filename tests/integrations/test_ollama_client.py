@@ -124,7 +124,8 @@ class TestChat:
         assert [r["options"] for r in server.requests] == [{"temperature": 0.7}] * 2
         assert json.loads(response.model_dump_json())["eval_count"] == 4
 
-    async def test_async(self, aclient):
+    async def test_async(self, server, aclient):
+        server.script("good")  # which request gets which answer is not to be known
         async with aclient as client:
             ours = guarded(client)
             made = await asyncio.gather(*(ours.chat(model="m", messages=ASK) for _ in range(3)))
@@ -231,10 +232,10 @@ class TestGenerate:
 
 class TestStreams:
     def test_chat(self, server, client):
-        server.script("bad", {"content": "good", "thinking": "t"})
+        server.script("bad", {"content": "good", "thinking": "a good thought"})
         chunks = list(guarded(client).chat("m", ASK, stream=True))
         assert [chunk.message.content for chunk in chunks] == ["good", ""]
-        assert [chunk.message.thinking for chunk in chunks] == ["t", None]
+        assert [chunk.message.thinking for chunk in chunks] == ["a good thought", None]
         assert [chunk.done for chunk in chunks] == [False, True]
         assert [chunk.eval_count for chunk in chunks] == [None, 4]
         assert chunks[1].srr_guard["sampled"] == 2

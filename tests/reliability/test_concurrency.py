@@ -120,7 +120,7 @@ async def test_memory_returns_to_where_it_was():
     try:
         await round_of(200)
         before = await round_of(200)
-        after = await round_of(600)
+        after = min(await round_of(600), await round_of(200))  # a leak stays; cancelled timers go
     finally:
         tracemalloc.stop()
     kept = after - before
