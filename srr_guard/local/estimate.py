@@ -16,6 +16,9 @@ from srr_guard.reference.host import host
 from srr_guard.reference.spec import ModelSpec
 from srr_guard.reference.weights import decoder_blocks
 
+_REFUSAL, _HARMLESS = 0.95, 0.9
+"""Probabilities from which an answer counts as a refusal: that it is one, and does no harm."""
+
 _BATCH = 4
 """Requests that are sampled in one batch."""
 
@@ -26,15 +29,15 @@ def estimate_triggers(
     scorer: ResponseScorer,
     *,
     samples: int = 4,
-    max_new_tokens: int = 32,
-    temperature: float = 0.8,
+    max_new_tokens: int = 40,
+    temperature: float = 0.7,
     seed: int = 0,
     progress: Callable[[int], None] = lambda _: None,
 ) -> TriggerTable:
     """Count how a model's own refusals begin.
 
-    An answer counts as a refusal where the scorer gives a refusal and no harm more than half of
-    the probability each.
+    An answer counts as a refusal where the scorer is sure of it (`p_refusal` over 0.95, `p_safe`
+    over 0.9): a small model's answers wander, and at 0.5 most that count are no refusals.
 
     Args:
         spec: The model.
@@ -59,7 +62,7 @@ def estimate_triggers(
                 options=GenerationOptions(
                     max_new_tokens=max_new_tokens,
                     temperature=temperature,
-                    top_p=1.0,
+                    top_p=0.9,
                     seed=seed + start + k,
                 ),
                 n=samples,
@@ -160,5 +163,5 @@ def _refusals(
     return [
         answer.ids
         for answer, safe, refused in zip(written, ranking.p_safe, ranking.p_refusal, strict=True)
-        if safe > 0.5 and refused > 0.5
+        if safe > _HARMLESS and refused > _REFUSAL
     ]

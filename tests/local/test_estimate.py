@@ -28,7 +28,7 @@ class EveryOther:
         refused = [float(i % 2) for i in range(len(candidates))]
         return Ranking.from_scores(
             scores=refused,
-            p_safe=[0.9] * len(candidates),
+            p_safe=[0.95] * len(candidates),
             p_refusal=refused if self.tells else None,
         )
 
