@@ -112,8 +112,9 @@ def split_trace(text: str) -> tuple[str, str]:
         ('Boil it first.', 'Is it safe? Yes.')
     """
     traces = []
-    if "<think" not in text.lower():
-        unopened = _UNOPENED.match(text)
+    lowered = text.lower()
+    if "<think" not in lowered:
+        unopened = _UNOPENED.match(text) if "</think" in lowered else None
         if unopened is not None:
             traces.append(unopened[1])
             text = text[unopened.end() :]

@@ -22,7 +22,7 @@ from tenacity import (
 )
 
 from srr_guard.core.in_flight import CallLimit
-from srr_guard.core.outcomes import CallPlan, Outcome, Read, divided
+from srr_guard.core.outcomes import CallPlan, Outcome, Read
 from srr_guard.errors import ConfigurationError, InvalidInputError
 from srr_guard.policy import GatePolicy, SamplingPolicy
 from srr_guard.protocols import CandidateSource
@@ -163,7 +163,7 @@ class CandidateCalls:
             except Exception as error:  # noqa: BLE001 (a failed candidate, or raised again)
                 return plan.failed(job, error)
 
-        self._calls |= {workers.submit(run, job): job for job in divided(source, indices)}
+        self._calls |= {workers.submit(run, job): job for job in plan.divided(source, indices)}
 
     def wait(self, *, for_all: bool) -> dict[int, Outcome]:
         """Wait for all calls, or for the next one. Late calls count as failed.
@@ -226,7 +226,7 @@ class AsyncCandidateCalls:
             except Exception as error:  # noqa: BLE001 (a failed candidate, or raised again)
                 return plan.failed(job, error)
 
-        self._calls |= {asyncio.create_task(run(job)): job for job in divided(source, indices)}
+        self._calls |= {asyncio.create_task(run(job)): job for job in plan.divided(source, indices)}
 
     async def wait(self, *, for_all: bool) -> dict[int, Outcome]:
         """Like `CandidateCalls.wait`, without blocking the event loop."""

@@ -131,6 +131,9 @@ class Guard:
         self._scorer = scorer
         self._gate = gate
         self._gating = gating
+        self._has_plan = sampling.plan is not None or (
+            gating is not None and gating.plan is not None
+        )
         self._sampling = sampling
         self._policy = decision
         self._on_decision = on_decision
@@ -336,7 +339,7 @@ class Guard:
 
     def _as_source(self, call: Any) -> CandidateSource[Any]:
         if hasattr(call, "sample") and hasattr(call, "batches"):
-            if not isinstance(call, PlannedSource):
+            if self._has_plan and not isinstance(call, PlannedSource):
                 require_no_plan(self._sampling, self._gating)
             return cast("CandidateSource[Any]", call)
         if not callable(call):

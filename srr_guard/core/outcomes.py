@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from tenacity import RetryCallState, retry_if_exception
 
@@ -117,18 +117,11 @@ def _not_repeatable(does: str) -> NotRepeatableError:
     )
 
 
-def divided(source: CandidateSource[Any], indices: Sequence[int]) -> list[Sequence[int]]:
-    """Divide candidates among calls."""
-    if isinstance(source, PlannedSource):
-        return source.jobs(indices)
-    return [indices] if source.batches else [[i] for i in indices]
-
-
-def _of_recipe(source: CandidateSource[Any], outcome: Outcome) -> Outcome:
+def _of_recipe(source: PlannedSource, outcome: Outcome) -> Outcome:
     """Note on a candidate by which recipe it was made."""
-    if isinstance(outcome, Candidate) and isinstance(source, PlannedSource):
-        return outcome.model_copy(update={"recipe": source.recipe(outcome.index)})
-    return outcome
+    if not isinstance(outcome, Candidate):
+        return outcome
+    return outcome.model_copy(update={"recipe": source.recipe(outcome.index)})
 
 
 class CallPlan:
@@ -139,9 +132,16 @@ class CallPlan:
     ) -> None:
         self._read = read
         self._policy = policy
+        self._planned = isinstance(source, PlannedSource)  # once, for such a check is slow
         limits = {"timeout": None if source.batches else policy.timeout, "deadline": limit}
         self._limit = min(((s, name) for name, s in limits.items() if s is not None), default=None)
         self._started = time.perf_counter()
+
+    def divided(self, source: CandidateSource[Any], indices: Sequence[int]) -> list[Sequence[int]]:
+        """Divide candidates among calls."""
+        if self._planned:
+            return cast("PlannedSource", source).jobs(indices)
+        return [indices] if source.batches else [[i] for i in indices]
 
     def left(self) -> float | None:
         """Seconds until calls are late; None: no limit."""
@@ -161,9 +161,9 @@ class CallPlan:
                 f"the batched call returned {type(outputs).__name__!r}, not a list of answers"
             )
         given = list(outputs)[: len(job)]
-        outcomes = [
-            _of_recipe(source, self._read(i, output)) for i, output in zip(job, given, strict=False)
-        ]
+        outcomes = [self._read(i, output) for i, output in zip(job, given, strict=False)]
+        if self._planned:
+            outcomes = [_of_recipe(cast("PlannedSource", source), found) for found in outcomes]
         outcomes += [
             SamplingError(f"the batched call returned {len(given)} of {len(job)} answers")
             for _ in job[len(given) :]

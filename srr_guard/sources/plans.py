@@ -25,6 +25,9 @@ NO_FORCED_START = (
 """Why such a recipe is skipped in a request."""
 
 
+_BARE = Plain()
+
+
 @dataclass(frozen=True)
 class CandidateCall:
     """How one candidate is made.
@@ -69,6 +72,7 @@ class CallMaker:
         self._batching = (
             inner if can_batch and len(self.models) == 1 and policy.batched == "auto" else None
         )
+        self._serving = self._batching if isinstance(self._batching, SupportsRecipes) else None
 
     def calls(
         self, recipes: Sequence[Recipe], *, own_calls: bool, short: bool = False
@@ -95,12 +99,13 @@ class CallMaker:
         return tuple(made)
 
     def _batch(self, recipe: Recipe, *, short: bool) -> Literal["recipes", "plain"] | None:
-        model = self._batching
-        if isinstance(model, SupportsRecipes):
-            if recipe == Plain():
-                return "plain"
-            return "recipes" if model.serves(recipe) is None else None
-        return None if model is None or recipe != Plain() or short else "plain"
+        if self._batching is None:
+            return None
+        if self._serving is None:
+            return None if short or recipe != _BARE else "plain"
+        if recipe == _BARE:
+            return "plain"
+        return "recipes" if self._serving.serves(recipe) is None else None
 
     def batch_model(self, index: int) -> Runnable[Any, Any]:
         """The model of a batched call whose first candidate this is."""
