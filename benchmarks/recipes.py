@@ -39,7 +39,7 @@ PLANS: dict[str, tuple[Recipe, ...]] = {
 KINDS = {
     "harmful": ("xstest", "unsafe"),
     "look-alike": ("xstest", "safe"),
-    "plain": ("refusal_direction_benign", None),
+    "plain": ("refusal_direction", "safe"),
 }
 
 
