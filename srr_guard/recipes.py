@@ -95,7 +95,8 @@ class SoftPrompt(Settings):
     """A candidate under a trained system prompt of vectors (DRO, arXiv 2401.18018).
 
     Attributes:
-        file: The prompt, written by `srr-guard soft-prompt train`.
+        file: A safetensors file with the prompt's vectors, bound to a model and its chat template.
+            Training one is up to you: there is no command for it yet.
 
     Example:
         >>> SoftPrompt(file="prompt.safetensors").kind

@@ -183,7 +183,7 @@ def _shares(probe: Probe, pooled: Sequence[Tensor]) -> list[Tensor]:
     """Each state's share of a probe's logit.
 
     Args:
-        probe: A logistic regression on standardised means, one after another.
+        probe: A linear probe on standardised means, one after another.
         pooled: (D, T, d) each: the states of each mean.
 
     Returns:

@@ -69,7 +69,7 @@ class SRRHead(nn.Module):
     projection d -> p, one Transformer encoder block over [instruction, candidate 1..m]
     without positional encoding, s_i = cos(o_instruction, o_i) / tau.
 
-    Pointwise: a logistic regression on standardised states, p(harmless). A graded head has two
+    Pointwise: a linear probe on standardised states, p(harmless). A graded head has two
     more, p(answers) of the candidate and p(harmful) of the request, and its score is the
     logarithm of the relevance that is to be expected (`relevance`), in view of what all answers
     of the list say about the request (`request_in_view_of`).
@@ -234,7 +234,7 @@ def _log_sigmoid(x: Tensor) -> Tensor:
 
 
 class Probe(nn.Module):
-    """A logistic regression on standardised inputs."""
+    """A linear probe on standardised inputs: its logit."""
 
     offset: Tensor
     scale: Tensor

@@ -19,7 +19,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from srr_guard.policy import DecisionPolicy, Policies, SamplingPolicy
+from srr_guard.policy import DecisionPolicy, GatePolicy, Policies, SamplingPolicy
 from srr_guard.reference.spec import Device, DType
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
@@ -182,12 +182,14 @@ class PolicyConfig(_Section):
         file: A file of `srr-guard tune` or `Policies.save` to begin with.
         sampling: How candidates are sampled.
         decision: What may be passed on.
+        gating: What is decided from the prompt alone, by the scorer's own gate; None: nothing.
         overrides: What a request may change of it.
     """
 
     file: Path | None = None
     sampling: SamplingPolicy = SamplingPolicy()
     decision: DecisionPolicy = DecisionPolicy()
+    gating: GatePolicy | None = None
     overrides: OverridesConfig = OverridesConfig()
 
     @model_validator(mode="after")
@@ -199,8 +201,16 @@ class PolicyConfig(_Section):
                 changed = {field: getattr(own, field) for field in own.model_fields_set}
                 merged = type(own)(**{**dict(getattr(base, name)), **changed})
                 object.__setattr__(self, name, merged)
+            if "gating" not in self.model_fields_set:
+                object.__setattr__(self, "gating", base.gating)
         if self.sampling.read_ahead:
             raise ValueError("sampling.read_ahead: the gateway does not stream candidates")
+        for name, policy in (("sampling", self.sampling), ("gating", self.gating)):
+            if policy is not None and policy.plan is not None:
+                raise ValueError(
+                    f"{name}.plan: the gateway's candidates follow no recipes; leave it out, or "
+                    "set temperatures and system_prompts"
+                )
         return self
 
 
@@ -325,6 +335,12 @@ class GatewayConfig(BaseSettings):
             raise ValueError("upstreams and local: one of them answers, give one")
         if self.upstreams and all(upstream.fallback for upstream in self.upstreams):
             raise ValueError("all upstreams are fallbacks: let one be none")
+        gated = [name for name, policy in self.policies.items() if policy.gating is not None]
+        if self.scorer.urls and gated:
+            raise ValueError(
+                f"the policy {gated[0]!r} has gating, and remote scorers (scorer.urls) assess no "
+                "prompts: leave one of them out"
+            )
         labels = [upstream.label for upstream in self.upstreams]
         for what, names in (("upstreams", labels), ("keys", [key.name for key in self.keys])):
             if len(set(names)) < len(names):

@@ -14,7 +14,7 @@ from srr_guard.audit import AuditLog
 from srr_guard.decision import Decision, Ranking
 from srr_guard.errors import ConfigurationError, SRRGuardError
 from srr_guard.observability import Telemetry, each_of
-from srr_guard.protocols import ResponseScorer
+from srr_guard.protocols import PromptGate, ResponseScorer
 from srr_guard.scorer import RemoteScorer, SRRScorer
 from srr_guard.serving.backends import Backend, UpstreamBackend
 from srr_guard.serving.config import GatewayConfig, ScorerConfig
@@ -194,7 +194,12 @@ class Gateway:
                 return
 
     def _made(self, config: GatewayConfig) -> _Live:
-        book = PolicyBook(config, scorer=self.scorer, on_decision=self._hook)
+        book = PolicyBook(
+            config,
+            scorer=self.scorer,
+            gate=self._inner if isinstance(self._inner, PromptGate) else None,
+            on_decision=self._hook,
+        )
         return _Live(config, Keys(config.keys), book)
 
     def _waiting(self) -> int | None:

@@ -9,9 +9,9 @@ from typing import Any
 from srr_guard.core import Guard
 from srr_guard.core.in_flight import CallLimit
 from srr_guard.decision import Decision
-from srr_guard.errors import InvalidInputError
+from srr_guard.errors import ConfigurationError, InvalidInputError
 from srr_guard.policy import DecisionPolicy, SamplingPolicy
-from srr_guard.protocols import ResponseScorer
+from srr_guard.protocols import PromptGate, ResponseScorer
 from srr_guard.serving.config import GatewayConfig, KeyConfig, PolicyConfig
 
 _SAMPLING = ("n", "accept_at")
@@ -43,7 +43,13 @@ class ActivePolicy:
 
     def _changed(self, **policies: Any) -> Guard:
         guard = self.guard
-        settings = {"sampling": guard.sampling, "decision": guard.decision, **policies}
+        settings = {
+            "sampling": guard.sampling,
+            "decision": guard.decision,
+            "gating": guard.gating,
+            "gate": guard.gate,
+            **policies,
+        }
         return Guard(scorer=guard.scorer, on_decision=guard.on_decision, **settings)
 
 
@@ -53,7 +59,11 @@ class PolicyBook:
     Args:
         config: The policies.
         scorer: Ranks the candidates.
+        gate: Assesses prompts; None: there is none.
         on_decision: Told of each decision.
+
+    Raises:
+        ConfigurationError: A policy has `gating`, and there is no gate.
     """
 
     def __init__(
@@ -61,10 +71,18 @@ class PolicyBook:
         config: GatewayConfig,
         *,
         scorer: ResponseScorer,
+        gate: PromptGate | None,
         on_decision: Callable[[Decision], object],
     ) -> None:
         self._configs = config.policies
         self._scorer = scorer
+        self._gate = gate
+        for name, policy in config.policies.items():
+            if policy.gating is not None and gate is None:
+                raise ConfigurationError(
+                    f"the policy {name!r} has gating, and its scorer assesses no "
+                    "prompts: leave gating out, or give a scorer that does (SRRScorer)"
+                )
         self._on_decision = on_decision
         self._limits = {
             name: CallLimit(policy.sampling.max_in_flight)
@@ -95,6 +113,8 @@ class PolicyBook:
             scorer=self._scorer,
             sampling=sampling.model_copy(update={"max_in_flight": None}),
             decision=decision,
+            gating=policy.gating,
+            gate=self._gate if policy.gating is not None else None,
             on_decision=self._on_decision,
         )
         return ActivePolicy(name, guard, self._limits[name])

@@ -16,6 +16,7 @@ from srr_guard.errors import (
     InvalidInputError,
     MissingExtraError,
     NotEnoughCandidatesError,
+    PromptRefusedError,
     ReferenceModelError,
     SamplingError,
     ScorerBusyError,
@@ -96,7 +97,7 @@ def problem_of(error: BaseException) -> HttpError:
     match error:
         case HttpError():
             return error
-        case BelowThresholdError() | UnreadableError():
+        case BelowThresholdError() | UnreadableError() | PromptRefusedError():
             summary = error.decision.summary()
             return HttpError(400, str(error), code="content_filter", extra={"srr_guard": summary})
         case AllCandidatesFailedError() | NotEnoughCandidatesError():

@@ -148,6 +148,7 @@ def outcome_of(decision: Decision[Any]) -> dict[str, Any]:
         "verdict": scored.verdict if scored else None,
         "familiarity": decision.ranking.familiarity if decision.ranking else None,
         "unreadable": list(_unreadable(candidate)),
+        "would_have": decision.would_have.reason if decision.would_have else None,
     }
 
 

@@ -1,4 +1,4 @@
-"""Fit a head to features: pointwise probes by logistic regression, then calibration."""
+"""Fit a head to features: pointwise probes, the listwise block, then calibration."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def fit_head(
 ) -> SRRHead:
     """Fit a head and calibrate it on the validation goals.
 
-    Each pointwise probe is an L2-regularised logistic regression over windows; the penalty
-    with the least validation loss is taken. Calibration is fitted on the validation goals,
+    The pointwise probes of answers are L2-regularised logistic regressions over windows; the
+    penalty with the least validation loss is taken. Calibration is fitted on the validation goals,
     after which the probes are fitted once more on both sides with these penalties.
 
     The request's probe is fitted by class means, which holds better on requests never seen
