@@ -9,8 +9,8 @@ from srr_guard.core.calls import require_plain
 from srr_guard.core.guard import Guard
 from srr_guard.decision import Decision
 from srr_guard.errors import ConfigurationError
-from srr_guard.policy import DecisionPolicy, SamplingPolicy
-from srr_guard.protocols import ResponseScorer
+from srr_guard.policy import DecisionPolicy, GatePolicy, SamplingPolicy
+from srr_guard.protocols import PromptGate, ResponseScorer
 
 SETTINGS = ("scorer", "sampling", "decision", "gating", "gate", "on_decision")
 """The arguments of a `Guard` that its wrappers keep as fields."""
@@ -40,6 +40,8 @@ class GuardSettings(TypedDict, total=False):
         scorer: Ranks the candidates; None: the shipped scorer, loaded on first use.
         sampling: How candidates are sampled.
         decision: What may be passed on.
+        gating: What is decided from the prompt alone; None: nothing, unless there is a `gate`.
+        gate: Assesses prompts; None: the scorer does, where there is a `gating` policy.
         on_decision: Called with each Decision (see `Guard`).
         n: Short for `sampling=SamplingPolicy(n=...)`.
         threshold: Short for `decision=DecisionPolicy(threshold=...)`.
@@ -49,6 +51,8 @@ class GuardSettings(TypedDict, total=False):
     scorer: ResponseScorer | None
     sampling: SamplingPolicy | None
     decision: DecisionPolicy | None
+    gating: GatePolicy | None
+    gate: PromptGate | None
     on_decision: Callable[[Decision], object] | None
     n: int | None
     threshold: float | None
@@ -68,5 +72,5 @@ def guard_from(settings: GuardSettings) -> Guard:
         )
     options: dict[str, Any] = {**settings}
     guard = guard_of(options.pop("guard", None), **options)
-    require_plain(guard.sampling)
+    require_plain(guard.sampling, guard.gating)
     return guard

@@ -27,7 +27,8 @@ from srr_guard.errors import (
     ScorerError,
     UnguardedError,
 )
-from srr_guard.testing import FakeScorer
+from srr_guard.policy import DecisionPolicy, GatePolicy
+from srr_guard.testing import FakeGate, FakeScorer
 
 ASK = [{"role": "user", "content": "How do magnets work?"}]
 
@@ -137,6 +138,18 @@ class TestChat:
         response = guarded(client).chat("m", ASK)
         assert (response.message.content, response.message.thinking) == (REFUSAL, None)
         assert response.srr_guard["reason"] == "refused"
+
+    def test_a_gate_refuses(self, client):
+        gate = FakeGate(lambda prompt: 0.99)
+        response = guarded(client, gate=gate, gating=GatePolicy(refuse_above=0.9)).chat("m", ASK)
+        assert response.message.content == REFUSAL
+        assert response.srr_guard["reason"] == "refused_by_gate"
+
+    def test_observing_lets_the_first_answer_pass(self, server, client):
+        server.script("bad")
+        response = guarded(client, decision=DecisionPolicy(mode="observe")).chat("m", ASK)
+        assert response.message.content == "bad"
+        assert response.srr_guard["would_have"]["reason"] == "refused"
 
     def test_strict(self, server, client):
         server.script("bad")
