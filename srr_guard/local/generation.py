@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from srr_guard.characters import plain_characters
 from srr_guard.conversation import Conversation
 from srr_guard.errors import ConfigurationError
 from srr_guard.local.decoding.choice import decoders
@@ -27,9 +26,6 @@ from srr_guard.reference.template import PromptIds, PromptTemplate
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-_CLOSE = 0.0
-"""Most of an answer's tokens in which what was sampled may differ from what a scorer reads."""
 
 _log = logging.getLogger("srr_guard")
 
@@ -326,16 +322,10 @@ class TextGenerator:
         if stream is not None:
             stream.close(text[:cut])
         if row.recorder is not None and row.done:
-            self._hand_over(row.recorder, row, text[:cut])
+            row.recorder.keep(row)  # a scorer that reads other tokens in the text reads it again
         ended = cut is not None or row.ended
         finish: Literal["stop", "length"] = "stop" if ended else "length"
         return Answer(request.prefix + text[:cut], len(row.ids), finish, tuple(row.ids))
-
-    def _hand_over(self, recorder: StateRecorder, row: Row, text: str) -> None:
-        """Keep a row's states under the ids that a scorer reads, where these are close enough."""
-        fed = recorder.fed(row)
-        read = self.template.candidate_ids(plain_characters(text))
-        recorder.keep(row, read if _differing(fed, read) <= _CLOSE * len(read) else fed)
 
     def _decode(self, ids: Sequence[int]) -> str:
         return str(
@@ -419,14 +409,6 @@ class _UnderWay:
 def _row_seed(seed: int, row: int) -> int | str:
     """Seed of a row; the first row's is the call's own, as if it were alone."""
     return seed if row == 0 else f"{seed}, row {row}"
-
-
-def _differing(fed: Sequence[int], read: Sequence[int]) -> int:
-    """Tokens between the common beginning and the common end of two lists."""
-    most = min(len(fed), len(read))
-    begin = next((i for i in range(most) if fed[i] != read[i]), most)
-    end = next((i for i in range(most - begin) if fed[-1 - i] != read[-1 - i]), most - begin)
-    return max(len(fed), len(read)) - begin - end
 
 
 def _end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:

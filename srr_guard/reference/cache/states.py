@@ -146,15 +146,12 @@ class StateRecorder:
             self._sums[depth, row] = self._sums.get((depth, row), 0) + state
             self._lasts[depth, row] = state.clone()
 
-    def fed(self, row: Hashable) -> list[int]:
-        """The tokens of a row's answer that were read."""
-        return self._fed.get(row, [])
-
-    def keep(self, row: Hashable, ids: Sequence[int]) -> None:
-        """Hand the states of one answer to the cache, under these token ids."""
+    def keep(self, row: Hashable) -> None:
+        """Hand the states of one answer to the cache, under the tokens that were read."""
         import torch
 
-        count = len(self.fed(row))
+        ids = self._fed.get(row, [])
+        count = len(ids)
         for design in self._designs if count else ():
             states = [
                 (
