@@ -26,7 +26,7 @@ from srr_guard.local import chat_model as local_chat
 from srr_guard.local import generation
 from srr_guard.local.chat_model import LocalChatModel
 from srr_guard.local.generation import Answer, Answers
-from srr_guard.local.worker import text_generator
+from srr_guard.local.worker import GenerationLine, text_generator
 from srr_guard.reference.host import host
 from srr_guard.reference.spec import ModelSpec
 
@@ -211,17 +211,36 @@ def first_token(monkeypatch):
     return begun
 
 
-async def test_requests_in_line_are_one_batch(folder, batches):
+@pytest.fixture
+def wait_for_line(monkeypatch):
+    """Holds the host's thread until so many requests are in line."""
+    added, original = [], GenerationLine.add
+
+    def hold(n):
+        full = threading.Event()
+
+        def add(self, job):
+            original(self, job)
+            added.append(job)
+            if len(added) == n:
+                full.set()
+
+        monkeypatch.setattr(GenerationLine, "add", add)
+        host.submit(lambda: full.wait(60))
+
+    return hold
+
+
+async def test_requests_in_line_are_one_batch(folder, batches, wait_for_line):
     model = LocalChatModel(model=folder, max_new_tokens=40)
     await model.ainvoke("hi", max_new_tokens=1)
     batches.clear()
+    wait_for_line(9)
     others = [model.ainvoke("ho"), model.ainvoke("hi", seed=1), model.ainvoke("hi", top_p=0.5)]
     messages = await asyncio.gather(*(model.ainvoke("hi") for _ in range(6)), *others)
     assert len({m.text for m in messages[:6]}) == 6
     assert all(m.usage_metadata["input_tokens"] > 0 for m in messages)
-    assert sum(len(rows) for _, rows in batches) == 9
-    assert max(len(rows) for _, rows in batches) >= 8
-    assert max(len(prompts) for prompts, _ in batches) == 2
+    assert [(len(prompts), len(rows)) for prompts, rows in batches] == [(2, 9)]
 
 
 async def test_requests_that_are_joined_get_what_they_get_alone(folder):
