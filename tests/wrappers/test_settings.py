@@ -41,6 +41,6 @@ def test_plans_reach_no_model_there(settings: GuardSettings) -> None:
         guard_from({"scorer": SCORER, **settings})
 
 
-def test_a_misspelt_setting_is_named() -> None:
-    with pytest.raises(ConfigurationError, match="treshold: no such setting"):
-        guard_from({"treshold": 0.5})  # type: ignore[typeddict-unknown-key]
+def test_an_unknown_setting_is_named() -> None:
+    with pytest.raises(ConfigurationError, match="candidates: no such setting"):
+        guard_from({"candidates": 4})  # type: ignore[typeddict-unknown-key]
