@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from srr_guard.cli.options import DATA, DEVICE, DTYPE, REFERENCE, SCORER
@@ -96,15 +97,15 @@ def print_adaptation(report: AdaptationReport, console: Console) -> None:
     title = "your rows, each judged by a head fitted without it"
     console.print(_figures(title, report.held_out))
     for name, found in report.base_sets.items():
-        console.print(_figures(f"base rows: {name}", found))
+        console.print(_figures(f"base rows: {escape(name)}", found))
     if report.tuning is not None and report.tuning_before is not None:
         console.print(_at_budget(report))
     for warning in report.warnings:
-        console.print(warning, style="yellow", highlight=False)
+        console.print(warning, style="yellow", highlight=False, markup=False)
 
 
 def _steps(report: AdaptationReport) -> Table:
-    title = f"{report.base}, adapted to {report.rows} answers to {report.goals} requests"
+    title = f"{escape(report.base)}, adapted to {report.rows} answers to {report.goals} requests"
     heads = ("strength", "log loss saved", "moved", "drift of other texts, mean and largest")
     table = Table("probe", *heads, title=title, title_justify="left")
     for part, step in report.steps.items():

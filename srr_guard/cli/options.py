@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from rich.markup import escape
+
 from srr_guard.errors import InvalidInputError
 
 SCORER = "A shipped scorer's name, a folder or a hub id; default: the shipped one."
 REFERENCE = "The reference LLM: a folder, GGUF file or hub id; default: the first one found."
 DEVICE = "Where the reference LLM runs: auto, cpu, cuda, ..."
 DTYPE = "Its precision."
-DATA = (
+DATA = escape(
     "JSON Lines files, folders of them, contrast, or hf:owner/name[/config][:split]; may be "
     "repeated."
 )

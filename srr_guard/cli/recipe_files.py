@@ -50,7 +50,7 @@ def triggers(
         )
     table.write(output)
     rate = table.refusals / table.sampled
-    Console().print(f"{table.refusals} of {table.sampled} answers refuse ({rate:.0%}); {output}")
+    Console().print(f"{table.refusals} of {table.sampled} answers refuse ({rate:.0%}); {output}", highlight=False, markup=False)
 
 
 def vectors(
@@ -74,7 +74,7 @@ def vectors(
         _prompts(rows, "safe", most, seed),
     )
     found.write(output)
-    Console().print(f"blocks {found.blocks[0]} to {found.blocks[-1]}: {output}")
+    Console().print(f"blocks {found.blocks[0]} to {found.blocks[-1]}: {output}", highlight=False, markup=False)
 
 
 def _prompts(rows: list[LabelledResponse], kind: str, most: int, seed: int) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from srr_guard.training.data.loading import LoadedRecipe
@@ -43,7 +44,7 @@ def print_loaded(recipe: LoadedRecipe, console: Console) -> None:
         labels = Counter(row.label for row in loaded.rows)
         dropped = str(loaded.taken.dropped) if loaded.taken else ""
         counts = (str(labels["safe"]), str(labels["unsafe"]), dropped)
-        table.add_row(loaded.source.name, *counts, loaded.state, loaded.note)
+        table.add_row(loaded.source.name, *counts, loaded.state, escape(loaded.note))
     console.print(table)
     for note in recipe.notes:
         console.print(note, highlight=False, markup=False)

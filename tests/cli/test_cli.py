@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -40,6 +41,16 @@ def test_version_and_help() -> None:
     assert srr_guard.__version__ in CliRunner().invoke(app, ["--version"]).stdout
     helped = CliRunner().invoke(app, ["--help"]).stdout
     assert all(name in helped for name in ("demo", "score", "train", "adapt", "evaluate"))
+
+
+@pytest.mark.parametrize("name", sorted(typer.main.get_command(app).commands))
+def test_help_of_every_command_says_all_that_it_was_given(name: str) -> None:
+    wide = {"COLUMNS": "600", "TERMINAL_WIDTH": "600"}
+    result = CliRunner().invoke(app, [name, "--help"], env=wide)
+    assert result.exit_code == 0
+    for parameter in typer.main.get_command(app).commands[name].params:
+        text = parameter.help or ""
+        assert text.replace("\\[", "[") in result.stdout
 
 
 @pytest.mark.parametrize(

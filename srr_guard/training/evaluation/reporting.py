@@ -74,7 +74,7 @@ def print_report(report: Report, console: Console) -> None:
     if table := attack_table(report):
         _print(table, console)
     for file, digest in report.digests.items():
-        console.print(f"{file}  sha256 {digest}", style="dim", highlight=False)
+        console.print(f"{file}  sha256 {digest}", style="dim", highlight=False, markup=False)
 
 
 def _print(table: Table, console: Console) -> None:
