@@ -14,6 +14,10 @@ DATA = escape(
     "JSON Lines files, folders of them, contrast, or hf:owner/name[/config][:split]; may be "
     "repeated."
 )
+APART = (
+    "Rows to measure on, named like --data: rows with nearly the same request are left out; may "
+    "be repeated."
+)
 RECIPE = "Public data sets to load; see --dry-run."
 
 

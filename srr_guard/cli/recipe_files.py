@@ -50,7 +50,11 @@ def triggers(
         )
     table.write(output)
     rate = table.refusals / table.sampled
-    Console().print(f"{table.refusals} of {table.sampled} answers refuse ({rate:.0%}); {output}", highlight=False, markup=False)
+    Console().print(
+        f"{table.refusals} of {table.sampled} answers refuse ({rate:.0%}); {output}",
+        highlight=False,
+        markup=False,
+    )
 
 
 def vectors(
@@ -74,7 +78,9 @@ def vectors(
         _prompts(rows, "safe", most, seed),
     )
     found.write(output)
-    Console().print(f"blocks {found.blocks[0]} to {found.blocks[-1]}: {output}", highlight=False, markup=False)
+    Console().print(
+        f"blocks {found.blocks[0]} to {found.blocks[-1]}: {output}", highlight=False, markup=False
+    )
 
 
 def _prompts(rows: list[LabelledResponse], kind: str, most: int, seed: int) -> list[str]:

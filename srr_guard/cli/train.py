@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from srr_guard.cli.options import DATA, DEVICE, DTYPE, RECIPE, REFERENCE, pairs
+from srr_guard.cli.options import APART, DATA, DEVICE, DTYPE, RECIPE, REFERENCE, pairs
 from srr_guard.cli.recipe_table import print_loaded, print_recipe
 from srr_guard.errors import InvalidInputError
 from srr_guard.extras import require_local
@@ -23,6 +23,7 @@ def train(
     data: Annotated[list[str] | None, typer.Option(help=DATA)] = None,
     output: Annotated[Path | None, typer.Option(help="Folder of the new bundle.")] = None,
     recipe: Annotated[TrainingRecipe | None, typer.Option(help=RECIPE)] = None,
+    apart_from: Annotated[list[str] | None, typer.Option(help=APART)] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what the recipe would load, and stop.")
     ] = False,
@@ -99,6 +100,7 @@ def train(
             data or (),
             output,
             recipe=loaded,
+            apart_from=apart_from or (),
             options=options,
             reference=reference,
             device=device,

@@ -30,6 +30,7 @@ from srr_guard.training.data import (
 from srr_guard.training.data.augment import augment, cut
 from srr_guard.training.data.held_out import refuse_held_out
 from srr_guard.training.data.loading import LoadedRecipe
+from srr_guard.training.data.near import without_near
 from srr_guard.training.evaluation.card import model_card, summarise
 from srr_guard.training.evaluation.recipe_summary import with_recipe
 from srr_guard.training.feature_store import FeatureStore, feature_space
@@ -86,6 +87,7 @@ def train(
     output: str | os.PathLike[str],
     *,
     recipe: LoadedRecipe | None = None,
+    apart_from: Data = (),
     options: TrainingOptions | None = None,
     reference: str | os.PathLike[str] | None = None,
     device: Device = "auto",
@@ -103,6 +105,8 @@ def train(
         output: Folder of the new bundle; the probe goes into `probe/` inside it.
         recipe: Rows of public data sets to train on too (see `load_recipe`). Its weights of
             sources hold where the options name none.
+        apart_from: Rows that will be measured on, named like `data`. Rows whose request is nearly
+            one of theirs are left out (see `NearPrompts`); the card says how many.
         options: All that decides what comes out; None: the defaults.
         reference: The reference LLM (see `resolve_reference`).
         device: Where it runs.
@@ -129,8 +133,12 @@ def train(
     if recipe is not None:
         weights = {**recipe.weights, **options.source_weights}
         options = options.model_copy(update={"source_weights": weights})
+    everything = _all_rows(data, recipe)
+    left_out: dict[str, int] = {}
+    if measured := data_items(apart_from):
+        everything, left_out = without_near(everything, read_rows(measured))
     rows = sample_rows(
-        _all_rows(data, recipe),
+        everything,
         per_source=options.per_source,
         limits=options.source_limits,
         seed=options.seed,
@@ -154,6 +162,9 @@ def train(
     if recipe is not None:
         summaries = with_recipe(summaries, recipe)
         digests |= recipe.digests
+    noted = options.model_dump(mode="json")
+    if measured:
+        noted["apart_from"] = {"files": data_digests(measured), "left_out": left_out}
     bundles = {}
     for folder, design in ((output / PROBE, probe), (output, config)):
         head = fit_head(
@@ -181,7 +192,7 @@ def train(
             transformers_version=version("transformers"),
             data=digests,
             sources=summaries,
-            options=options.model_dump(mode="json"),
+            options=noted,
             seed=options.seed,
             made_by=__version__,
             bounds=head.bounds,

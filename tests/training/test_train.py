@@ -57,6 +57,31 @@ def bundle(data: Path, tiny_folder: Path, tmp_path_factory: pytest.TempPathFacto
     return run_training(data, output, tiny_folder)
 
 
+def test_rows_near_to_those_that_are_measured_on_are_left_out(
+    data: Path, tiny_folder: Path, tmp_path: Path
+) -> None:
+    rows = labelled(30)
+    measured = [row for row in rows if row["prompt"] == rows[0]["prompt"]]
+    write_rows(tmp_path / "test.jsonl", measured)
+    apart = train(
+        data,
+        tmp_path / "apart",
+        apart_from=tmp_path / "test.jsonl",
+        reference=tiny_folder,
+        progress=silent,
+    )
+    noted = apart.info.options["apart_from"]
+    assert list(noted["files"]) == ["test.jsonl"]
+    left_out = sum(noted["left_out"].values())
+    assert left_out >= len(measured)
+    counted = sum(s.safe + s.unsafe for s in apart.info.sources)
+    assert counted == len(rows) - left_out
+    assert (
+        "requests are nearly those of rows in `test.jsonl`"
+        in (apart.folder / "README.md").read_text()
+    )
+
+
 def test_the_bundle_says_what_it_was_made_of(bundle: ScorerBundle) -> None:
     info = bundle.info
     assert info.name == "my-scorer"

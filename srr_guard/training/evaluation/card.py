@@ -12,6 +12,7 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from srr_guard.scorer.bundle import BundleInfo, ScorerBundle, SourceSummary
 from srr_guard.training.data import LabelledResponse
+from srr_guard.training.data.near import NEAR
 from srr_guard.training.evaluation.metrics import Figure
 from srr_guard.training.evaluation.recipe_summary import (
     hub_ids,
@@ -95,7 +96,7 @@ were measured beside it have their own names.
 ## Training data
 
 {rows}
-
+{apart}
 Files, by SHA-256:
 
 {digests}
@@ -130,9 +131,12 @@ def model_card(info: BundleInfo, *, report: Report | None = None) -> str:
         **{k: fields[k] for k in ("window", "overlap", "transformers_version", "seed")},
         argument=json.dumps(info.name),
         options=", ".join(
-            f"`{k}={json.dumps(v)}`" for k, v in info.options.items() if k != "adapted"
+            f"`{k}={json.dumps(v)}`"
+            for k, v in info.options.items()
+            if k not in ("adapted", "apart_from")
         ),
         adapted=_adapted(info),
+        apart=_apart(info),
         method=_method(info),
         depths=", ".join(map(str, info.head.depths)),
         poolings=", ".join(info.head.poolings),
@@ -210,6 +214,19 @@ def _relevance(info: BundleInfo) -> str:
     return (
         f"refusal worth {head.refusal_worth}, leniency {head.leniency}, caution {head.caution}, "
         f"evidence {head.evidence} (see `SRRHead.relevance`)"
+    )
+
+
+def _apart(info: BundleInfo) -> str:
+    """How many rows were left out since they are near to rows that are measured on."""
+    found: Any = info.options.get("apart_from")
+    if found is None:
+        return ""
+    counts = ", ".join(f"{source} {count:,}" for source, count in found["left_out"].items())
+    files = ", ".join(f"`{name}`" for name in found["files"])
+    return (
+        f"\nLeft out, since their requests are nearly those of rows in {files} (Jaccard index of "
+        f"3-grams of words at least {NEAR}): {counts or 'none'}.\n"
     )
 
 
