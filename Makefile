@@ -78,7 +78,7 @@ dist: $(STAMP)
 	rm -rf dist
 	$(BIN)/python -m hatchling build --directory dist
 	$(BIN)/python tools/check_dist.py dist
-	PYTHON=$(PYTHON) tests/install/wheel.sh
+	PYTHON=$(PYTHON) UV=$(abspath $(BIN))/uv tests/install/wheel.sh
 
 # What is installed in an environment, as a CycloneDX bill of materials in dist/.
 SBOM_OF ?= $(VENV)
