@@ -214,3 +214,44 @@ def test_yaml_is_read(block: Block) -> None:
 @pytest.mark.parametrize("block", of_language("json"), ids=lambda b: b.page)
 def test_json_is_read(block: Block) -> None:
     assert json.loads(block.text)
+
+
+# ---- the reference ----
+
+API = {
+    name
+    for page in (ROOT / "docs" / "api").glob("*.md")
+    for name in re.findall(r"^::: ([\w.]+)$", page.read_text(), re.MULTILINE)
+}
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "srr_guard",
+        "srr_guard.errors",
+        "srr_guard.recipes",
+        "srr_guard.scorer",
+        "srr_guard.serving",
+        "srr_guard.testing",
+        "srr_guard.training",
+    ],
+)
+def test_the_reference_has_every_public_name(module: str) -> None:
+    if module in API:  # the whole module
+        return
+    found = importlib.import_module(module)
+    names = getattr(found, "__all__", None) or [
+        name
+        for name, thing in vars(found).items()
+        if isinstance(thing, type) and thing.__module__ == module and not name.startswith("_")
+    ]
+    listed = {name.rsplit(".", maxsplit=1)[1] for name in API}
+    listed |= vars(importlib.import_module("srr_guard.errors")).keys()  # listed as a whole
+    assert [name for name in names if name not in listed] == []
+
+
+def test_the_front_page_of_the_reference_lists_what_its_pages_hold() -> None:
+    index = (ROOT / "docs" / "api" / "index.md").read_text()
+    names = {name.rsplit(".", maxsplit=1)[1] for name in API - {"srr_guard.errors"}}
+    assert [name for name in sorted(names) if f"`{name}`" not in index] == []
