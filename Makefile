@@ -91,7 +91,7 @@ sbom: $(STAMP)
 	.venv-sbom/bin/python tools/check_sbom.py dist/srr_guard.cdx.json
 
 # The shipped scorer, trained again from the rows in DATA and compared with the shipped one.
-# Two threads, as it was trained: the order of sums depends on their number.
+# Two threads give its digest: the order of sums depends on their number.
 DATA ?= ../shared/data/train
 bundle: $(STAMP)
 	OMP_NUM_THREADS=2 $(BIN)/srr-guard train --data $(DATA) --data contrast \
