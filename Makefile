@@ -4,13 +4,13 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test unit base adapters install-paths lint lowest licences bench install wheel clean
+.PHONY: demo test unit base adapters install-paths lint lowest licences docs dist sbom bundle bench install clean
 
 demo: $(STAMP)
 	$(BIN)/srr-guard demo
 
 # One process a core, each with one thread: two torch processes with more would slow each other.
-test: lint
+test: lint dist
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --cov --cov-report=term
 
 unit: $(STAMP)
@@ -68,8 +68,38 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/read_ahead.py --json benchmarks/results/read_ahead.json
 	$(BIN)/python benchmarks/request.py --json benchmarks/results/request.json --plots benchmarks/results
 
-wheel: $(STAMP)
-	$(BIN)/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+# The site into site/: strict, without a network. Show it with `python -m http.server --directory site`.
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	$(BIN)/python tools/check_site.py site
+
+# Wheel and sdist into dist/: checked, and the wheel installed as a new user would.
+dist: $(STAMP)
+	rm -rf dist
+	$(BIN)/python -m hatchling build --directory dist
+	$(BIN)/python tools/check_dist.py dist
+	PYTHON=$(PYTHON) UV=$(abspath $(BIN))/uv tests/install/wheel.sh
+
+# What is installed in an environment, as a CycloneDX bill of materials in dist/.
+SBOM_OF ?= $(VENV)
+sbom: $(STAMP)
+	$(PYTHON) -m venv .venv-sbom
+	.venv-sbom/bin/python -m pip install --quiet "cyclonedx-bom>=7,<8"
+	mkdir -p dist
+	.venv-sbom/bin/cyclonedx-py environment --spec-version 1.6 --output-reproducible \
+		--output-file dist/srr_guard.cdx.json $(SBOM_OF)/bin/python
+	.venv-sbom/bin/python tools/check_sbom.py dist/srr_guard.cdx.json
+
+# The shipped scorer, trained again from the rows in DATA and compared with the shipped one.
+# Two threads give its digest: the order of sums depends on their number.
+DATA ?= ../shared/data/train
+bundle: $(STAMP)
+	OMP_NUM_THREADS=2 $(BIN)/srr-guard train --data $(DATA) --data contrast \
+		--output runs/smollm2-135m --dtype bfloat16 \
+		--source-limit diasafety=2500 --source-limit gptfuzz=2600 --source-limit benign_gpteacher=1100 \
+		--source-weight diasafety=0.3 --source-weight safetext=0.5 --source-weight latent_jailbreak=0.5 \
+		--harmful-source hh_harmless_test
+	$(BIN)/python tools/compare_bundles.py runs/smollm2-135m srr_guard/bundles/smollm2-135m
 
 install: $(STAMP)
 
@@ -83,4 +113,4 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .venv-adapters .venv-base .venv-lowest dist build .coverage
+	rm -rf $(VENV) .venv-adapters .venv-base .venv-lowest .venv-sbom dist build site .coverage

@@ -7,6 +7,7 @@ run() { "./$1.sh" || { echo "$1: FAILED" && failed+=("$1"); }; }
 
 run base
 run sdist
+[ -d ../../dist ] && run wheel
 run pythons
 run local
 if [ -z "${LOCAL_ENV:-}" ]; then
