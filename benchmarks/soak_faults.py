@@ -104,11 +104,11 @@ async def check(target: Target, ident: str) -> Outcome:
 
 
 def refused(allowed: int, body: Any, **headers: str) -> Send:
-    """A request that must be turned away."""
+    """A request that must be turned away; with 503 while no upstream or scorer is there."""
 
     async def send(target: Target, ident: str) -> Outcome:
         answer = await post(target, "/v1/chat/completions", ident, body, **headers)
-        return judged(answer, answer.headers.get("x-request-id", ident), allowed)
+        return judged(answer, answer.headers.get("x-request-id", ident), allowed, 503)
 
     return send
 
@@ -204,7 +204,7 @@ async def injected_header(target: Target, ident: str) -> Outcome:
     answer = await raw(target, head(target, evil, len(body)) + body)
     status = status_of(answer)
     echoed = b"x-evil" in answer.split(b"\r\n\r\n")[0]
-    return Outcome(status, status in ("400", "422", "431") and not echoed, crossed=echoed)
+    return Outcome(status, status in ("400", "422", "431", "503") and not echoed, crossed=echoed)
 
 
 async def smuggled(target: Target, ident: str) -> Outcome:
@@ -273,3 +273,13 @@ KINDS = {
     "request smuggled": Kind(0.5, smuggled),
     "prompt injected": Kind(2, injected_prompt),
 }
+
+
+def main() -> None:
+    """Print the kinds and how often each is sent."""
+    for name, kind in KINDS.items():
+        print(f"{name}: {kind.weight:g}")
+
+
+if __name__ == "__main__":
+    main()
