@@ -67,3 +67,23 @@ def test_grafana_finds_dashboard_and_prometheus():
     source = yaml.safe_load((FOLDER / "grafana" / "datasource.yaml").read_text())["datasources"][0]
     dashboard = json.loads((FOLDER / "grafana" / "dashboard.json").read_text())
     assert {panel["datasource"]["uid"] for panel in dashboard["panels"]} == {source["uid"]}
+
+
+def test_the_fleet_of_kuberay_is_one_that_can_be_built():
+    service = yaml.safe_load((FOLDER / "kuberay.yaml").read_text())
+    assert (service["apiVersion"], service["kind"]) == ("ray.io/v1", "RayService")
+    (app,) = yaml.safe_load(service["spec"]["serveConfigV2"])["applications"]
+    module, builder = app["import_path"].split(":")
+    source = (FOLDER.parent / "integrations" / f"{module.replace('.', '/')}.py").read_text()
+    assert f"def {builder}(" in source
+    fields = set(re.findall(r"^    (\w+): .+$", source.split("class FleetSettings")[1], re.M))
+    assert set(app["args"]) <= fields
+    cluster = service["spec"]["rayClusterConfig"]
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        assert {"rayStartParams", "template"} <= set(group)
+        pod = group["template"]["spec"]
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        mounts = {mount["name"] for c in pod["containers"] for mount in c["volumeMounts"]}
+        assert mounts == {volume["name"] for volume in pod["volumes"]}
+    for group in cluster["workerGroupSpecs"]:
+        assert group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
