@@ -232,7 +232,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=None)
     parser.add_argument("--plots", type=Path, default=None)
     options = parser.parse_args()
-    print("| model | weights read, M | GFLOP, 160 tokens | weights a pass, MB | cache, KB a token |")
+    print(
+        "| model | weights read, M | GFLOP, 160 tokens | weights a pass, MB | cache, KB a token |"
+    )
     print("| --- | --- | --- | --- | --- |")
     for name, shape in SHAPES.items():
         cells = (shape.weights / 1e6, shape.flops(160, 160) / 1e9, shape.bytes_per_pass() / 1e6)

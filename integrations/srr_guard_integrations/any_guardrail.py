@@ -11,7 +11,9 @@ try:
     from any_guardrail.base import Guardrail, GuardrailOutput
 except ImportError as error:
     raise MissingExtraError(
-        package="any-guardrail", extra="any-guardrail", purpose="srr_guard_integrations.any_guardrail"
+        package="any-guardrail",
+        extra="any-guardrail",
+        purpose="srr_guard_integrations.any_guardrail",
     ) from error
 
 

@@ -1,6 +1,6 @@
 """Scorer and gateway replicas on a Ray cluster (extra `ray`).
 
-    serve run srr_guard_integrations.ray_serve:build scorers=4 gateways=2 config=serve.yaml
+serve run srr_guard_integrations.ray_serve:build scorers=4 gateways=2 config=serve.yaml
 """
 
 from __future__ import annotations
