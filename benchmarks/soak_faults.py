@@ -128,7 +128,7 @@ async def cut_off_stream(target: Target, ident: str) -> Outcome:
 
 async def hung_up(target: Target, ident: str) -> Outcome:
     """Send a request that takes long, and hang up."""
-    reader, writer = await asyncio.open_connection(target.host, target.port)
+    _, writer = await asyncio.open_connection(target.host, target.port)
     body = {"model": "m", "messages": [{"role": "user", "content": f"About {ident} [slow] ?"}]}
     writer.write(head(target, ident, len(json.dumps(body))) + json.dumps(body).encode())
     await writer.drain()

@@ -8,10 +8,10 @@ import pytest
 
 pytest.importorskip("any_guardrail", reason="run by `make adapters`")
 
+import srr_guard_integrations.any_guardrail as module
 from adapters import by_word
 from any_guardrail.base import Guardrail, GuardrailOutput
 
-import srr_guard_integrations.any_guardrail as module
 from srr_guard import DecisionPolicy
 from srr_guard.errors import InvalidInputError, ScoringError
 from srr_guard.testing import FakeScorer

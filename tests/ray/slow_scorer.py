@@ -20,7 +20,7 @@ class Noting(FakeScorer):
 
     async def ascore(self, conversation: Any, candidates: Any) -> Any:
         ranking = await super().ascore(conversation, candidates)
-        line = f"{os.getpid()} {conversation.prompt} {candidates[0]}\n"
+        line = f"{os.getpid()} {candidates[0]}\n"
         with open(self._file, "a") as file:  # one write: lines of several processes do not mix
             file.write(line)
         return ranking
