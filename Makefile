@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test unit base adapters install-paths lint lowest licences docs dist sbom bundle bench install clean
+.PHONY: demo test unit base adapters ray install-paths lint lowest licences docs dist sbom bundle bench install clean
 
 demo: $(STAMP)
 	$(BIN)/srr-guard demo
@@ -30,13 +30,19 @@ base:
 	.venv-base/bin/python -m pytest
 
 # Adapters whose frameworks are too heavy for `make test`, or hold other versions, with their types.
-HEAVY := dspy haystack litellm llama_index openai_agents
+HEAVY := any_guardrail dspy haystack litellm llama_index openai_agents
 adapters:
 	$(PYTHON) -m venv .venv-adapters
 	.venv-adapters/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[adapters]"
 	.venv-adapters/bin/mypy --follow-imports=silent $(HEAVY:%=-m srr_guard_integrations.%)
 	.venv-adapters/bin/pyright --pythonpath .venv-adapters/bin/python $(HEAVY:%=integrations/srr_guard_integrations/%.py)
 	.venv-adapters/bin/python -m pytest tests/integrations
+
+# A fleet on a real Ray cluster of this machine.
+ray:
+	$(PYTHON) -m venv .venv-ray
+	.venv-ray/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[ray,test]"
+	.venv-ray/bin/python -m pytest --noconftest -p tests.ray.conftest tests/ray
 
 # Each way to install as a new user would; not part of the tests, for it fetches gigabytes.
 install-paths:
@@ -113,4 +119,4 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .venv-adapters .venv-base .venv-lowest .venv-sbom dist build site .coverage
+	rm -rf $(VENV) .venv-adapters .venv-ray .venv-base .venv-lowest .venv-sbom dist build site .coverage

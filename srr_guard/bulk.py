@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from srr_guard import parquet
 from srr_guard.conversation import Conversation
 from srr_guard.errors import ConfigurationError, DataError, InvalidInputError
 from srr_guard.protocols import ProgressCallback, ResponseScorer
@@ -44,7 +45,7 @@ def rank_file(
     at_once: int = 64,
     progress: ProgressCallback | None = None,
 ) -> BulkResult:
-    """Rank the candidates of each row of a JSON Lines file.
+    """Rank the candidates of each row of a JSON Lines or Parquet file.
 
     A row has `prompt` (a text; or `conversation` or `messages`) and `candidates`, a list of texts.
     It is written to `output` unchanged, with `ranking` (order, scores, `p_safe`, verdicts) and
@@ -55,8 +56,8 @@ def rank_file(
     file; what was cut off in the middle of a row is written anew.
 
     Args:
-        source: JSON Lines.
-        output: JSON Lines; made, or continued.
+        source: JSON Lines, or Parquet by its name (`.parquet`, `.pq`).
+        output: JSON Lines, made or continued; or Parquet, written from `OUTPUT.part` at the end.
         scorer: Ranks the candidates.
         bad_rows: File for rows that cannot be ranked; None: `output` with `.bad` behind it.
         at_once: Rows that are with the scorer together.
@@ -64,6 +65,7 @@ def rank_file(
 
     Raises:
         ConfigurationError: A file cannot be read or written, or `output` is of another run.
+        MissingExtraError: A file is Parquet, and the extra `bulk` is not installed.
         ScorerError: The scorer cannot be used; what is written stays, and a further run goes on.
 
     Example:
@@ -79,22 +81,60 @@ def rank_file(
         [1, 0]
     """
     aside = bad_rows or output.with_name(f"{output.name}.bad")
+    if parquet.is_parquet(source) or parquet.is_parquet(output):
+        parquet.require_parquet()
     if len({path.resolve() for path in (source, output, aside)}) < 3:
         raise ConfigurationError(
             f"--input {str(source)!r}, --output {str(output)!r} and --bad-rows {str(aside)!r}: "
             "give three different files"
         )
+    # Parquet is written at the end, from lines that can be continued
+    written = output.with_name(f"{output.name}.part") if parquet.is_parquet(output) else output
     try:
-        size = source.stat().st_size
-        done = max(_resume(output), _resume(aside))
-        with open(source, "rb") as rows, _append(output) as good, _append(aside) as bad:
-            run = _Run(scorer, at_once, progress, size)
+        if written != output and output.exists() and not written.exists():
+            return BulkResult(0, 0, parquet.rows_in(output), aside)
+        rows = _Rows(source)
+        done = max(_resume(written), _resume(aside))
+        with _append(written) as good, _append(aside) as bad:
+            run = _Run(scorer, at_once, progress)
             asyncio.run(run.all(rows, good, bad, done))
+        if written != output:
+            parquet.write(written, output)
+            written.unlink()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(
             f"{getattr(error, 'filename', None) or str(source)!r}: {error}"
         ) from error
     return BulkResult(run.ranked, run.bad, min(done, run.seen), aside)
+
+
+class _Rows:
+    """The rows of a file as lines, and how far they are read: in bytes, or rows of Parquet."""
+
+    def __init__(self, source: Path) -> None:
+        self._read = 0
+        self._bytes = not parquet.is_parquet(source)
+        if parquet.is_parquet(source):
+            self.size = parquet.rows_in(source)
+            self._lines: Iterator[bytes] = parquet.lines(source)
+        else:
+            self.size = source.stat().st_size
+            self._lines = self._of_file(source)
+
+    @property
+    def done(self) -> int:
+        """How much of `size` is read."""
+        return min(self._read, self.size)
+
+    def __iter__(self) -> Iterator[bytes]:
+        for line in self._lines:
+            self._read += len(line) if self._bytes else 1
+            yield line
+
+    @staticmethod
+    def _of_file(source: Path) -> Iterator[bytes]:
+        with open(source, "rb") as file:
+            yield from file
 
 
 class _Run:
@@ -105,16 +145,14 @@ class _Run:
         scorer: ResponseScorer,
         at_once: int,
         progress: ProgressCallback | None,
-        size: int,
     ) -> None:
         self.ranked = self.bad = self.seen = 0
         self._scorer = scorer
         self._at_once = at_once
         self._progress = progress
-        self._size = size
         self._started = time.perf_counter()
 
-    async def all(self, rows: IO[bytes], good: IO[bytes], bad: IO[bytes], done: int) -> None:
+    async def all(self, rows: _Rows, good: IO[bytes], bad: IO[bytes], done: int) -> None:
         """Rank all rows after the first `done` ones, and write them in their order."""
         read = 0
         async for number, line, outcome in self._outcomes(rows, done):
@@ -130,7 +168,7 @@ class _Run:
             self._report(rows)
 
     async def _outcomes(
-        self, rows: IO[bytes], done: int
+        self, rows: _Rows, done: int
     ) -> AsyncIterator[tuple[int, bytes, asyncio.Task[tuple[dict[str, Any], str | None]]]]:
         """Rows in their order, with the task of each; so many tasks at a time."""
         ahead: list[tuple[int, bytes, asyncio.Task[tuple[dict[str, Any], str | None]]]] = []
@@ -159,11 +197,11 @@ class _Run:
         verdicts = {"verdicts": ranking.verdicts}
         return {**row, "line": number, "ranking": {**ranking.model_dump(), **verdicts}}, None
 
-    def _report(self, rows: IO[bytes]) -> None:
+    def _report(self, rows: _Rows) -> None:
         if self._progress is not None:
             count = self.ranked + self.bad
             rate = count / max(1e-9, time.perf_counter() - self._started)
-            self._progress("rank", min(rows.tell(), self._size), self._size, rows_per_second=rate)
+            self._progress("rank", rows.done, rows.size, rows_per_second=rate)
 
 
 def _read(line: bytes) -> tuple[dict[str, Any], Conversation, list[str]]:

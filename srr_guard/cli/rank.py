@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 def rank(
     input_file: Annotated[
-        Path, typer.Option("--input", help="JSON Lines, each with `prompt` and `candidates`.")
+        Path, typer.Option("--input", help="JSON Lines or Parquet, with `prompt` and `candidates`.")
     ],
-    output: Annotated[Path, typer.Option(help="JSON Lines: each row with its `ranking`.")],
+    output: Annotated[Path, typer.Option(help="JSON Lines or Parquet, with `ranking`.")],
     bad_rows: Annotated[
         Path | None, typer.Option(help="File for rows that cannot be ranked; default: OUTPUT.bad.")
     ] = None,

@@ -17,7 +17,7 @@ from starlette.responses import Response
 from srr_guard import __version__
 from srr_guard.decision import Decision
 from srr_guard.protocols import ResponseScorer
-from srr_guard.serving import generation, litellm, scores
+from srr_guard.serving import decisions, generation, litellm, scores
 from srr_guard.serving.config import GatewayConfig
 from srr_guard.serving.front import OPEN, Front
 from srr_guard.serving.gateway import Gateway
@@ -208,5 +208,6 @@ def _routes(gateway: Gateway) -> tuple[FastAPI, frozenset[str]]:
         return await generation.generate(gateway, generation.RESPONSES, request)
 
     app.include_router(scores.router(gateway, _Route))
+    app.include_router(decisions.router(gateway, _Route))
     app.include_router(litellm.router(gateway, _Route))
     return app, frozenset({*OPEN, *app.openapi()["paths"]})

@@ -14,12 +14,14 @@ from srr_guard.errors import MissingExtraError
 DOCS = Path(__file__).parents[2] / "docs" / "adapters.md"
 ADAPTERS = Path(__file__).parents[2] / "integrations" / "srr_guard_integrations"
 FRAMEWORKS = {
+    "any_guardrail": ("any_guardrail", "any-guardrail", "any-guardrail"),
     "dspy": ("dspy", "dspy", "dspy"),
     "fastapi": ("fastapi", "fastapi", "fastapi"),
     "haystack": ("haystack", "haystack-ai", "haystack"),
     "litellm": ("litellm", "litellm", "litellm"),
     "llama_index": ("llama_index.core", "llama-index-core", "llama-index"),
     "openai_agents": ("agents", "openai-agents", "openai-agents"),
+    "ray_serve": ("ray", "ray", "ray"),
     "pydantic_ai": ("pydantic_ai", "pydantic-ai-slim", "pydantic-ai"),
 }
 CLIENTS = {"anthropic_client", "ollama_client", "openai_client"}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 import yaml
 
 from srr_guard.serving import load_config
+from srr_guard.serving.metrics import Metrics
 
 FOLDER = Path(__file__).parents[2] / "deploy"
 
@@ -44,3 +46,44 @@ def test_images_run_without_root():
         body = re.search(rf"^FROM base AS {stage}$(.*?)(?=^FROM|\Z)", text, re.M | re.S)
         assert body is not None
         assert "\nUSER 10001\n" in body[1]
+
+
+def test_the_dashboard_shows_every_metric_and_no_other():
+    metrics = Metrics(inside=lambda: 0, waiting=lambda: 0)
+    names = set(re.findall(r"^# TYPE (srr_guard_\w+) (?!unknown)", metrics.text().decode(), re.M))
+    names = {name for name in names if not name.endswith("_created")}
+    dashboard = json.loads((FOLDER / "grafana" / "dashboard.json").read_text())
+    queries = " ".join(t["expr"] for panel in dashboard["panels"] for t in panel["targets"])
+    shown = {name.removesuffix("_bucket") for name in re.findall(r"srr_guard_\w+", queries)}
+    assert shown == names
+    assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
+
+
+def test_grafana_finds_dashboard_and_prometheus():
+    service = yaml.safe_load((FOLDER / "compose.yaml").read_text())["services"]["grafana"]
+    inside = {v.split(":")[0]: v.split(":")[1] for v in service["volumes"]}
+    provider = yaml.safe_load((FOLDER / "grafana" / "provider.yaml").read_text())["providers"][0]
+    assert inside["./grafana/dashboard.json"].startswith(provider["options"]["path"] + "/")
+    source = yaml.safe_load((FOLDER / "grafana" / "datasource.yaml").read_text())["datasources"][0]
+    dashboard = json.loads((FOLDER / "grafana" / "dashboard.json").read_text())
+    assert {panel["datasource"]["uid"] for panel in dashboard["panels"]} == {source["uid"]}
+
+
+def test_the_fleet_of_kuberay_is_one_that_can_be_built():
+    service = yaml.safe_load((FOLDER / "kuberay.yaml").read_text())
+    assert (service["apiVersion"], service["kind"]) == ("ray.io/v1", "RayService")
+    (app,) = yaml.safe_load(service["spec"]["serveConfigV2"])["applications"]
+    module, builder = app["import_path"].split(":")
+    source = (FOLDER.parent / "integrations" / f"{module.replace('.', '/')}.py").read_text()
+    assert f"def {builder}(" in source
+    fields = set(re.findall(r"^    (\w+): .+$", source.split("class FleetSettings")[1], re.M))
+    assert set(app["args"]) <= fields
+    cluster = service["spec"]["rayClusterConfig"]
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        assert {"rayStartParams", "template"} <= set(group)
+        pod = group["template"]["spec"]
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        mounts = {mount["name"] for c in pod["containers"] for mount in c["volumeMounts"]}
+        assert mounts == {volume["name"] for volume in pod["volumes"]}
+    for group in cluster["workerGroupSpecs"]:
+        assert group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]

@@ -1,0 +1,99 @@
+"""A fleet on a real Ray cluster: replicas killed under load, conversations that stay."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections import Counter, defaultdict
+
+import httpx2
+import pytest
+from ray import serve
+from slow_scorer import Noting
+from srr_guard_integrations.ray_serve import FleetSettings, RayScorer, affinity, fleet
+
+from srr_guard.errors import InvalidInputError
+from srr_guard.serving import GatewayConfig
+
+pytestmark = pytest.mark.usefixtures("cluster")
+SMALL = FleetSettings(scorers=2, scorer_cpus=0.5)
+
+
+@pytest.fixture(scope="module")
+def notes(cluster, tmp_path_factory):
+    file = tmp_path_factory.mktemp("notes") / "scored.txt"
+    file.touch()
+    app = fleet(SMALL, config=GatewayConfig(), make_scorer=lambda: Noting(file, 0.02))
+    serve.run(app, name="fleet")
+    yield file
+    serve.delete("fleet")
+
+
+@pytest.fixture
+def scorer(notes):
+    return RayScorer(serve.get_deployment_handle("scorer", "fleet"), attempts=8)
+
+
+def scored(notes):
+    return [line.split(maxsplit=1) for line in notes.read_text().splitlines()]
+
+
+def test_turns_of_a_conversation_stay_on_one_replica(notes, scorer):
+    turns = [("user", "about-0")]
+    for i in range(4):
+        scorer.score(turns, [f"conversation-{i}"])
+        turns += [("assistant", f"a-{i}"), ("user", f"more-{i}")]
+    for i in range(40):
+        scorer.score(f"other-{i}", [f"other-{i}"])
+    places = defaultdict(set)
+    for pid, answer in scored(notes):
+        places[answer.split("-")[0]].add(pid)
+    assert len(places["conversation"]) == 1
+    assert len(places["other"]) == 2
+
+
+def test_a_replica_killed_under_load_loses_and_doubles_nothing(notes, scorer):
+    before = len(scored(notes))
+
+    async def load():
+        tasks = [asyncio.create_task(scorer.ascore(f"q{i}", [f"a-{i}"])) for i in range(400)]
+        while len(scored(notes)) < before + 40:
+            await asyncio.sleep(0.005)
+        victim = int(scored(notes)[-1][0])
+        os.kill(victim, signal.SIGKILL)
+        return victim, await asyncio.gather(*tasks)
+
+    victim, rankings = asyncio.run(load())
+    assert [ranking.p_safe for ranking in rankings] == [(i / 1e4,) for i in range(400)]
+    lines = scored(notes)[before:]
+    counts = Counter(answer for _, answer in lines)
+    assert set(counts) == {f"a-{i}" for i in range(400)}
+    assert len({pid for pid, _ in lines} - {str(victim)}) >= 1
+
+
+def test_errors_of_a_replica_keep_their_kind(scorer):
+    with pytest.raises(InvalidInputError):
+        scorer.score("q", [])
+    with pytest.raises(InvalidInputError):
+        scorer.score("q", "text")
+
+
+def test_the_gateway_answers_over_http(notes):
+    port = serve.status().proxies and os.environ["SRR_GUARD_TEST_PORT"]
+    with httpx2.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=60) as http:
+        for i in range(20):
+            body = {"conversation": f"q{i}", "candidates": [f"a-{i}", "a-9000"]}
+            answer = http.post("/v1/score", json=body)
+            assert answer.json()["p_safe"] == [i / 1e4, 0.9]
+        assert http.get("/readyz").status_code == 200
+
+
+def test_affinity_looks_at_what_stands_before_the_first_answer():
+    from srr_guard import Conversation
+
+    first = [("system", "s"), ("user", "q")]
+    later = [*first, ("assistant", "a"), ("user", "more")]
+    assert affinity(Conversation.of(first)) == affinity(Conversation.of(later))
+    other = affinity(Conversation.of([("system", "t"), ("user", "q")]))
+    assert other != affinity(Conversation.of(first))
