@@ -42,6 +42,7 @@ FLOORS = [
     ("wrappers",),
     ("serving",),
     ("training",),
+    ("playground",),
     ("cli",),
 ]
 # Floors inside folders that have some.
@@ -65,6 +66,14 @@ INNER = {
         ("gateway",),
         ("generation", "scores"),
         ("litellm",),
+        ("app",),
+        ("server",),
+    ],
+    "playground": [
+        ("requests", "examples", "door"),
+        ("kept", "words"),
+        ("runs",),
+        ("bench", "history"),
         ("app",),
         ("server",),
     ],
