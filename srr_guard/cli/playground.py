@@ -39,5 +39,6 @@ def playground(
         model=LocalChatModel(model=model, max_new_tokens=tokens),
         scorer=SRRScorer.from_pretrained(scorer, reference=reference),
         second=second or None,
+        labels=(scorer or "shipped", compare_scorer or ""),
     )
     run_playground(bench, host=host, port=port, browser=browser, say=typer.echo)

@@ -30,7 +30,7 @@ from srr_guard.playground.requests import (
     RunRequest,
     SessionRequest,
 )
-from srr_guard.playground.runs import Event, Run, decide, live
+from srr_guard.playground.runs import Event, Run, decide, live, read_prompt
 from srr_guard.playground.words import one_line
 from srr_guard.serving.config import LimitsConfig
 from srr_guard.serving.front import Front
@@ -162,7 +162,7 @@ def _routes(bench: Bench, admit: Callable[[str], str]) -> FastAPI:
                 "version": __version__,
                 "answers": bench.answers,
                 "most": MOST,
-                "scorers": list(bench.scorers),
+                "scorers": bench.labelled_scorers(),
                 "recipes": bench.recipes(),
                 "examples": [example._asdict() for example in EXAMPLES],
                 "defaults": ColumnSettings().model_dump(mode="json"),
@@ -179,10 +179,12 @@ def _routes(bench: Bench, admit: Callable[[str], str]) -> FastAPI:
     @app.post("/api/decide")
     async def decide_again(body: DecideRequest) -> Response:
         found = bench.store.get(body.run)
+        gates = [await read_prompt(found, settings.scorer) for settings in body.columns]
         outcomes = [await decide(found, settings) for settings in body.columns]
         if not any("needs" in outcome for outcome in outcomes):
             found.columns, found.outcomes = list(body.columns), outcomes
-        return json_response({"columns": outcomes})
+        told = [gate for gate in gates if gate is not None]
+        return json_response({"columns": outcomes, "gates": told})
 
     @app.post("/api/explain")
     async def explain(body: ExplainRequest) -> Response:
@@ -230,7 +232,7 @@ async def _as_stream(events: AsyncIterator[Event], run: Run) -> AsyncIterator[by
     try:
         async for name, data in events:
             yield _event(name, data)
-    except Exception as error:  # noqa: BLE001 (the page says what went wrong)
+    except Exception as error:
         logger.error("the run %s failed", run.id, exc_info=error)
         yield _event("error", {"message": one_line(error)})
 

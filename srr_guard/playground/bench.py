@@ -29,6 +29,7 @@ class Bench:
         model: Answers; None: only given answers are scored.
         scorer: Ranks.
         second: Another one to compare it with; None: there is none.
+        labels: Names of the two on the page.
 
     Attributes:
         store: The runs.
@@ -40,7 +41,9 @@ class Bench:
         model: BaseChatModel | None,
         scorer: ResponseScorer,
         second: ResponseScorer | None = None,
+        labels: tuple[str, str] = ("first", "second"),
     ) -> None:
+        self._labels = dict(zip(("first", "second"), labels, strict=True))
         self._model = model
         self._scorers = {"first": scorer} | ({"second": second} if second is not None else {})
         self.store = RunStore()
@@ -54,6 +57,10 @@ class Bench:
     def scorers(self) -> dict[str, ResponseScorer]:
         """The scorers, by name."""
         return dict(self._scorers)
+
+    def labelled_scorers(self) -> list[dict[str, str]]:
+        """The scorers, with their names on the page."""
+        return [{"name": name, "label": self._labels[name]} for name in self._scorers]
 
     def recipes(self) -> list[dict[str, Any]]:
         """The recipes, and why one cannot be served."""

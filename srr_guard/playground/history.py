@@ -38,7 +38,7 @@ def listed(runs: Sequence[Run]) -> list[dict[str, Any]]:
 def told(run: Run) -> dict[str, Any]:
     """A run as a whole, for the page to show again."""
     events = [run.candidate_event(index) for index in sorted(run.answers.made)]
-    events += [event for name in run.scores if (event := run.gate_event(name)) is not None]
+    events += run.gate_events()
     return {
         "run": run.id,
         "request": run.request.model_dump(mode="json"),

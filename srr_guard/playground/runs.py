@@ -90,10 +90,13 @@ class Run:
         told = {"index": index, "text": found.text, "trace": found.trace, "recipe": kind}
         return "candidate", told
 
-    def gate_event(self, name: str) -> Event | None:
-        """What the page is told of the gate's reading; None: there is none."""
-        assessment = self.scores[name].assessment
-        return None if assessment is None else ("gate", {"scorer": name, **dict(assessment)})
+    def gate_events(self) -> list[Event]:
+        """What the page is told of the gates' readings so far."""
+        return [
+            ("gate", {"scorer": name, **dict(scores.assessment)})
+            for name, scores in self.scores.items()
+            if scores.assessment is not None
+        ]
 
 
 async def decide(
@@ -110,6 +113,8 @@ async def decide(
         The outcome for the page; `needs` are answers that the policies ask for and that were not
         sampled: then there is no outcome yet.
     """
+    if run.make is None:  # there are no more answers than were given
+        settings = settings.model_copy(update={"n": min(settings.n, len(run.answers.made))})
     scores = run.scores.get(settings.scorer)
     if scores is None:
         raise ConfigurationError("there is no second scorer: start with --compare-scorer")
@@ -128,14 +133,14 @@ async def decide(
         )
         answers = run.answers if source is None else source
         decision = await guard.adecide(run.conversation, answers, delivery=run.form)
-    except Exception as raised:  # noqa: BLE001 (held: nothing goes out, and the page says why)
+    except Exception as raised:
         decision, error = (told[0] if told else None), raised
         logger.warning("held: %s", one_line(raised), exc_info=_unknown(raised))
     asked = decision.sampled if decision else 0
     missing = [i for i in range(asked) if i not in run.answers.made]
     if missing and source is None:
         return {"needs": missing}
-    return shown(decision, error, settings)
+    return {**shown(decision, error, settings), "again": source is None}
 
 
 async def live(run: Run, columns: Sequence[ColumnSettings]) -> AsyncIterator[Event]:
@@ -160,9 +165,8 @@ async def _work(run: Run, columns: Sequence[ColumnSettings], tell: Callable[[Eve
     names = list(dict.fromkeys(settings.scorer for settings in columns))
     tell(("run", {"run": run.id, "most": max(settings.n for settings in columns)}))
     for name in names:
-        await _read_prompt(run, name, tell)
-    for index in sorted(run.answers.made):
-        tell(run.candidate_event(index))
+        if (reading := await read_prompt(run, name)) is not None:
+            tell(("gate", reading))
     async with asyncio.TaskGroup() as scoring:
 
         def told(index: int) -> None:
@@ -170,9 +174,12 @@ async def _work(run: Run, columns: Sequence[ColumnSettings], tell: Callable[[Eve
             for name in names:
                 scoring.create_task(_score_one(run, name, index, tell))
 
+        for index in sorted(run.answers.made):
+            told(index)
+
         outcomes = []
         for place, settings in enumerate(columns):
-            source = LiveAnswers(run.answers, _maker(run), told)
+            source = LiveAnswers(run.answers, run.make, told) if run.make else run.answers
             outcomes.append(await decide(run, settings, source))
             tell(("decided", {"column": place, **outcomes[-1]}))
     run.columns, run.outcomes = list(columns), outcomes
@@ -180,25 +187,19 @@ async def _work(run: Run, columns: Sequence[ColumnSettings], tell: Callable[[Eve
     tell(("done", {"run": run.id}))
 
 
-def _maker(run: Run) -> Callable[[int], Any]:
-    async def nothing(index: int) -> Any:
-        raise InvalidInputError(f"only {len(run.request.answers or ())} answers were given")
+async def read_prompt(run: Run, name: str) -> dict[str, Any] | None:
+    """Ask the gate, once; its reading is shown whether it decides or not.
 
-    return run.make or nothing
-
-
-async def _read_prompt(run: Run, name: str, tell: Callable[[Event], None]) -> None:
-    """Ask the gate; its reading is shown whether it decides or not."""
+    Returns:
+        The reading for the page; None: the scorer is no gate.
+    """
     scores = run.scores.get(name)
     if scores is None or not scores.assesses:
-        return
+        return None
     try:
-        await scores.aassess(run.conversation)
+        return {"scorer": name, **dict(await scores.aassess(run.conversation))}
     except Exception as error:  # noqa: BLE001 (where the gate decides, the guard meets it again)
-        tell(("gate", {"scorer": name, "error": one_line(error)}))
-        return
-    if (event := run.gate_event(name)) is not None:
-        tell(event)
+        return {"scorer": name, "error": one_line(error)}
 
 
 async def _score_one(run: Run, name: str, index: int, tell: Callable[[Event], None]) -> None:

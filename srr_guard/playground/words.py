@@ -98,4 +98,4 @@ def why(decision: Decision[Any], settings: ColumnSettings) -> str:
 
 
 def _held(error: Exception | None) -> str:
-    return f"Held, nothing goes out: {'no decision' if error is None else one_line(error)}"
+    return "there is no decision" if error is None else one_line(error)

@@ -35,6 +35,11 @@ function choice(name, options, changed) {
   return { select, element };
 }
 
+function timing({ again, seconds }) {
+  if (again) return "decided again without sampling or scoring";
+  return `generation ${figure(seconds.generation, 2)} s, scoring ${figure(seconds.scoring, 2)} s`;
+}
+
 export class Column {
   /** A policy's column. `changed()` is called when a setting moves. */
   constructor(name, { most, scorers, settings, changed, label, sample }) {
@@ -70,13 +75,10 @@ export class Column {
     );
     this.scorer = choice(
       "Scorer",
-      [
-        ["first", "first"],
-        ["second", "second"],
-      ],
+      scorers.map((scorer) => [scorer.name, scorer.label]),
       this.changed,
     );
-    this.scorer.element.hidden = scorers < 2;
+    this.scorer.element.hidden = scorers.length < 2;
     const heading = newId("policy");
     this.reading = make("div", { className: "reading", hidden: true });
     this.banner = make("div", { className: "banner", hidden: true });
@@ -208,7 +210,7 @@ export class Column {
     const kind = outcome.held ? "held" : outcome.chosen === null ? "refused" : "passed";
     const sign = { held: "!", refused: "✕", passed: "✓" }[kind];
     const title = outcome.held
-      ? "Held"
+      ? "Held: nothing goes out"
       : outcome.chosen === null
         ? (TITLES[outcome.reason] ?? "Refusal goes out")
         : `Answer ${outcome.chosen + 1} goes out`;
@@ -217,6 +219,7 @@ export class Column {
     if (outcome.failed) facts.push(`${outcome.failed} failed`);
     if (outcome.familiarity !== null && outcome.familiarity !== undefined)
       facts.push(`request familiarity ${figure(outcome.familiarity, 2)}`);
+    if (outcome.seconds) facts.push(timing(outcome));
     if (outcome.reason) facts.push(`reason ${outcome.reason}`);
     this.banner.className = `banner ${kind}`;
     this.banner.replaceChildren(
@@ -235,9 +238,12 @@ export class Column {
   }
 
   #showCards(state, scorer, outcome) {
-    const asked = state.running ? Math.max(Number(this.n.input.value), 0) : 0;
     const known = new Set(state.answers.keys());
-    if (!outcome && state.running && state.waits) for (let i = 0; i < asked; i += 1) known.add(i);
+    if (!outcome && state.running && state.waits) {
+      const one = this.adaptive.checked || state.answers.size === 0 ? 1 : 0; // the rest may not be asked for
+      const asked = this.adaptive.checked ? Math.max(one, state.answers.size) : Number(this.n.input.value);
+      for (let i = 0; i < asked; i += 1) known.add(i);
+    }
     const ranks = new Map((outcome?.order ?? []).map((index, rank) => [index, rank]));
     const indices = [...known].sort((a, b) => (ranks.get(a) ?? 1000 + a) - (ranks.get(b) ?? 1000 + b));
     const decided = new Map((outcome?.scores ?? []).map((one) => [one.index, one]));

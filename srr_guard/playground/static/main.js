@@ -45,7 +45,8 @@ function summary() {
   const words = columns.map((column, i) => {
     const outcome = state.outcomes[i];
     if (!outcome || outcome.needs) return "";
-    return columns.length > 1 ? `Policy ${column.name}: ${outcome.why}` : outcome.why;
+    const why = outcome.held ? `Held, nothing goes out: ${outcome.why}` : outcome.why;
+    return columns.length > 1 ? `Policy ${column.name}: ${why}` : why;
   });
   announce(words.filter(Boolean).join(" "));
 }
@@ -97,6 +98,7 @@ async function run(more) {
   state.outcomes = [];
   say(given ? "Scoring your answers." : "Sampling answers. The first run loads the models.");
   show();
+  if (matchMedia("(max-width: 56rem)").matches) byId("results").scrollIntoView();
   try {
     await stream(body, state.running.signal, take);
     say("Done. Move a slider to decide again.");
@@ -134,7 +136,10 @@ async function decide() {
     try {
       const body = { run: asked, columns: columns.map((column) => column.settings) };
       const found = await post("/api/decide", body);
-      if (asked === state.run) state.outcomes = found.columns;
+      if (asked === state.run) {
+        state.outcomes = found.columns;
+        for (const gate of found.gates) state.gates.set(gate.scorer, gate);
+      }
       fail(null);
     } catch (error) {
       fail(error);
@@ -222,7 +227,7 @@ async function refresh() {
             "span",
             { className: "entry-facts" },
             make("span", { className: `chip ${kind}` }, words),
-            `${one.answers} answers`,
+            one.answers === 1 ? "1 answer" : `${one.answers} answers`,
             one.labels ? ` · ${one.labels} labelled` : "",
           ),
         ),
@@ -321,7 +326,7 @@ function setColumns(settings) {
     (one, i) =>
       new Column(settings.length > 1 ? "AB"[i] : "A", {
         most: setup.most,
-        scorers: setup.scorers.length,
+        scorers: setup.scorers,
         settings: one,
         changed: decide,
         label,
