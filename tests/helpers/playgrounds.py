@@ -189,7 +189,7 @@ def serve_playground(
     """Serve a playground on fakes."""
     script, first, other = Script(answers), ByWord(), ByWord(shift=-0.25)
     bench = Bench(
-        model=ScriptedLocal(script=script) if model else None,
+        model=more.get("chat", ScriptedLocal(script=script)) if model else None,
         scorer=more.get("scorer", first),
         second=other if second else None,
     )
