@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from textwrap import shorten
 from typing import Any
 
 from srr_guard.decision import Decision, ScoredCandidate
@@ -19,7 +20,7 @@ _CHOSEN = {
 def one_line(error: BaseException) -> str:
     """An error as one line; of errors that are not our own, the type alone."""
     if isinstance(error, SRRGuardError):
-        return " ".join(str(error).split())
+        return shorten(" ".join(str(error).split()), 400, placeholder=" …")
     return f"{type(error).__name__}: the terminal has more"
 
 

@@ -151,7 +151,7 @@ class ScriptedLocal(BaseChatModel):
             raise
         if isinstance(answer, Exception):
             raise answer
-        return AIMessage(answer)
+        return answer if isinstance(answer, AIMessage) else AIMessage(answer)
 
 
 class Served:

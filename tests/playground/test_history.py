@@ -12,7 +12,7 @@ from srr_guard.playground.requests import ColumnSettings, RunRequest
 from srr_guard.playground.runs import RunStore, live
 from srr_guard.training.data import read_rows
 
-ODD = "Water the soil.\u2028Then wait.\x85\nGood \ud800 luck."
+ODD = "Water the soil.\u2028Then wait.\x85\nGood \U0001f33f luck."
 
 
 @pytest.fixture

@@ -113,7 +113,7 @@ export class Card {
     const chosen = outcome?.chosen === this.index;
     const threshold = outcome?.threshold ?? null;
     const unused = Boolean(outcome) && !outcome.scores.some((one) => one.index === this.index);
-    const below = !chosen && scores?.p_safe !== undefined && threshold !== null && scores.p_safe < threshold;
+    const below = !chosen && !unused && scores?.p_safe !== undefined && threshold !== null && scores.p_safe < threshold;
     this.element.className = `card${chosen ? " chosen" : ""}${below ? " below" : ""}${unused ? " unused" : ""}`;
     this.#chips({ answer, chosen, below, unused, rank });
     this.#text(answer, shares);
