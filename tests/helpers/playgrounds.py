@@ -201,12 +201,12 @@ def serve_playground(
 
 def events_of(response: httpx2.Response) -> Iterator[tuple[str, dict[str, Any]]]:
     """The events of a stream."""
-    name = ""
-    for line in response.iter_lines():
-        if line.startswith("event: "):
-            name = line.removeprefix("event: ")
-        elif line.startswith("data: "):
-            yield name, json.loads(line.removeprefix("data: "))
+    rest = b""  # not `iter_lines`, which parts lines at U+2028 too
+    for piece in response.iter_bytes():
+        *events, rest = (rest + piece).split(b"\n\n")
+        for event in events:
+            name, data = event.split(b"\n")
+            yield name.decode().removeprefix("event: "), json.loads(data.removeprefix(b"data: "))
 
 
 def run(client: httpx2.Client, **body: Any) -> dict[str, list[dict[str, Any]]]:
