@@ -193,7 +193,7 @@ def test_own_answers_labels_history_and_export(page, served, tmp_path):
 
     run(page)
     expect(title(page)).to_have_text("Answer 1 goes out")
-    page.get_by_text("My own", exact=True).click()
+    page.get_by_role("radio", name="My own").check()
     page.get_by_label("Answer 1", exact=True).fill(ANSWERS[2])
     page.get_by_label("Answer 2", exact=True).fill(ANSWERS[3])
     run(page, "What now?")
