@@ -43,7 +43,7 @@ class Bench:
         second: ResponseScorer | None = None,
         labels: tuple[str, str] = ("first", "second"),
     ) -> None:
-        self._labels = dict(zip(("first", "second"), labels, strict=True))
+        self._labels: dict[str, str] = dict(zip(("first", "second"), labels, strict=True))
         self._model = model
         self._scorers = {"first": scorer} | ({"second": second} if second is not None else {})
         self.store = RunStore()
