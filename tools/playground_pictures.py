@@ -9,6 +9,7 @@ import shutil
 import threading
 from pathlib import Path
 
+from PIL import Image
 from playwright.sync_api import sync_playwright
 
 from srr_guard import SRRScorer
@@ -54,6 +55,7 @@ def main() -> None:
             )
             file = FIGURES / f"playground_{scheme}.png"
             page.screenshot(path=file)
+            Image.open(file).convert("RGB").quantize(128).save(file, optimize=True)
             print(f"{file}: {file.stat().st_size / 1000:.0f} kB")
         browser.close()
     server.should_exit = True
