@@ -13,14 +13,15 @@ from playgrounds import ANSWERS, Served, failing, serve_playground
 
 from srr_guard.training.data import read_rows
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.local]
 
 WIDTHS = (360, 480, 768, 896, 1024, 1280, 1440, 1680, 2000)
 SCRIPT = "<img src=x onerror=\"document.title='run'\"><script>document.title='run'</script> soil"
 
 
 def chromium() -> str:
-    found = shutil.which("chromium") or shutil.which("chromium-browser")
+    names = ("chromium", "chromium-browser", "google-chrome")
+    found = next(filter(None, map(shutil.which, names)), None)
     if found is None:
         why = "no Chromium is installed: `apt-get install chromium`"
         if os.environ.get("CI") == "true":
