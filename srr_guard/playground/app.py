@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import asdict
 from importlib.resources import files
 from typing import Any
 
@@ -164,7 +165,7 @@ def _routes(bench: Bench, admit: Callable[[str], str]) -> FastAPI:
                 "most": MOST,
                 "scorers": bench.labelled_scorers(),
                 "recipes": bench.recipes(),
-                "examples": [example._asdict() for example in EXAMPLES],
+                "examples": [asdict(example) for example in EXAMPLES],
                 "defaults": ColumnSettings().model_dump(mode="json"),
             }
         )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 
-class Example(NamedTuple):
+@dataclass(frozen=True)
+class Example:
     """A prompt to try.
 
     Attributes:

@@ -5,6 +5,7 @@ The three stand in a `Guard` where model, scorer and gate stand; the guard decid
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -13,6 +14,8 @@ from srr_guard.decision import PromptAssessment, Ranking
 from srr_guard.errors import SamplingError
 from srr_guard.protocols import PromptGate, ResponseScorer
 from srr_guard.threads import blocking_calls
+
+logger = logging.getLogger("srr_guard.playground")
 
 
 class KeptAnswers:
@@ -94,6 +97,7 @@ class LiveAnswers(KeptAnswers):
             try:
                 self.made[index] = await self._make(index)
             except Exception as error:  # noqa: BLE001 (a failed candidate: the guard raises it)
+                logger.warning("answer %d failed", index + 1, exc_info=error)
                 self.made[index] = error
             self._told(index)
         return self.sample(indices)
