@@ -96,7 +96,7 @@ class LiveAnswers(KeptAnswers):
         if index not in self.made:
             try:
                 self.made[index] = await self._make(index)
-            except Exception as error:  # noqa: BLE001 (a failed candidate: the guard raises it)
+            except Exception as error:
                 logger.warning("answer %d failed", index + 1, exc_info=error)
                 self.made[index] = error
             self._told(index)
