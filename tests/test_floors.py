@@ -43,6 +43,7 @@ FLOORS = [
     ("wrappers",),
     ("serving",),
     ("training",),
+    ("playground",),
     ("cli",),
 ]
 # Floors inside folders that have some.
@@ -66,6 +67,14 @@ INNER = {
         ("gateway",),
         ("decisions", "generation", "scores"),
         ("litellm",),
+        ("app",),
+        ("server",),
+    ],
+    "playground": [
+        ("requests", "examples", "door"),
+        ("kept", "words"),
+        ("runs",),
+        ("bench", "history"),
         ("app",),
         ("server",),
     ],

@@ -54,6 +54,7 @@ LIGHT = [
     "decision",
     "errors",
     "observability",
+    "playground.app",
     "policy",
     "reading",
     "recipes",

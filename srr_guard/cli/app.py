@@ -14,6 +14,7 @@ from srr_guard.cli.adapt import adapt
 from srr_guard.cli.demo import demo
 from srr_guard.cli.evaluate import evaluate
 from srr_guard.cli.explain import explain
+from srr_guard.cli.playground import playground
 from srr_guard.cli.rank import rank
 from srr_guard.cli.recipe_files import triggers, vectors
 from srr_guard.cli.score import score
@@ -34,6 +35,7 @@ COMMANDS = (
     explain,
     rank,
     serve,
+    playground,
     tune,
     adapt,
     train,
