@@ -96,7 +96,7 @@ class SoftPrompt(Settings):
 
     Attributes:
         file: A safetensors file with the prompt's vectors, bound to a model and its chat template.
-            Training one is up to you: there is no command for it yet.
+            Trained by `srr-guard soft-prompt train`.
 
     Example:
         >>> SoftPrompt(file="prompt.safetensors").kind

@@ -165,7 +165,7 @@ class RowPlanner:
     def _soft_prompt(self, path: Path) -> SoftPromptVectors:
         if path not in self._soft:
             soft = SoftPromptVectors.read(path)
-            self._fits.check(soft.fits, path, "train one for this model")
+            self._fits.check(soft.fits, path, "train one with `srr-guard soft-prompt train`")
             self._check_width(soft.vectors, path)
             self._soft[path] = soft
         return self._soft[path]
@@ -220,7 +220,10 @@ def unserved(recipe: Recipe, reference: Callable[[], str], name: str) -> str | N
             given = recipe.triggers if isinstance(recipe, RefusalStart) else recipe.vectors
             file_of(recipe, "" if given else reference(), name)
         elif isinstance(recipe, SoftPrompt) and not Path(recipe.file).is_file():
-            return f"SoftPrompt: there is no file {recipe.file!r}"
+            return (
+                f"SoftPrompt: there is no file {recipe.file!r}: train one with "
+                "`srr-guard soft-prompt train`"
+            )
     except ConfigurationError as error:
         return str(error)
     return None
