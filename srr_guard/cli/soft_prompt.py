@@ -78,11 +78,12 @@ def train(
 
         sampling = ComplianceOptions(samples=samples, seed=seed + 1)
         table = _answers_table()
-        for name, recipe in {
+        recipes: dict[str, Plain | SoftPrompt] = {
             "none": Plain(),
             "the text": Plain(system_prompt=options.text),
             "the soft prompt": SoftPrompt(file=str(output)),
-        }.items():
+        }
+        for name, recipe in recipes.items():
             found = judged(spec, trained.held_out, judge, sampling, recipe=recipe)
             for kind, harmless in (("harmful", False), ("harmless", True)):
                 own = [

@@ -41,6 +41,7 @@ from srr_guard.protocols import (
     ReadAhead,
     RefusesUnasked,
     ResponseScorer,
+    SupportsEarlyCut,
     SupportsReadAhead,
 )
 from srr_guard.threads import is_async, workers
@@ -118,6 +119,8 @@ class Guard:
         )
         if sampling.read_ahead:
             _require(scorer is None or isinstance(scorer, SupportsReadAhead), "read_ahead", scorer)
+        elif sampling.cut_below is not None:
+            _require(scorer is None or isinstance(scorer, SupportsEarlyCut), "cut_below", scorer)
         if gate is not None:
             _require(isinstance(gate, PromptGate) and not is_async(gate.assess), "gate", gate)
             gating = GatePolicy() if gating is None else gating
@@ -319,6 +322,20 @@ class Guard:
             lambda text: self._scoring.ascore(conversation, [text]),
         )
 
+    def early_cut(self, conversation: Conversation) -> Any | None:
+        """Make a floor for answers that a local model writes; None: none is cut off.
+
+        Loads the shipped scorer if need be, which blocks.
+
+        Args:
+            conversation: What was asked.
+        """
+        below = self._sampling.cut_below
+        apart = self._policy.reasoning == "answer"  # reasoning may be as it likes
+        if below is None or apart or observes(self._policy, conversation):
+            return None
+        return self._scoring.early_cut(below)
+
     def count_bypass(self) -> Totals:
         """Add a bypass to the totals, for a door that is told to let something pass unscored.
 
@@ -485,6 +502,7 @@ def _require(holds: bool, name: str, value: object) -> None:
             "gating without gate": "a scorer that has `assess` (SRRScorer), a `gate=`, or no "
             "gating policy",
             "on_decision": "a function that takes a Decision, async or not, no generator; or None",
+            "cut_below": "a scorer that has `early_cut` (SRRScorer), or set read_ahead=True",
             "read_ahead": "a scorer that has `read_ahead` (SRRScorer), or leave read_ahead out",
         }[name]
         raise ConfigurationError(f"{name}={value!r} cannot be used: give {wanted}")

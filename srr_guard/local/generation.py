@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from srr_guard.conversation import Conversation
 from srr_guard.errors import ConfigurationError
 from srr_guard.local.decoding.choice import decoders
+from srr_guard.local.decoding.cutting import PrefixWatch
 from srr_guard.local.decoding.rows import Layout, Row, decode
 from srr_guard.local.decoding.sampling import Draw
 from srr_guard.local.decoding.tracks import Batch, Decoder, Prompt, Track
@@ -26,6 +27,8 @@ from srr_guard.reference.template import PromptIds, PromptTemplate
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from srr_guard.scorer.running import EarlyCut
 
 _log = logging.getLogger("srr_guard")
 
@@ -79,7 +82,7 @@ class Answer:
 
     text: str
     tokens: int
-    finish: Literal["stop", "length"]
+    finish: Literal["stop", "length", "cut"]
     ids: tuple[int, ...] = ()
 
 
@@ -102,6 +105,7 @@ class GenerationRequest:
         n: How many.
         prefix: Text that every answer is made to begin with; rows are then plain ones.
         recipes: How the answers are made, taken in turn; empty: as the model gives them.
+        cut: A floor for answers under way; None: none is cut off.
     """
 
     conversation: Conversation
@@ -109,6 +113,7 @@ class GenerationRequest:
     n: int = 1
     prefix: str = ""
     recipes: tuple[Recipe | None, ...] = ()
+    cut: EarlyCut | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -216,6 +221,7 @@ class TextGenerator:
                 f"max_new_tokens={options.max_new_tokens!r} leaves no room for the prompt in the "
                 f"{self._context} tokens of {self.name!r}: lower it"
             )
+        self._check_cut(request)
         under_way = _UnderWay(call, self.name)
         stopped = StopText(self._decode, options.stop)
         seed = secrets.randbits(63) if options.seed is None else options.seed
@@ -249,9 +255,23 @@ class TextGenerator:
                 processor=plan.processor,
                 recorder=prompts.found[indices[0]].recorder if recorded else None,
                 on_ids=stream.push if stream else None,
+                low=PrefixWatch(request.cut) if recorded and request.cut else None,
             )
             under_way.add(row, partial(self._answer, request, stopped, stream))
         return under_way
+
+    def _check_cut(self, request: GenerationRequest) -> None:
+        """Refuse a floor that this model's states say nothing about.
+
+        Raises:
+            ConfigurationError: The scorer reads another model.
+        """
+        if request.cut is not None and request.cut.model != self._key:
+            raise ConfigurationError(
+                f"cut_below={request.cut.below}: the scorer reads another model than {self.name!r} "
+                "(or another device or precision), so it cannot follow the answers: set "
+                "read_ahead=True, or leave it out"
+            )
 
     def _check_served(self, recipe: Recipe | None, plan: RowPlan) -> None:
         """Refuse what `generate` cannot do.
@@ -324,7 +344,9 @@ class TextGenerator:
         if row.recorder is not None and row.done:
             row.recorder.keep(row)  # a scorer that reads other tokens in the text reads it again
         ended = cut is not None or row.ended
-        finish: Literal["stop", "length"] = "stop" if ended else "length"
+        finish: Literal["stop", "length", "cut"] = "stop" if ended else "length"
+        if row.cut:
+            finish = "cut"
         return Answer(request.prefix + text[:cut], len(row.ids), finish, tuple(row.ids))
 
     def _decode(self, ids: Sequence[int]) -> str:

@@ -12,7 +12,7 @@ from langchain_core.runnables import Runnable, RunnableBinding
 from srr_guard.errors import ConfigurationError
 from srr_guard.formats.schemas import schema_check
 from srr_guard.policy import SamplingPolicy
-from srr_guard.protocols import SupportsCandidateSampling, SupportsRecipes
+from srr_guard.protocols import CutsCandidates, SupportsCandidateSampling, SupportsRecipes
 from srr_guard.recipes import Plain, Recipe, RefusalStart
 from srr_guard.runnables.tree import language_models, parts, takes_messages, unbind, with_models
 from srr_guard.sources.refusal_start import not_for_apis, prefill_for, request_for
@@ -73,6 +73,8 @@ class CallMaker:
             inner if can_batch and len(self.models) == 1 and policy.batched == "auto" else None
         )
         self._serving = self._batching if isinstance(self._batching, SupportsRecipes) else None
+        self.cuts = isinstance(self._batching, CutsCandidates) and self._batching.cuts_candidates()
+        """The model cuts answers off itself."""
 
     def calls(
         self, recipes: Sequence[Recipe], *, own_calls: bool, short: bool = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from srr_guard.conversation import Conversation
@@ -13,8 +13,8 @@ from srr_guard.protocols import ResponseScorer
 from srr_guard.recipes import Plain, SoftPrompt
 from srr_guard.reference.spec import ModelSpec
 
-_BATCH = 4
-"""Requests that are sampled in one batch."""
+_ROWS = 24
+"""Most answers that are sampled in one batch."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,6 @@ def judged(
     options: ComplianceOptions,
     *,
     recipe: Plain | SoftPrompt,
-    progress: Callable[[int], None] = lambda _: None,
 ) -> list[Judged]:
     """Sample answers to requests and have a scorer judge them.
 
@@ -76,15 +75,15 @@ def judged(
         scorer: Tells refusals and harm; it must give `p_refusal`.
         options: How answers are sampled.
         recipe: The system prompt, of text or of vectors.
-        progress: Receives the number of requests that were just done.
 
     Raises:
         ConfigurationError: The scorer gives no `p_refusal`, or the recipe is not served.
         ReferenceModelError: The model cannot be found or loaded.
     """
     found: list[Judged] = []
-    for start in range(0, len(anchors), _BATCH):
-        batch = anchors[start : start + _BATCH]
+    size = max(_ROWS // options.samples, 1)
+    for start in range(0, len(anchors), size):
+        batch = anchors[start : start + size]
         requests = [
             GenerationRequest(
                 conversation=Conversation.of(anchor.text),
@@ -101,7 +100,6 @@ def judged(
         ]
         for anchor, answers in zip(batch, sample_batch(spec, requests), strict=True):
             found.append(_judged(anchor, answers, scorer))
-        progress(len(batch))
     return found
 
 

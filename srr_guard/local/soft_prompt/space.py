@@ -130,4 +130,5 @@ def orthonormal(centred: Tensor, *, seed: int) -> Tensor:
     others = torch.randn(width, width - DIRECTIONS, generator=numbers, dtype=torch.float64)
     basis = torch.linalg.qr(torch.cat([main, others], dim=1)).Q
     basis[:, :DIRECTIONS] = main
-    return basis.float()
+    found: Tensor = basis.float()
+    return found

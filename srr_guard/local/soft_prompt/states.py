@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from os.path import commonprefix
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from srr_guard.errors import ConfigurationError
@@ -29,8 +29,8 @@ class SharedPrompts:
         self, model: Any, prompts: Sequence[Sequence[int]], *, at: int = 0, size: int = 0
     ) -> None:
         self._model = model
-        common = len(commonprefix([list(ids) for ids in prompts]))
-        self._common = min(common, min(map(len, prompts)) - 1)
+        columns = zip(*(ids[:-1] for ids in prompts), strict=False)  # the last token is read apart
+        self._common = sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
         if at + size > self._common:
             raise ConfigurationError(
                 "the chat template does not put the system prompt in front of the request, so a "

@@ -43,6 +43,7 @@ _OTHER_TEXTS = (
 
 _BATCH = 50
 _SAVE_EVERY = 5
+_MEASURED_AT_A_TIME = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,26 +178,29 @@ def _measure(
     options: SoftPromptOptions,
     progress: ProgressCallback,
 ) -> None:
-    """Find which share of the answers complies, (prompts, requests), prompt by prompt."""
+    """Find which share of the answers complies: (prompts * requests,), one prompt after another."""
     import torch
 
-    known: list[Tensor] = list(saved.tensors.get("compliance", torch.zeros(0, len(anchors))))
-    total, done = len(anchors) * len(_conditions(options)), len(anchors) * len(known)
-    sampling = ComplianceOptions(
-        samples=options.samples, max_new_tokens=options.max_new_tokens, seed=options.seed
-    )
-
-    def tell(more: int) -> None:
-        nonlocal done
-        done += more
-        progress("answers", done, total)
-
-    for text in _conditions(options)[len(known) :]:
-        recipe = Plain(system_prompt=text)
-        found = judged(spec, anchors, scorer, sampling, recipe=recipe, progress=tell)
-        known.append(torch.tensor([one.complies for one in found]))
-        saved.tensors["compliance"] = torch.stack(known)
+    known = saved.tensors.get("compliance", torch.zeros(0)).tolist()
+    total = len(anchors) * len(_conditions(options))
+    while len(known) < total:
+        condition, start = divmod(len(known), len(anchors))
+        some = anchors[start : start + _MEASURED_AT_A_TIME]
+        found = judged(
+            spec,
+            some,
+            scorer,
+            ComplianceOptions(
+                samples=options.samples,
+                max_new_tokens=options.max_new_tokens,
+                seed=options.seed + start,
+            ),
+            recipe=Plain(system_prompt=_conditions(options)[condition]),
+        )
+        known += [one.complies for one in found]
+        saved.tensors["compliance"] = torch.tensor(known)
         saved.save()
+        progress("answers", len(known), total)
 
 
 class _Training:
@@ -225,7 +229,7 @@ class _Training:
         self._harmless = torch.tensor([float(anchor.harmless) for anchor in anchors])
         self.space = PromptSpace.fit(
             torch.cat(measured),
-            saved.tensors["compliance"].flatten(),
+            saved.tensors["compliance"],
             self._harmless.repeat(len(conditions)),
             seed=options.seed,
         )
