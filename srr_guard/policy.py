@@ -273,6 +273,11 @@ class DecisionPolicy(Settings):
         return prefer
 
 
+def recipes_of(sampling: SamplingPolicy, gating: GatePolicy | None) -> tuple[Recipe, ...]:
+    """All recipes that the policies name."""
+    return (*(sampling.plan or ()), *((gating.plan if gating else None) or ()))
+
+
 class GatePolicy(Settings):
     """Settings for what is decided from the prompt alone, before there are candidates.
 

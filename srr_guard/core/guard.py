@@ -31,7 +31,7 @@ from srr_guard.errors import (
     InvalidInputError,
 )
 from srr_guard.gates.rulings import GateRuling, rule
-from srr_guard.policy import DecisionPolicy, GatePolicy, SamplingPolicy
+from srr_guard.policy import DecisionPolicy, GatePolicy, SamplingPolicy, recipes_of
 from srr_guard.protocols import (
     AnswerWatch,
     CandidateSource,
@@ -44,6 +44,7 @@ from srr_guard.protocols import (
     SupportsEarlyCut,
     SupportsReadAhead,
 )
+from srr_guard.recipes import Stepwise
 from srr_guard.threads import is_async, workers
 
 T = TypeVar("T")
@@ -119,7 +120,8 @@ class Guard:
         )
         if sampling.read_ahead:
             _require(scorer is None or isinstance(scorer, SupportsReadAhead), "read_ahead", scorer)
-        elif sampling.cut_below is not None:
+        searched = any(isinstance(recipe, Stepwise) for recipe in recipes_of(sampling, gating))
+        if searched or (sampling.cut_below is not None and not sampling.read_ahead):
             _require(scorer is None or isinstance(scorer, SupportsEarlyCut), "cut_below", scorer)
         if gate is not None:
             _require(isinstance(gate, PromptGate) and not is_async(gate.assess), "gate", gate)
@@ -333,8 +335,9 @@ class Guard:
         below = self._sampling.cut_below
         apart = self._policy.reasoning == "answer"  # reasoning may be as it likes
         if below is None or apart or observes(self._policy, conversation):
-            return None
-        return self._scoring.early_cut(below)
+            below = 0.0
+        searched = any(isinstance(r, Stepwise) for r in recipes_of(self._sampling, self._gating))
+        return self._scoring.early_cut(below) if below or searched else None
 
     def count_bypass(self) -> Totals:
         """Add a bypass to the totals, for a door that is told to let something pass unscored.
@@ -502,7 +505,8 @@ def _require(holds: bool, name: str, value: object) -> None:
             "gating without gate": "a scorer that has `assess` (SRRScorer), a `gate=`, or no "
             "gating policy",
             "on_decision": "a function that takes a Decision, async or not, no generator; or None",
-            "cut_below": "a scorer that has `early_cut` (SRRScorer), or set read_ahead=True",
+            "cut_below": "a scorer that has `early_cut` (SRRScorer); or set "
+            "read_ahead=True for cut_below, and leave Stepwise out",
             "read_ahead": "a scorer that has `read_ahead` (SRRScorer), or leave read_ahead out",
         }[name]
         raise ConfigurationError(f"{name}={value!r} cannot be used: give {wanted}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
 import secrets
 from collections.abc import Callable, Sequence
@@ -16,8 +17,10 @@ from srr_guard.local.decoding.choice import decoders
 from srr_guard.local.decoding.cutting import PrefixWatch
 from srr_guard.local.decoding.rows import Layout, Row, decode
 from srr_guard.local.decoding.sampling import Draw
-from srr_guard.local.decoding.tracks import Batch, Decoder, Prompt, Track
+from srr_guard.local.decoding.stepwise import StepSearch
+from srr_guard.local.decoding.tracks import Batch, Decoder, Prompt, Run, Track
 from srr_guard.local.decoding.transformers import generate
+from srr_guard.local.recipes.key_sentence import key_sentence
 from srr_guard.local.recipes.plan import RowPlan, RowPlanner
 from srr_guard.local.text import StopText, TextStream
 from srr_guard.recipes import Plain, Recipe
@@ -236,6 +239,9 @@ class TextGenerator:
                 seed=_row_seed(seed, i),
             )
             self._check_served(recipe, plan)
+            if plan.search is not None:
+                under_way.search(*self._searched(call, plan, room, stopped, i))
+                continue
             recorded = plan.recorded and not prefix and bool(self._decoders)
             indices = [
                 prompts.add(self._prompt(talk, plan, prefix, room), recorded=recorded)
@@ -260,6 +266,91 @@ class TextGenerator:
             under_way.add(row, partial(self._answer, request, stopped, stream))
         return under_way
 
+    def _searched(
+        self, call: Call, plan: RowPlan, room: int, stopped: StopText, index: int
+    ) -> tuple[Row, Callable[[Row], Answer], Callable[[], None]]:
+        """A row that is searched for: itself, how its answer is made, and the search.
+
+        Raises:
+            ConfigurationError: Nobody scores its beginnings.
+        """
+        request, scores = call.request, call.request.cut
+        if scores is None:
+            raise ConfigurationError(
+                "Stepwise needs a scorer that reads the answers under way: put a SafetyRanker "
+                "around the model, or give sample_candidates `cut=scorer.early_cut(0.0)`"
+            )
+        options, (talk,) = request.options, plan.conversations
+        prompt = self._prompt(talk, plan, (), room).prompt
+        stream = None
+        if call.on_text is not None:
+            stream = TextStream(self._decode, options.stop, partial(call.on_text, index))
+
+        def row_of(seed: int | str) -> Row:
+            return Row(
+                (),
+                Draw(plan.temperature, options.top_p, random.Random(seed)),
+                limit=options.max_new_tokens,
+                ends=self._ends,
+                stopped=stopped,
+                cancelled=call.cancelled,
+            )
+
+        def branch(name: str, of: Row | None) -> Row:
+            if of is None:
+                return row_of(_row_seed(plan.seed, int(name)))
+            made = row_of(f"{plan.seed}, {name}")
+            made.ids = list(of.ids)
+            return made
+
+        def begin(tracks: int) -> tuple[Run, StateRecorder]:
+            recorder = StateRecorder(host.states, self._key, prompt)
+            batch = Batch(
+                prompts=[Prompt(prompt.ids, recorder=recorder)],
+                tracks=[Track() for _ in range(tracks)],
+                room=options.max_new_tokens,
+                pause=host.give_way,
+            )
+            fits = (d for d in self._decoders if d.reach is None or batch.reach <= d.reach)
+            return next(fits, self._decoders[-1]).begin(batch), recorder
+
+        def reward(recorder: StateRecorder, one: Row) -> float:
+            if len(one.ids) < 2:
+                return -math.inf  # nothing of it was read
+            return scores.reward(recorder.running(one, scores.depths))
+
+        row = row_of(plan.seed)
+
+        def search() -> None:
+            assert plan.search is not None
+            opening = partial(self._opening, prompt, talk.turns[-1].text)
+            found = StepSearch(
+                beams=plan.search.beams,
+                continuations=plan.search.continuations,
+                step_tokens=plan.search.step_tokens,
+                begin=begin,
+                last=prompt.ids[-1],
+                branch=branch,
+                reward=reward,
+                opening=opening if plan.search.from_key_sentence else None,
+                after_step=host.give_way,
+            ).run()
+            found.recorder.copy(found.row, row)
+            row.ids, row.done, row.recorder = found.row.ids, found.row.done, found.recorder
+            row.spent = found.spent
+
+        return row, partial(self._answer, request, stopped, stream), search
+
+    def _opening(self, prompt: PromptIds, asked: str, ids: Sequence[int]) -> int | None:
+        """How many tokens stand before the key sentence of an answer; None: not known yet."""
+        before = str(self._tokenizer.decode(prompt.ids[-8:])).lower()
+        tag = "<think>" if "<think>" in before else ""
+        found = key_sentence(tag + self._decode(ids), asked)
+        if found is None:
+            return None
+        start = found[0] - len(tag)
+        return max(k for k in range(len(ids)) if len(self._decode(ids[:k])) <= start)
+
     def _check_cut(self, request: GenerationRequest) -> None:
         """Refuse a floor that this model's states say nothing about.
 
@@ -280,7 +371,7 @@ class TextGenerator:
             ConfigurationError: It would have to.
         """
         special = len(plan.conversations) > 1 or plan.steering is not None or plan.vectors
-        if special and not self._decoders:
+        if (special or plan.search) and not self._decoders:
             raise ConfigurationError(
                 f"{type(recipe).__name__}: {self.name!r} is decoded by transformers' `generate`, "
                 "which cannot serve it; take another model or another recipe"
@@ -299,6 +390,7 @@ class TextGenerator:
 
     def _run(self, requests: Sequence[_UnderWay], prompts: Sequence[Prompt]) -> None:
         owner = {row: request for request in requests for row in request.rows}
+        searches = {row: work for request in requests for row, work in request.searches.items()}
 
         def after_step() -> None:
             host.give_way()
@@ -311,9 +403,25 @@ class TextGenerator:
         def on_done(row: Row) -> None:
             owner[row].finish(row)
 
-        if not owner:
-            return
-        layout = Layout(list(owner))
+        rows = [row for row in owner if row not in searches]
+        if rows:
+            self._decode_rows(rows, prompts, pause=pause, after_step=after_step, on_done=on_done)
+        for row, search in searches.items():
+            if not row.given_up:
+                search()
+                on_done(row)
+
+    def _decode_rows(
+        self,
+        owner: Sequence[Row],
+        prompts: Sequence[Prompt],
+        *,
+        pause: Callable[[], None],
+        after_step: Callable[[], None],
+        on_done: Callable[[Row], None],
+    ) -> None:
+        """Grow the rows of a batch by the first decoder that takes it."""
+        layout = Layout(owner)
         batch = Batch(
             prompts=prompts,
             tracks=layout.tracks,
@@ -347,7 +455,8 @@ class TextGenerator:
         finish: Literal["stop", "length", "cut"] = "stop" if ended else "length"
         if row.cut:
             finish = "cut"
-        return Answer(request.prefix + text[:cut], len(row.ids), finish, tuple(row.ids))
+        spent = row.spent or len(row.ids)
+        return Answer(request.prefix + text[:cut], spent, finish, tuple(row.ids))
 
     def _decode(self, ids: Sequence[int]) -> str:
         return str(
@@ -401,12 +510,18 @@ class _UnderWay:
     name: str
     prompt_tokens: int = 0
     rows: dict[Row, Callable[[Row], Answer]] = field(default_factory=dict)
+    searches: dict[Row, Callable[[], None]] = field(default_factory=dict)
     answers: dict[Row, Answer] = field(default_factory=dict)
     settled: bool = False
 
     def add(self, row: Row, answer: Callable[[Row], Answer]) -> None:
         """Add a row, and how its answer is made."""
         self.rows[row] = answer
+
+    def search(self, row: Row, answer: Callable[[Row], Answer], work: Callable[[], None]) -> None:
+        """Add a row that is searched for."""
+        self.add(row, answer)
+        self.searches[row] = work
 
     def finish(self, row: Row) -> None:
         """Take note of a row that is done."""

@@ -30,9 +30,23 @@ class EarlyCut:
 
     def p_safe(self, states: RecordedAnswer) -> float:
         """Calibrated probability that an answer with these states does no harm."""
+        return self._read(states)[0]
+
+    def reward(self, states: RecordedAnswer) -> float:
+        """Worth of a beginning: 2 S + S H, as in STAIR, section 3.2.
+
+        S is its safety and H its help, in [-1, 1]: safety decides the sign, help the size. H is 0
+        where the scorer cannot tell.
+        """
+        p_safe, p_help = self._read(states)
+        safety, help_ = 2 * p_safe - 1, 0.0 if p_help is None else 2 * p_help - 1
+        return 2 * safety + safety * help_
+
+    def _read(self, states: RecordedAnswer) -> tuple[float, float | None]:
         import torch
 
         named = ("instruction", "request", "mean", "last")
         with torch.inference_mode():
             probes = self.head.probe({name: getattr(states, name)[None, None] for name in named})
-            return float(self.head.calibrated(probes.harmless)[0, 0])
+            p_safe = float(self.head.calibrated(probes.harmless)[0, 0])
+            return p_safe, float(probes.p_help[0, 0]) if self.head.config.graded else None

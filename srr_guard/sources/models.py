@@ -10,9 +10,9 @@ from langchain_core.runnables import Runnable, RunnableConfig
 
 from srr_guard.conversation import Conversation
 from srr_guard.errors import ConfigurationError
-from srr_guard.policy import GatePolicy, SamplingPolicy
+from srr_guard.policy import GatePolicy, SamplingPolicy, recipes_of
 from srr_guard.protocols import AnswerWatch, CutOff, SupportsCandidateSampling, SupportsRecipes
-from srr_guard.recipes import Recipe
+from srr_guard.recipes import Recipe, Stepwise
 from srr_guard.runnables._private import messages_of
 from srr_guard.runnables.cache import warn_of_cache
 from srr_guard.runnables.inputs import entry_template, find_prompt
@@ -78,6 +78,7 @@ class ModelSource:
                 f"cut_below={policy.cut_below} needs streamed answers, or a LocalChatModel that is "
                 "called in batches, without trace_candidates: set read_ahead=True, or leave it out"
             )
+        self.searches = any(isinstance(r, Stepwise) for r in recipes_of(policy, gating))
         self._plan = _Plan(
             maker,
             tuple(policy.recipe(i) for i in range(policy.n)),
@@ -133,7 +134,7 @@ class ModelSource:
             run_manager=run_manager,
             options=options,
             watch=watch,
-            early_cut=early_cut if self.cuts else _nothing,
+            early_cut=early_cut if self.cuts or self.searches else _nothing,
         )
 
 

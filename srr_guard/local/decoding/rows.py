@@ -46,6 +46,7 @@ class Row:
         ids: Its tokens so far.
         done: True if no token will follow.
         cut: True if it was cut off.
+        spent: Tokens that were generated for it where it was searched for; 0: its own.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Row:
         self.limit = limit
         self.ids: list[int] = []
         self.done = self.cut = False
+        self.spent = 0
         self._low = low
         self._ends = ends
         self._stopped = stopped
@@ -164,7 +166,8 @@ def decode(
     while layout.rows:
         asking = [row for row in layout.rows if not row.done]
         logits = run.step(tokens, layout.places(asking))
-        if any([row.judge() for row in asking]):
+        judged = [row.judge() for row in asking]
+        if any(judged):
             owners = [row for row in asking for _ in row.tracks]
             logits = logits[[i for i, row in enumerate(owners) if not row.cut]]
         grow([row for row in asking if not row.cut], logits)

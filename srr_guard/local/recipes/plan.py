@@ -16,7 +16,15 @@ from srr_guard.local.recipes.reverse_prompt import SubtractsReverse, branches, w
 from srr_guard.local.recipes.soft_prompt import SoftPromptVectors
 from srr_guard.local.recipes.steering import RefusalVectors
 from srr_guard.local.recipes.tables import Fits, shipped
-from srr_guard.recipes import Plain, Recipe, RefusalStart, ReversePrompt, SoftPrompt, Steered
+from srr_guard.recipes import (
+    Plain,
+    Recipe,
+    RefusalStart,
+    ReversePrompt,
+    SoftPrompt,
+    Steered,
+    Stepwise,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,6 +46,7 @@ class RowPlan:
         steering: Vectors for its tracks.
         strength: Factor of the vectors.
         recorded: What it reads is what a scorer would read of it.
+        search: It is searched for, step by step.
     """
 
     conversations: tuple[Conversation, ...]
@@ -48,6 +57,7 @@ class RowPlan:
     steering: Steering | None = None
     strength: float = 0.0
     recorded: bool = False
+    search: Stepwise | None = None
 
 
 class RowPlanner:
@@ -131,6 +141,14 @@ class RowPlanner:
                 seed=seed,
                 steering=self._steering(recipe),
                 strength=recipe.strength,
+            )
+        if isinstance(recipe, Stepwise):
+            return RowPlan(
+                conversations=made,
+                temperature=temperature,
+                seed=seed,
+                recorded=True,
+                search=recipe,
             )
         path = Path(recipe.file)
         soft = self._soft_prompt(path)

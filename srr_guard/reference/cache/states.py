@@ -137,6 +137,12 @@ class StateRecorder:
         for row, token in zip(rows, tokens, strict=True):
             self._fed.setdefault(row, []).append(token)
 
+    def copy(self, row: Hashable, to: Hashable) -> None:
+        """Give a row the tokens and states of another."""
+        self._fed[to] = list(self._fed.get(row, ()))
+        for pooled in (self._sums, self._lasts):
+            pooled.update({(k, to): state for (k, one), state in pooled.items() if one is row})
+
     def read(self, depth: int, states: Tensor) -> None:
         """Pool the states (rows, d) of a step; the first step reads the prompt's last token."""
         if depth not in self._instruction:
