@@ -3,9 +3,9 @@
     python benchmarks/stepwise.py TRAIN --json benchmarks/results/stepwise.json
 
 SmolLM2 answers written requests, half of them harmful. Every plan generates at most 8 times
---tokens tokens for a request: best-of-8, or one answer that is searched for. Two judges read what is
-chosen: the shipped scorer, which also searches and ranks, and n-grams fitted on TRAIN, which know
-no hidden states.
+--tokens tokens for a request: best-of-8, or one answer that is searched for. Two judges read what
+is chosen: the shipped scorer, which also searches and ranks, and n-grams fitted on TRAIN, which
+know no hidden states.
 """
 
 from __future__ import annotations
