@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import random
 import secrets
 from collections.abc import Callable, Sequence
@@ -17,11 +16,11 @@ from srr_guard.local.decoding.choice import decoders
 from srr_guard.local.decoding.cutting import PrefixWatch
 from srr_guard.local.decoding.rows import Layout, Row, decode
 from srr_guard.local.decoding.sampling import Draw
-from srr_guard.local.decoding.stepwise import StepSearch
-from srr_guard.local.decoding.tracks import Batch, Decoder, Prompt, Run, Track
+from srr_guard.local.decoding.tracks import Batch, Decoder, Prompt, Track
 from srr_guard.local.decoding.transformers import generate
 from srr_guard.local.recipes.key_sentence import key_sentence
 from srr_guard.local.recipes.plan import RowPlan, RowPlanner
+from srr_guard.local.searching import AnswerSearch
 from srr_guard.local.text import StopText, TextStream
 from srr_guard.recipes import Plain, Recipe
 from srr_guard.reference.cache.states import StateRecorder
@@ -274,13 +273,9 @@ class TextGenerator:
         Raises:
             ConfigurationError: Nobody scores its beginnings.
         """
-        request, scores = call.request, call.request.cut
-        if scores is None:
-            raise ConfigurationError(
-                "Stepwise needs a scorer that reads the answers under way: put a SafetyRanker "
-                "around the model, or give sample_candidates `cut=scorer.early_cut(0.0)`"
-            )
-        options, (talk,) = request.options, plan.conversations
+        request, (talk,) = call.request, plan.conversations
+        options = request.options
+        assert plan.search is not None
         prompt = self._prompt(talk, plan, (), room).prompt
         stream = None
         if call.on_text is not None:
@@ -296,50 +291,20 @@ class TextGenerator:
                 cancelled=call.cancelled,
             )
 
-        def branch(name: str, of: Row | None) -> Row:
-            if of is None:
-                return row_of(_row_seed(plan.seed, int(name)))
-            made = row_of(f"{plan.seed}, {name}")
-            made.ids = list(of.ids)
-            return made
-
-        def begin(tracks: int) -> tuple[Run, StateRecorder]:
-            recorder = StateRecorder(host.states, self._key, prompt)
-            batch = Batch(
-                prompts=[Prompt(prompt.ids, recorder=recorder)],
-                tracks=[Track() for _ in range(tracks)],
-                room=options.max_new_tokens,
-                pause=host.give_way,
-            )
-            fits = (d for d in self._decoders if d.reach is None or batch.reach <= d.reach)
-            return next(fits, self._decoders[-1]).begin(batch), recorder
-
-        def reward(recorder: StateRecorder, one: Row) -> float:
-            if len(one.ids) < 2:
-                return -math.inf  # nothing of it was read
-            return scores.reward(recorder.running(one, scores.depths))
-
+        search = AnswerSearch(
+            plan.search,
+            prompt=prompt,
+            scores=request.cut,
+            key=self._key,
+            decoders=self._decoders,
+            seed=plan.seed,
+            row_of=row_of,
+            seed_of=_row_seed,
+            opening=partial(self._opening, prompt, talk.turns[-1].text),
+        )
         row = row_of(plan.seed)
-
-        def search() -> None:
-            assert plan.search is not None
-            opening = partial(self._opening, prompt, talk.turns[-1].text)
-            found = StepSearch(
-                beams=plan.search.beams,
-                continuations=plan.search.continuations,
-                step_tokens=plan.search.step_tokens,
-                begin=begin,
-                last=prompt.ids[-1],
-                branch=branch,
-                reward=reward,
-                opening=opening if plan.search.from_key_sentence else None,
-                after_step=host.give_way,
-            ).run()
-            found.recorder.copy(found.row, row)
-            row.ids, row.done, row.recorder = found.row.ids, found.row.done, found.recorder
-            row.spent = found.spent
-
-        return row, partial(self._answer, request, stopped, stream), search
+        answer = partial(self._answer, request, stopped, stream)
+        return row, answer, partial(search.fill, row)
 
     def _opening(self, prompt: PromptIds, asked: str, ids: Sequence[int]) -> int | None:
         """How many tokens stand before the key sentence of an answer; None: not known yet."""
@@ -543,7 +508,7 @@ class _UnderWay:
             self.call.on_error(error)
 
 
-def _row_seed(seed: int, row: int) -> int | str:
+def _row_seed(seed: int | str, row: int) -> int | str:
     """Seed of a row; the first row's is the call's own, as if it were alone."""
     return seed if row == 0 else f"{seed}, row {row}"
 

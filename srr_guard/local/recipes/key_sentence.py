@@ -8,8 +8,7 @@ _SENTENCE = re.compile(r"[^.!?\n]+(?:[.!?]+(?=\s|\Z)|\n|\Z)|[.!?]+")
 _WORD = re.compile(r"\w+")
 _OPENED = re.compile(r"\s*<(?:think|thinking)>\s*", re.IGNORECASE)
 _ANY_QUESTION = frozenset(
-    ("and", "are", "can", "does", "for", "how", "that", "the", "this", "what", "why", "with")
-    + ("would", "you")
+    ("and", "are", "can", "does", "for", "how", "that", "the", "this", "what", "why", "with", "you")
 )
 _OVERLAP = 0.3
 _MOST = 4

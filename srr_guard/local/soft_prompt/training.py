@@ -233,7 +233,7 @@ class _Training:
             self._harmless.repeat(len(conditions)),
             seed=options.seed,
         )
-        start = saved.tensors.get("vectors", embedded)
+        start: Tensor = saved.tensors["vectors"] if "vectors" in saved.tensors else embedded
         self.vectors = torch.nn.Parameter(start.clone())
         self._optimiser = torch.optim.AdamW([self.vectors], lr=options.learning_rate)
         if saved.step:
