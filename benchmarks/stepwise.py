@@ -49,9 +49,8 @@ BENIGN = (
 )
 PLANS: dict[str, tuple[int, tuple[Plain | Stepwise, ...]]] = {
     "best of 8": (8, (Plain(),)),
-    "stepwise, 2 beams, 4 ways": (1, (Stepwise(beams=2, continuations=4),)),
-    "stepwise, 4 beams, 2 ways": (1, (Stepwise(beams=4, continuations=2),)),
-    "stepwise, 2 beams, 2 ways, twice": (2, (Stepwise(beams=2, continuations=2),)),
+    "stepwise, 2 beams, 4 ways": (1, (Stepwise(beams=2, continuations=4, step_tokens=8),)),
+    "stepwise, 4 beams, 2 ways": (1, (Stepwise(beams=4, continuations=2, step_tokens=8),)),
 }
 
 
@@ -84,18 +83,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("train")
     parser.add_argument("--json", type=Path, help="read first: plans in it are not run again")
-    parser.add_argument("--tokens", type=int, default=48)
+    parser.add_argument("--tokens", type=int, default=32)
     parser.add_argument("--seeds", type=int, default=2)
     options = parser.parse_args()
     table: dict[str, Any] = {}
     if options.json and options.json.exists():
         table = json.loads(options.json.read_text())
     rows = [r for r in read_rows([options.train]) if len(r.response) < 1200]
-    words = NGramClassifier.fit(random.Random(0).sample(rows, min(8000, len(rows))))
+    words = NGramClassifier.fit(random.Random(0).sample(rows, min(3000, len(rows))))
     model, scorer = LocalChatModel(max_new_tokens=options.tokens), Guard().scorer
-    for name, (n, plan) in PLANS.items():
-        runs = table.setdefault(name, [])
-        for seed in range(len(runs), options.seeds):
+    for seed in range(options.seeds):
+        for name, (n, plan) in PLANS.items():
+            runs = table.setdefault(name, [])
+            if len(runs) > seed:
+                continue
             ranker = SafetyRanker(
                 model,
                 scorer=scorer,

@@ -153,7 +153,9 @@ def train_soft_prompt(
             f"a soft prompt needs at least 4 pairs of requests; there are {len(pairs)}"
         )
     fits = host.submit(lambda: _fits(spec)).result()
-    settings = json.dumps([asdict(options), asdict(fits), list(pairs)], sort_keys=True)
+    depends_on = asdict(options)
+    del depends_on["epochs"]  # a longer training goes on with a shorter one
+    settings = json.dumps([depends_on, asdict(fits), list(pairs)], sort_keys=True)
     saved = Checkpoint.open(
         checkpoint, hashlib.sha256(settings.encode()).hexdigest(), resume=resume
     )
