@@ -18,6 +18,7 @@ from typing import Any
 from stepwise import BENIGN, HARMFUL
 
 from srr_guard import SRRScorer
+from srr_guard.characters import plain_characters
 from srr_guard.conversation import Conversation
 from srr_guard.local.generation import GenerationOptions, GenerationRequest
 from srr_guard.local.worker import sample_batch
@@ -38,7 +39,8 @@ def compared(
     recorded = {key[3]: states for key, states in host.states if key[1] == cut.depths}
 
     def tokens(text: str) -> tuple[int, ...]:
-        return tuple(scorer.engine.encoder().template.candidate_ids(text))
+        plain = plain_characters(text)  # as the scorer reads it
+        return tuple(scorer.engine.encoder().template.candidate_ids(plain))
 
     host.states.clear()  # all texts are read again
     read = scorer.score(talk, [answer.text for answer in answers.answers]).p_safe

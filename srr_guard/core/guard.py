@@ -120,9 +120,6 @@ class Guard:
         )
         if sampling.read_ahead:
             _require(scorer is None or isinstance(scorer, SupportsReadAhead), "read_ahead", scorer)
-        searched = any(isinstance(recipe, Stepwise) for recipe in recipes_of(sampling, gating))
-        if searched or (sampling.cut_below is not None and not sampling.read_ahead):
-            _require(scorer is None or isinstance(scorer, SupportsEarlyCut), "cut_below", scorer)
         if gate is not None:
             _require(isinstance(gate, PromptGate) and not is_async(gate.assess), "gate", gate)
             gating = GatePolicy() if gating is None else gating
@@ -131,6 +128,9 @@ class Guard:
             gating.require_room(sampling)
             assesses = gate is not None or scorer is None or isinstance(scorer, PromptGate)
             _require(assesses, "gating without gate", scorer)
+        searched = any(isinstance(recipe, Stepwise) for recipe in recipes_of(sampling, gating))
+        if searched or (sampling.cut_below is not None and not sampling.read_ahead):
+            _require(scorer is None or isinstance(scorer, SupportsEarlyCut), "cut_below", scorer)
         if decision.mode == "observe":
             require_first_plain(sampling)
         self._scorer = scorer
