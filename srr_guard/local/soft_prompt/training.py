@@ -235,7 +235,7 @@ class _Training:
             self._harmless.repeat(len(conditions)),
             seed=options.seed,
         )
-        start: Tensor = saved.tensors["vectors"] if "vectors" in saved.tensors else embedded
+        start = saved.tensors.setdefault("vectors", embedded)
         self.vectors = torch.nn.Parameter(start.clone())
         self._optimiser = torch.optim.AdamW([self.vectors], lr=options.learning_rate)
         if saved.step:
