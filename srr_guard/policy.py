@@ -97,9 +97,11 @@ class SamplingPolicy(Settings):
         read_ahead: Stream each candidate in a call of its own and pre-encode it as it comes, so
             that little is left to score after the last token. The scores are the same. It
             suits models behind an API; the machine that scores has more to do.
-        cut_below: With `read_ahead`: an answer that scores below this `p_safe`, in [0, 1], in two
-            checks in a row is cut off. Checks come about every 16 tokens, after 24. It is a
-            candidate that may never be passed on. None: none is cut off.
+        cut_below: An answer that scores below this `p_safe`, in [0, 1], in two checks in a row is
+            cut off. Checks come about every 16 tokens, after 24. It is a candidate that may never
+            be passed on. It needs `read_ahead`, or a `LocalChatModel` of the scorer's reference
+            LLM that is called in batches. 0.25 suits the shipped scorer (see `docs/sampling.md`).
+            None: none is cut off.
         plan: Recipes that the candidates take in turn (see `srr_guard.recipes` and
             `docs/recipes.md`); None: plain ones. A model that cannot serve one of them is an
             error where the guard is put around it.
@@ -170,11 +172,6 @@ class SamplingPolicy(Settings):
             raise ValueError(
                 f"initial={self.initial} candidates can never be accepted with "
                 f"min_candidates={self.min_candidates}: raise initial or leave accept_at out"
-            )
-        if self.cut_below is not None and not self.read_ahead:
-            raise ValueError(
-                f"cut_below={self.cut_below} needs streamed answers: set read_ahead=True, or leave "
-                "it out"
             )
         if self.plan is not None:
             self._check_plan(self.plan)
@@ -274,6 +271,11 @@ class DecisionPolicy(Settings):
                 "exclude={'prefer'} and set it again after reading"
             )
         return prefer
+
+
+def recipes_of(sampling: SamplingPolicy, gating: GatePolicy | None) -> tuple[Recipe, ...]:
+    """All recipes that the policies name."""
+    return (*(sampling.plan or ()), *((gating.plan if gating else None) or ()))
 
 
 class GatePolicy(Settings):

@@ -116,6 +116,31 @@ class SupportsReadAhead(Protocol):
 
 
 @runtime_checkable
+class SupportsEarlyCut(Protocol):
+    """A scorer that can score answers while a local model writes them.
+
+    Used for `SamplingPolicy.cut_below` without `read_ahead`.
+    """
+
+    def early_cut(self, below: float) -> Any:
+        """Make what the model's `sample_candidates` takes as `cut`; may block."""
+        ...
+
+
+@runtime_checkable
+class CutsCandidates(Protocol):
+    """A chat model that cuts answers off itself.
+
+    Its `sample_candidates` takes `cut`, and answers that were cut off have the
+    `finish_reason` "cut".
+    """
+
+    def cuts_candidates(self) -> bool:
+        """True if it does."""
+        ...
+
+
+@runtime_checkable
 class SupportsCandidateSampling(Protocol):
     """A chat model that samples several answers to one prompt in one call.
 

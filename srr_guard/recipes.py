@@ -96,7 +96,7 @@ class SoftPrompt(Settings):
 
     Attributes:
         file: A safetensors file with the prompt's vectors, bound to a model and its chat template.
-            Training one is up to you: there is no command for it yet.
+            Trained by `srr-guard soft-prompt train`.
 
     Example:
         >>> SoftPrompt(file="prompt.safetensors").kind
@@ -107,8 +107,36 @@ class SoftPrompt(Settings):
     file: str = Field(min_length=1)
 
 
+class Stepwise(Settings):
+    """A candidate that is searched for step by step (after STAIR, arXiv 2502.02384).
+
+    After each step the scorer reads all beginnings, and the best are gone on with. One such
+    candidate costs as many tokens as `beams * continuations` plain ones. It needs a
+    `LocalChatModel` of the scorer's reference LLM that is called in batches.
+
+    Attributes:
+        beams: Beginnings that are kept after each step.
+        continuations: Ways in which each of them is gone on with.
+        step_tokens: Tokens of a step.
+        from_key_sentence: Answers that begin with reasoning share its opening, up to the key
+            sentence: the one after the request was restated (SafeKey, arXiv 2505.16186). All
+            branches begin there.
+
+    Example:
+        >>> Stepwise(beams=2, continuations=4).step_tokens
+        16
+    """
+
+    kind: Literal["stepwise"] = "stepwise"
+    beams: int = Field(default=2, ge=1, le=16)
+    continuations: int = Field(default=4, ge=1, le=16)
+    step_tokens: int = Field(default=16, ge=2)
+    from_key_sentence: bool = False
+
+
 Recipe = Annotated[
-    Plain | RefusalStart | ReversePrompt | Steered | SoftPrompt, Field(discriminator="kind")
+    Plain | RefusalStart | ReversePrompt | Steered | SoftPrompt | Stepwise,
+    Field(discriminator="kind"),
 ]
 """Any recipe; in JSON `kind` tells which."""
 

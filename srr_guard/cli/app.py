@@ -19,6 +19,7 @@ from srr_guard.cli.rank import rank
 from srr_guard.cli.recipe_files import triggers, vectors
 from srr_guard.cli.score import score
 from srr_guard.cli.serve import serve
+from srr_guard.cli.soft_prompt import soft_prompt
 from srr_guard.cli.train import train
 from srr_guard.cli.tune import tune
 from srr_guard.errors import SRRGuardError
@@ -45,6 +46,7 @@ COMMANDS = (
 )
 for command in COMMANDS:
     app.command()(command)
+app.add_typer(soft_prompt, name="soft-prompt")
 
 
 def main() -> None:

@@ -93,3 +93,23 @@ def _prompts(rows: list[LabelledResponse], kind: str, most: int, seed: int) -> l
         raise InvalidInputError(f"the data has no prompts of the type {kind!r}")
     names = sorted(pairs)
     return [pairs[name] for name in random.Random(seed).sample(names, min(most, len(names)))]
+
+
+def paired_prompts(rows: list[LabelledResponse], most: int, seed: int) -> list[tuple[str, str]]:
+    """A harmful request and a harmless one of each pair; the seed draws the pairs.
+
+    Raises:
+        InvalidInputError: No pair has both.
+    """
+    kinds: dict[str, dict[str, str]] = {"unsafe": {}, "safe": {}}
+    for row in rows:
+        if row.prompt_type is not None and row.pair:
+            kinds[row.prompt_type].setdefault(row.pair, row.prompt)
+    names = sorted(kinds["unsafe"].keys() & kinds["safe"].keys())
+    if not names:
+        raise InvalidInputError(
+            "the data has no pairs of requests: rows of a harmful and of a harmless one (by "
+            "`prompt_type`) must share a `pair`, as in `contrast`"
+        )
+    chosen = random.Random(seed).sample(names, min(most, len(names)))
+    return [(kinds["unsafe"][name], kinds["safe"][name]) for name in chosen]

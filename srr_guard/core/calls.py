@@ -83,7 +83,7 @@ def require_plain(policy: SamplingPolicy, gating: GatePolicy | None = None) -> N
         ConfigurationError: The policy has one.
     """
     require_no_plan(policy, gating)
-    for name in ("temperatures", "system_prompts", "seed", "read_ahead"):
+    for name in ("temperatures", "system_prompts", "seed", "read_ahead", "cut_below"):
         if (value := getattr(policy, name)) not in (None, False):
             raise ConfigurationError(
                 f"{name}={value!r} reaches no model here: a function makes its own calls; wrap "

@@ -31,7 +31,7 @@ from srr_guard.errors import (
     InvalidInputError,
 )
 from srr_guard.gates.rulings import GateRuling, rule
-from srr_guard.policy import DecisionPolicy, GatePolicy, SamplingPolicy
+from srr_guard.policy import DecisionPolicy, GatePolicy, SamplingPolicy, recipes_of
 from srr_guard.protocols import (
     AnswerWatch,
     CandidateSource,
@@ -41,8 +41,10 @@ from srr_guard.protocols import (
     ReadAhead,
     RefusesUnasked,
     ResponseScorer,
+    SupportsEarlyCut,
     SupportsReadAhead,
 )
+from srr_guard.recipes import Stepwise
 from srr_guard.threads import is_async, workers
 
 T = TypeVar("T")
@@ -126,6 +128,9 @@ class Guard:
             gating.require_room(sampling)
             assesses = gate is not None or scorer is None or isinstance(scorer, PromptGate)
             _require(assesses, "gating without gate", scorer)
+        searched = any(isinstance(recipe, Stepwise) for recipe in recipes_of(sampling, gating))
+        if searched or (sampling.cut_below is not None and not sampling.read_ahead):
+            _require(scorer is None or isinstance(scorer, SupportsEarlyCut), "cut_below", scorer)
         if decision.mode == "observe":
             require_first_plain(sampling)
         self._scorer = scorer
@@ -319,6 +324,21 @@ class Guard:
             lambda text: self._scoring.ascore(conversation, [text]),
         )
 
+    def early_cut(self, conversation: Conversation) -> Any | None:
+        """Make a floor for answers that a local model writes; None: none is cut off.
+
+        Loads the shipped scorer if need be, which blocks.
+
+        Args:
+            conversation: What was asked.
+        """
+        below = self._sampling.cut_below
+        apart = self._policy.reasoning == "answer"  # reasoning may be as it likes
+        if below is None or apart or observes(self._policy, conversation):
+            below = 0.0
+        searched = any(isinstance(r, Stepwise) for r in recipes_of(self._sampling, self._gating))
+        return self._scoring.early_cut(below) if below or searched else None
+
     def count_bypass(self) -> Totals:
         """Add a bypass to the totals, for a door that is told to let something pass unscored.
 
@@ -485,6 +505,8 @@ def _require(holds: bool, name: str, value: object) -> None:
             "gating without gate": "a scorer that has `assess` (SRRScorer), a `gate=`, or no "
             "gating policy",
             "on_decision": "a function that takes a Decision, async or not, no generator; or None",
+            "cut_below": "a scorer that has `early_cut` (SRRScorer); or set "
+            "read_ahead=True for cut_below, and leave Stepwise out",
             "read_ahead": "a scorer that has `read_ahead` (SRRScorer), or leave read_ahead out",
         }[name]
         raise ConfigurationError(f"{name}={value!r} cannot be used: give {wanted}")

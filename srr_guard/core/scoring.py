@@ -11,7 +11,13 @@ from typing import Any, NoReturn, TypeVar, cast
 from srr_guard.conversation import Conversation
 from srr_guard.decision import PromptAssessment, Ranking
 from srr_guard.errors import ScoringError
-from srr_guard.protocols import PromptGate, ReadAhead, ResponseScorer, SupportsReadAhead
+from srr_guard.protocols import (
+    PromptGate,
+    ReadAhead,
+    ResponseScorer,
+    SupportsEarlyCut,
+    SupportsReadAhead,
+)
 from srr_guard.threads import abandon, blocking_calls, workers
 
 T = TypeVar("T")
@@ -99,6 +105,10 @@ class TimedScorer:
     def read_ahead(self, conversation: Conversation) -> ReadAhead:
         """Start pre-encoding one streamed answer; the scorer must support it."""
         return cast("SupportsReadAhead", self._load()).read_ahead(conversation)
+
+    def early_cut(self, below: float) -> Any:
+        """Make a floor for a local model's answers; the scorer must support it."""
+        return cast("SupportsEarlyCut", self._load()).early_cut(below)
 
     async def _aload(self) -> ResponseScorer:
         scorer = self._scorer

@@ -7,7 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
@@ -30,6 +30,9 @@ from srr_guard.local.worker import GenerationJob, token_ids
 from srr_guard.recipes import Plain, Recipe
 from srr_guard.reference.hub import HubOptions
 from srr_guard.reference.spec import Device, DType, ModelSpec
+
+if TYPE_CHECKING:
+    from srr_guard.scorer.running import EarlyCut
 
 _log = logging.getLogger("srr_guard")
 
@@ -127,6 +130,7 @@ class LocalChatModel(BaseChatModel):
         n: int,
         *,
         recipes: Sequence[Recipe | None] | None = None,
+        cut: EarlyCut | None = None,
         stop: list[str] | None = None,
         **kwargs: Any,
     ) -> list[AIMessage]:
@@ -141,6 +145,10 @@ class LocalChatModel(BaseChatModel):
             n: How many answers.
             recipes: How they are made, taken in turn; None in their place is an answer as the
                 model gives it. Where tools are bound, all but `Plain` are left out.
+            cut: A floor (see `SRRScorer.early_cut`): an answer that falls below it is cut off, and
+                has the `finish_reason` "cut". Answers whose states are not those that the scorer
+                would read (`ReversePrompt`, `Steered`, `SoftPrompt`, a system prompt of their
+                own, a forced call of a tool) are not.
             stop: Texts that end an answer; they are not part of it.
             **kwargs: Options for this call; `tools` and `tool_choice` as `bind_tools` binds
                 them.
@@ -150,7 +158,7 @@ class LocalChatModel(BaseChatModel):
                 `temperature` is 0 and n is not 1, or a recipe is not served (see `serves`).
             InvalidInputError: The prompt is empty.
         """
-        request, tools = self._request(messages, n, stop, kwargs, recipes)
+        request, tools = self._request(messages, n, stop, kwargs, recipes, cut)
         return _messages(_wait(GenerationJob(self._spec(), request)), tools)
 
     async def asample_candidates(
@@ -159,12 +167,17 @@ class LocalChatModel(BaseChatModel):
         n: int,
         *,
         recipes: Sequence[Recipe | None] | None = None,
+        cut: EarlyCut | None = None,
         stop: list[str] | None = None,
         **kwargs: Any,
     ) -> list[AIMessage]:
         """Like `sample_candidates`, without blocking the event loop."""
-        request, tools = self._request(messages, n, stop, kwargs, recipes)
+        request, tools = self._request(messages, n, stop, kwargs, recipes, cut)
         return _messages(await _await(GenerationJob(self._spec(), request)), tools)
+
+    def cuts_candidates(self) -> bool:
+        """True: `sample_candidates` takes `cut`."""
+        return True
 
     def serves(self, recipe: Recipe) -> str | None:
         """Say why a recipe cannot be served; None if it can.
@@ -297,6 +310,7 @@ class LocalChatModel(BaseChatModel):
         stop: list[str] | None,
         kwargs: dict[str, Any],
         recipes: Sequence[Recipe | None] | None = None,
+        cut: EarlyCut | None = None,
     ) -> tuple[GenerationRequest, list[dict[str, Any]]]:
         tools: list[dict[str, Any]] = kwargs.pop("tools", None) or []
         choice = kwargs.pop("tool_choice", None)
@@ -324,6 +338,7 @@ class LocalChatModel(BaseChatModel):
             n=n,
             prefix=prefix,
             recipes=plan,
+            cut=cut,
         )
         return request, tools
 

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 
 from srr_guard.conversation import Conversation
 from srr_guard.errors import ConfigurationError
-from srr_guard.local.generation import Answer, Answers, Call, GenerationOptions, GenerationRequest
+from srr_guard.local.generation import Answer, Answers, GenerationOptions, GenerationRequest
 from srr_guard.local.recipes.refusal_start import TriggerTable
 from srr_guard.local.recipes.steering import RefusalVectors, last_states, steered_blocks
 from srr_guard.local.recipes.tables import Fits
-from srr_guard.local.worker import text_generator
+from srr_guard.local.worker import sample_batch, text_generator
 from srr_guard.protocols import ResponseScorer
 from srr_guard.reference.host import host
 from srr_guard.reference.spec import ModelSpec
@@ -69,7 +69,7 @@ def estimate_triggers(
             )
             for k, goal in enumerate(batch)
         ]
-        for request, answers in zip(requests, _sample(spec, requests), strict=True):
+        for request, answers in zip(requests, sample_batch(spec, requests), strict=True):
             refusals += _refusals(request.conversation, answers, scorer)
         progress(len(batch))
 
@@ -122,29 +122,6 @@ def estimate_vectors(
 
 def _fits(spec: ModelSpec) -> Fits:
     return Fits(host.model(spec).source.digest(), text_generator(spec).template.digest)
-
-
-def _sample(spec: ModelSpec, requests: Sequence[GenerationRequest]) -> list[Answers]:
-    """The answers of several requests, in one batch."""
-    found: dict[int, Answers] = {}
-    failed: list[BaseException] = []
-
-    def work() -> None:
-        calls = [
-            Call(
-                request,
-                lambda: host.closing,
-                lambda answers, i=i: found.__setitem__(i, answers),  # type: ignore[misc]
-                failed.append,
-            )
-            for i, request in enumerate(requests)
-        ]
-        text_generator(spec).sample_all(calls)
-
-    host.submit_long(work).result()
-    if failed:
-        raise failed[0]
-    return [found[i] for i in range(len(requests))]
 
 
 def _refusals(

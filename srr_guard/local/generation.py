@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from srr_guard.conversation import Conversation
 from srr_guard.errors import ConfigurationError
 from srr_guard.local.decoding.choice import decoders
+from srr_guard.local.decoding.cutting import PrefixWatch
 from srr_guard.local.decoding.rows import Layout, Row, decode
 from srr_guard.local.decoding.sampling import Draw
 from srr_guard.local.decoding.tracks import Batch, Decoder, Prompt, Track
 from srr_guard.local.decoding.transformers import generate
+from srr_guard.local.recipes.key_sentence import key_sentence
 from srr_guard.local.recipes.plan import RowPlan, RowPlanner
+from srr_guard.local.searching import AnswerSearch
 from srr_guard.local.text import StopText, TextStream
 from srr_guard.recipes import Plain, Recipe
 from srr_guard.reference.cache.states import StateRecorder
@@ -26,6 +29,8 @@ from srr_guard.reference.template import PromptIds, PromptTemplate
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from srr_guard.scorer.running import EarlyCut
 
 _log = logging.getLogger("srr_guard")
 
@@ -79,7 +84,7 @@ class Answer:
 
     text: str
     tokens: int
-    finish: Literal["stop", "length"]
+    finish: Literal["stop", "length", "cut"]
     ids: tuple[int, ...] = ()
 
 
@@ -102,6 +107,7 @@ class GenerationRequest:
         n: How many.
         prefix: Text that every answer is made to begin with; rows are then plain ones.
         recipes: How the answers are made, taken in turn; empty: as the model gives them.
+        cut: A floor for answers under way; None: none is cut off.
     """
 
     conversation: Conversation
@@ -109,6 +115,7 @@ class GenerationRequest:
     n: int = 1
     prefix: str = ""
     recipes: tuple[Recipe | None, ...] = ()
+    cut: EarlyCut | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -216,6 +223,7 @@ class TextGenerator:
                 f"max_new_tokens={options.max_new_tokens!r} leaves no room for the prompt in the "
                 f"{self._context} tokens of {self.name!r}: lower it"
             )
+        self._check_cut(request)
         under_way = _UnderWay(call, self.name)
         stopped = StopText(self._decode, options.stop)
         seed = secrets.randbits(63) if options.seed is None else options.seed
@@ -230,6 +238,9 @@ class TextGenerator:
                 seed=_row_seed(seed, i),
             )
             self._check_served(recipe, plan)
+            if plan.search is not None:
+                under_way.search(*self._searched(call, plan, room, stopped, i))
+                continue
             recorded = plan.recorded and not prefix and bool(self._decoders)
             indices = [
                 prompts.add(self._prompt(talk, plan, prefix, room), recorded=recorded)
@@ -249,9 +260,74 @@ class TextGenerator:
                 processor=plan.processor,
                 recorder=prompts.found[indices[0]].recorder if recorded else None,
                 on_ids=stream.push if stream else None,
+                low=PrefixWatch(request.cut) if recorded and request.cut else None,
             )
             under_way.add(row, partial(self._answer, request, stopped, stream))
         return under_way
+
+    def _searched(
+        self, call: Call, plan: RowPlan, room: int, stopped: StopText, index: int
+    ) -> tuple[Row, Callable[[Row], Answer], Callable[[], None]]:
+        """A row that is searched for: itself, how its answer is made, and the search.
+
+        Raises:
+            ConfigurationError: Nobody scores its beginnings.
+        """
+        request, (talk,) = call.request, plan.conversations
+        options = request.options
+        assert plan.search is not None
+        prompt = self._prompt(talk, plan, (), room).prompt
+        stream = None
+        if call.on_text is not None:
+            stream = TextStream(self._decode, options.stop, partial(call.on_text, index))
+
+        def row_of(seed: int | str) -> Row:
+            return Row(
+                (),
+                Draw(plan.temperature, options.top_p, random.Random(seed)),
+                limit=options.max_new_tokens,
+                ends=self._ends,
+                stopped=stopped,
+                cancelled=call.cancelled,
+            )
+
+        search = AnswerSearch(
+            plan.search,
+            prompt=prompt,
+            scores=request.cut,
+            key=self._key,
+            decoders=self._decoders,
+            seed=plan.seed,
+            row_of=row_of,
+            seed_of=_row_seed,
+            opening=partial(self._opening, prompt, talk.turns[-1].text),
+        )
+        row = row_of(plan.seed)
+        answer = partial(self._answer, request, stopped, stream)
+        return row, answer, partial(search.fill, row)
+
+    def _opening(self, prompt: PromptIds, asked: str, ids: Sequence[int]) -> int | None:
+        """How many tokens stand before the key sentence of an answer; None: not known yet."""
+        before = str(self._tokenizer.decode(prompt.ids[-8:])).lower()
+        tag = "<think>" if "<think>" in before else ""
+        found = key_sentence(tag + self._decode(ids), asked)
+        if found is None:
+            return None
+        start = found[0] - len(tag)
+        return max(k for k in range(len(ids)) if len(self._decode(ids[:k])) <= start)
+
+    def _check_cut(self, request: GenerationRequest) -> None:
+        """Refuse a floor that this model's states say nothing about.
+
+        Raises:
+            ConfigurationError: The scorer reads another model.
+        """
+        if request.cut is not None and request.cut.model != self._key:
+            raise ConfigurationError(
+                f"cut_below={request.cut.below}: the scorer reads another model than {self.name!r} "
+                "(or another device or precision), so it cannot follow the answers: set "
+                "read_ahead=True, or leave it out"
+            )
 
     def _check_served(self, recipe: Recipe | None, plan: RowPlan) -> None:
         """Refuse what `generate` cannot do.
@@ -260,7 +336,7 @@ class TextGenerator:
             ConfigurationError: It would have to.
         """
         special = len(plan.conversations) > 1 or plan.steering is not None or plan.vectors
-        if special and not self._decoders:
+        if (special or plan.search) and not self._decoders:
             raise ConfigurationError(
                 f"{type(recipe).__name__}: {self.name!r} is decoded by transformers' `generate`, "
                 "which cannot serve it; take another model or another recipe"
@@ -279,6 +355,7 @@ class TextGenerator:
 
     def _run(self, requests: Sequence[_UnderWay], prompts: Sequence[Prompt]) -> None:
         owner = {row: request for request in requests for row in request.rows}
+        searches = {row: work for request in requests for row, work in request.searches.items()}
 
         def after_step() -> None:
             host.give_way()
@@ -291,9 +368,25 @@ class TextGenerator:
         def on_done(row: Row) -> None:
             owner[row].finish(row)
 
-        if not owner:
-            return
-        layout = Layout(list(owner))
+        rows = [row for row in owner if row not in searches]
+        if rows:
+            self._decode_rows(rows, prompts, pause=pause, after_step=after_step, on_done=on_done)
+        for row, search in searches.items():
+            if not row.given_up:
+                search()
+                on_done(row)
+
+    def _decode_rows(
+        self,
+        owner: Sequence[Row],
+        prompts: Sequence[Prompt],
+        *,
+        pause: Callable[[], None],
+        after_step: Callable[[], None],
+        on_done: Callable[[Row], None],
+    ) -> None:
+        """Grow the rows of a batch by the first decoder that takes it."""
+        layout = Layout(owner)
         batch = Batch(
             prompts=prompts,
             tracks=layout.tracks,
@@ -324,8 +417,11 @@ class TextGenerator:
         if row.recorder is not None and row.done:
             row.recorder.keep(row)  # a scorer that reads other tokens in the text reads it again
         ended = cut is not None or row.ended
-        finish: Literal["stop", "length"] = "stop" if ended else "length"
-        return Answer(request.prefix + text[:cut], len(row.ids), finish, tuple(row.ids))
+        finish: Literal["stop", "length", "cut"] = "stop" if ended else "length"
+        if row.cut:
+            finish = "cut"
+        spent = row.spent or len(row.ids)
+        return Answer(request.prefix + text[:cut], spent, finish, tuple(row.ids))
 
     def _decode(self, ids: Sequence[int]) -> str:
         return str(
@@ -379,12 +475,18 @@ class _UnderWay:
     name: str
     prompt_tokens: int = 0
     rows: dict[Row, Callable[[Row], Answer]] = field(default_factory=dict)
+    searches: dict[Row, Callable[[], None]] = field(default_factory=dict)
     answers: dict[Row, Answer] = field(default_factory=dict)
     settled: bool = False
 
     def add(self, row: Row, answer: Callable[[Row], Answer]) -> None:
         """Add a row, and how its answer is made."""
         self.rows[row] = answer
+
+    def search(self, row: Row, answer: Callable[[Row], Answer], work: Callable[[], None]) -> None:
+        """Add a row that is searched for."""
+        self.add(row, answer)
+        self.searches[row] = work
 
     def finish(self, row: Row) -> None:
         """Take note of a row that is done."""
@@ -406,7 +508,7 @@ class _UnderWay:
             self.call.on_error(error)
 
 
-def _row_seed(seed: int, row: int) -> int | str:
+def _row_seed(seed: int | str, row: int) -> int | str:
     """Seed of a row; the first row's is the call's own, as if it were alone."""
     return seed if row == 0 else f"{seed}, row {row}"
 

@@ -102,6 +102,34 @@ def text_generator(spec: ModelSpec) -> TextGenerator:
     return host.shared(("generation", hosted.key), lambda: TextGenerator(hosted))
 
 
+def sample_batch(spec: ModelSpec, requests: Sequence[GenerationRequest]) -> list[Answers]:
+    """Sample the answers of several requests in one batch.
+
+    Raises:
+        ConfigurationError: A recipe is not served, or an answer's length leaves no room.
+        ReferenceModelError: The model cannot be found or loaded.
+    """
+    found: dict[int, Answers] = {}
+    failed: list[BaseException] = []
+
+    def work() -> None:
+        calls = [
+            Call(
+                request,
+                lambda: host.closing,
+                lambda answers, i=i: found.__setitem__(i, answers),  # type: ignore[misc]
+                failed.append,
+            )
+            for i, request in enumerate(requests)
+        ]
+        text_generator(spec).sample_all(calls)
+
+    host.submit_long(work).result()
+    if failed:
+        raise failed[0]
+    return [found[i] for i in range(len(requests))]
+
+
 def token_ids(spec: ModelSpec, text: str) -> list[int]:
     """Encode plain text with a model's tokenizer."""
     return host.submit(lambda: text_generator(spec).template.text_ids(text)).result()

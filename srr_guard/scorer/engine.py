@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from srr_guard.reference import ReferenceLLM
     from srr_guard.scorer.explanation import Explanation
     from srr_guard.scorer.head import SRRHead
+    from srr_guard.scorer.running import EarlyCut
 
 
 _log = logging.getLogger("srr_guard")
@@ -141,6 +142,17 @@ class ScoringEngine:
     def read_ahead(self, conversation: Conversation) -> ReadAhead:
         """Start pre-encoding one streamed answer. Does not block."""
         return PartialAnswer(conversation, self._wake)
+
+    def early_cut(self, below: float) -> EarlyCut:
+        """A floor for answers that the reference LLM itself writes; loads the weights."""
+        from srr_guard.scorer.running import EarlyCut
+
+        def make() -> EarlyCut:
+            self._load()
+            key = host.key(self._model)
+            return EarlyCut(below, key, self.spec.depths, self.spec.window, self._loaded_head())
+
+        return host.submit(make).result()
 
     def explain(self, conversation: Conversation, text: str) -> Future[Explanation]:
         """Take the score of one answer apart (see `explain`)."""

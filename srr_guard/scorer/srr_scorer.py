@@ -22,6 +22,7 @@ from srr_guard.scorer.bundle import ScorerBundle
 if TYPE_CHECKING:
     from srr_guard.scorer.engine import ScoringEngine
     from srr_guard.scorer.explanation import Explanation
+    from srr_guard.scorer.running import EarlyCut
 
 
 class SRRScorer:
@@ -238,6 +239,13 @@ class SRRScorer:
         same as without.
         """
         return self.engine.read_ahead(conversation)
+
+    def early_cut(self, below: float) -> EarlyCut:
+        """A floor for the answers of a local model (see `SupportsEarlyCut`).
+
+        Loads the weights, which blocks.
+        """
+        return self.engine.early_cut(below)
 
     def explain(self, conversation: Any, candidate: str) -> Explanation:
         """Take the score of one answer apart: the share of each token and sentence.

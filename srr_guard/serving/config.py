@@ -205,6 +205,8 @@ class PolicyConfig(_Section):
                 object.__setattr__(self, "gating", base.gating)
         if self.sampling.read_ahead:
             raise ValueError("sampling.read_ahead: the gateway does not stream candidates")
+        if self.sampling.cut_below is not None:
+            raise ValueError("sampling.cut_below: the gateway cuts no candidates off")
         for name, policy in (("sampling", self.sampling), ("gating", self.gating)):
             if policy is not None and policy.plan is not None:
                 raise ValueError(

@@ -9,9 +9,10 @@ from typing import Any, cast
 from langchain_core.runnables import Runnable, RunnableConfig
 
 from srr_guard.conversation import Conversation
-from srr_guard.policy import GatePolicy, SamplingPolicy
+from srr_guard.errors import ConfigurationError
+from srr_guard.policy import GatePolicy, SamplingPolicy, recipes_of
 from srr_guard.protocols import AnswerWatch, CutOff, SupportsCandidateSampling, SupportsRecipes
-from srr_guard.recipes import Recipe
+from srr_guard.recipes import Recipe, Stepwise
 from srr_guard.runnables._private import messages_of
 from srr_guard.runnables.cache import warn_of_cache
 from srr_guard.runnables.inputs import entry_template, find_prompt
@@ -68,9 +69,16 @@ class ModelSource:
         require_repeatable(model)
         self.trace: TraceCandidates = trace
         self.streams = policy.read_ahead
+        self.cuts = policy.cut_below is not None and not policy.read_ahead
         maker = CallMaker(model, policy, silent=trace is not True)
         self.batch_model = maker.batch_model
         own_calls = bool(trace) or policy.read_ahead
+        if self.cuts and (own_calls or not maker.cuts):
+            raise ConfigurationError(
+                f"cut_below={policy.cut_below} needs streamed answers, or a LocalChatModel that is "
+                "called in batches, without trace_candidates: set read_ahead=True, or leave it out"
+            )
+        self.searches = any(isinstance(r, Stepwise) for r in recipes_of(policy, gating))
         self._plan = _Plan(
             maker,
             tuple(policy.recipe(i) for i in range(policy.n)),
@@ -100,6 +108,7 @@ class ModelSource:
         run_manager: RunManager | None,
         options: dict[str, Any],
         watch: Callable[..., AnswerWatch],
+        early_cut: Callable[[], Any],
     ) -> ModelRequest:
         """Make the candidates of one request (see `CandidateSource`).
 
@@ -110,6 +119,7 @@ class ModelSource:
             options: Keyword arguments of each call.
             watch: Follows one streamed answer, or with `trace=True` its reasoning, where the
                 policy says `read_ahead`.
+            early_cut: Makes the floor for answers that the model cuts off itself.
         """
         if not self._reaches_models:
             warn_of_cache()
@@ -124,6 +134,7 @@ class ModelSource:
             run_manager=run_manager,
             options=options,
             watch=watch,
+            early_cut=early_cut if self.cuts or self.searches else _nothing,
         )
 
 
@@ -165,6 +176,7 @@ class ModelRequest:
     run_manager: RunManager | None
     options: dict[str, Any]
     watch: Callable[..., AnswerWatch]
+    early_cut: Callable[[], Any]
 
     @property
     def calls(self) -> tuple[CandidateCall, ...]:
@@ -250,15 +262,19 @@ class ModelRequest:
     def _sample_batch(self, indices: Sequence[int]) -> Sequence[Any]:
         model, options = self._batch(indices)
         sample = cast("SupportsCandidateSampling", model).sample_candidates
-        return sample(self._messages(model), len(indices), **options)
+        if (cut := self.early_cut()) is not None:
+            options["cut"] = cut
+        return _with_cuts(sample(self._messages(model), len(indices), **options), cut)
 
     async def _asample_batch(self, indices: Sequence[int]) -> Sequence[Any]:
         model, options = self._batch(indices)
         asample = getattr(model, "asample_candidates", None)
         if asample is None:
             return await blocking_calls.run(self._sample_batch, indices)
-        outputs: Sequence[Any] = await asample(self._messages(model), len(indices), **options)
-        return outputs
+        if (cut := await blocking_calls.run(self.early_cut)) is not None:
+            options["cut"] = cut
+        outputs = await asample(self._messages(model), len(indices), **options)
+        return _with_cuts(outputs, cut)
 
     def _batch(self, indices: Sequence[int]) -> tuple[Any, dict[str, Any]]:
         """The model of a batched call and its options, with a recipe for each row if need be."""
@@ -272,6 +288,18 @@ class ModelRequest:
     def _messages(self, model: Any) -> list[Any]:
         enter(isolated(self.config))
         return messages_of(model, self.value)
+
+
+def _nothing() -> None:
+    """No floor."""
+
+
+def _with_cuts(outputs: Sequence[Any], cut: Any) -> Sequence[Any]:
+    """The outputs of a batched call, those marked that the model cut off."""
+    if cut is None:
+        return outputs
+    finished = [getattr(o, "response_metadata", {}).get("finish_reason") for o in outputs]
+    return [CutOff(o) if why == "cut" else o for o, why in zip(outputs, finished, strict=True)]
 
 
 def _whole(output: Any, call: CandidateCall) -> Any:

@@ -12,8 +12,8 @@ from langchain_core.runnables import Runnable, RunnableBinding
 from srr_guard.errors import ConfigurationError
 from srr_guard.formats.schemas import schema_check
 from srr_guard.policy import SamplingPolicy
-from srr_guard.protocols import SupportsCandidateSampling, SupportsRecipes
-from srr_guard.recipes import Plain, Recipe, RefusalStart
+from srr_guard.protocols import CutsCandidates, SupportsCandidateSampling, SupportsRecipes
+from srr_guard.recipes import Plain, Recipe, RefusalStart, Stepwise
 from srr_guard.runnables.tree import language_models, parts, takes_messages, unbind, with_models
 from srr_guard.sources.refusal_start import not_for_apis, prefill_for, request_for
 from srr_guard.sources.several import Models, describe
@@ -73,6 +73,8 @@ class CallMaker:
             inner if can_batch and len(self.models) == 1 and policy.batched == "auto" else None
         )
         self._serving = self._batching if isinstance(self._batching, SupportsRecipes) else None
+        self.cuts = isinstance(self._batching, CutsCandidates) and self._batching.cuts_candidates()
+        """The model cuts answers off itself."""
 
     def calls(
         self, recipes: Sequence[Recipe], *, own_calls: bool, short: bool = False
@@ -89,6 +91,14 @@ class CallMaker:
             ConfigurationError: A model cannot serve its recipe.
         """
         self._require_reach(recipes)
+        searched = next((r for r in recipes if isinstance(r, Stepwise)), None)
+        if searched is not None and (own_calls or not self.cuts):
+            self._refuse(
+                searched,
+                self.models[0],
+                "it needs a LocalChatModel that is called in batches, without read_ahead and "
+                "trace_candidates",
+            )
         made = []
         for i, recipe in enumerate(recipes):
             call = self._call(i, recipe)

@@ -326,6 +326,7 @@ class SafetyRankedChatModel(ModelShell, BaseChatModel):
             run_manager=run_manager,
             options=self._call_options(stop, kwargs),
             watch=partial(self._guard.watch, asked),
+            early_cut=partial(self._guard.early_cut, asked),
         )
 
     def _message(self, decision: Decision) -> AIMessage:

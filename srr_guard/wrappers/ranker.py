@@ -312,6 +312,7 @@ class SafetyRanker(ModelShell, RunnableSerializable[Any, Any]):
             run_manager=run_manager,
             options=kwargs,
             watch=partial(self._guard.watch, asked),
+            early_cut=partial(self._guard.early_cut, asked),
         )
 
     # ---- what a wrapper passes on ----

@@ -211,5 +211,9 @@ def test_half_an_answer_need_not_fit_a_schema(run):
 
 
 def test_streams_are_needed():
+    policy = SamplingPolicy(cut_below=0.1)
+    scorer = FakeScorer(by_harm)
+    with pytest.raises(ConfigurationError, match="or set read_ahead=True"):
+        SafetyRanker(Streaming(answers=[FINE]), scorer=scorer, sampling=policy)
     with pytest.raises(ConfigurationError, match=r"cut_below=0\.1 needs streamed.*read_ahead=True"):
-        SamplingPolicy(cut_below=0.1)
+        SafetyRanker(Streaming(answers=[FINE]), sampling=policy)

@@ -55,14 +55,14 @@ class CachedRun:
             self._caches.append(cache)
 
     def keep(self, tracks: Sequence[int]) -> None:
-        """Go on with these tracks only, ascending."""
+        """Go on with these tracks only."""
         import torch
 
         caches = []
         for cache, (_, first, end) in zip(self._caches, groups(self._tracks), strict=True):
             kept = [i - first for i in tracks if first <= i < end]
             if kept:
-                if len(kept) < end - first:
+                if kept != list(range(end - first)):
                     cache.batch_select_indices(
                         torch.tensor(kept, device=self._decoder.model.device)
                     )

@@ -39,11 +39,14 @@ class Row:
         processor: How it is made from its tracks; None: of one track, as it is.
         recorder: Pools its states; None: nothing is recorded.
         on_ids: Receives the tokens so far after each.
+        low: Asked once all of its tokens were read; True cuts it off. Needs a recorder.
 
     Attributes:
         limit: Most tokens.
         ids: Its tokens so far.
         done: True if no token will follow.
+        cut: True if it was cut off.
+        spent: Tokens that were generated for it where it was searched for; 0: its own.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class Row:
         processor: RowProcessor | None = None,
         recorder: StateRecorder | None = None,
         on_ids: Callable[[list[int]], None] | None = None,
+        low: Callable[[Row], bool] | None = None,
     ) -> None:
         self.tracks = tracks
         self.draw = draw
@@ -65,7 +69,9 @@ class Row:
         self.recorder = recorder
         self.limit = limit
         self.ids: list[int] = []
-        self.done = False
+        self.done = self.cut = False
+        self.spent = 0
+        self._low = low
         self._ends = ends
         self._stopped = stopped
         self._cancelled = cancelled
@@ -79,12 +85,18 @@ class Row:
     @property
     def to_be_read(self) -> bool:
         """True if its last token belongs to the states that are recorded."""
-        return self.recorder is not None and not self.ended
+        return self.recorder is not None and not self.ended and not self.cut
 
     @property
     def given_up(self) -> bool:
         """True if nobody waits for it any more."""
         return self._cancelled()
+
+    def judge(self) -> bool:
+        """Cut it off if its tokens so far are reason to; True if so."""
+        if self._low is not None and self.ids and self._low(self):
+            self.cut = self.done = True
+        return self.cut
 
     def take(self, token: int) -> None:
         """Add a token."""
@@ -153,7 +165,12 @@ def decode(
     closing: list[Row] = []  # done, but their last token is to be read
     while layout.rows:
         asking = [row for row in layout.rows if not row.done]
-        grow(asking, run.step(tokens, layout.places(asking)))
+        logits = run.step(tokens, layout.places(asking))
+        judged = [row.judge() for row in asking]
+        if any(judged):
+            owners = [row for row in asking for _ in row.tracks]
+            logits = logits[[i for i, row in enumerate(owners) if not row.cut]]
+        grow([row for row in asking if not row.cut], logits)
         finished = closing + [row for row in asking if row.done and not row.to_be_read]
         closing = [row for row in asking if row.done and row.to_be_read]
         for row in finished:

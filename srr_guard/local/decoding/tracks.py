@@ -94,7 +94,7 @@ class Run(Protocol):
         ...
 
     def keep(self, tracks: Sequence[int]) -> None:
-        """Go on with these tracks only, ascending."""
+        """Go on with these tracks only: ascending, or of one prompt, and each as often as given."""
         ...
 
 

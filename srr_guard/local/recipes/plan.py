@@ -16,7 +16,15 @@ from srr_guard.local.recipes.reverse_prompt import SubtractsReverse, branches, w
 from srr_guard.local.recipes.soft_prompt import SoftPromptVectors
 from srr_guard.local.recipes.steering import RefusalVectors
 from srr_guard.local.recipes.tables import Fits, shipped
-from srr_guard.recipes import Plain, Recipe, RefusalStart, ReversePrompt, SoftPrompt, Steered
+from srr_guard.recipes import (
+    Plain,
+    Recipe,
+    RefusalStart,
+    ReversePrompt,
+    SoftPrompt,
+    Steered,
+    Stepwise,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,6 +46,7 @@ class RowPlan:
         steering: Vectors for its tracks.
         strength: Factor of the vectors.
         recorded: What it reads is what a scorer would read of it.
+        search: It is searched for, step by step.
     """
 
     conversations: tuple[Conversation, ...]
@@ -48,6 +57,7 @@ class RowPlan:
     steering: Steering | None = None
     strength: float = 0.0
     recorded: bool = False
+    search: Stepwise | None = None
 
 
 class RowPlanner:
@@ -132,6 +142,14 @@ class RowPlanner:
                 steering=self._steering(recipe),
                 strength=recipe.strength,
             )
+        if isinstance(recipe, Stepwise):
+            return RowPlan(
+                conversations=made,
+                temperature=temperature,
+                seed=seed,
+                recorded=True,
+                search=recipe,
+            )
         path = Path(recipe.file)
         soft = self._soft_prompt(path)
         return RowPlan(
@@ -165,7 +183,7 @@ class RowPlanner:
     def _soft_prompt(self, path: Path) -> SoftPromptVectors:
         if path not in self._soft:
             soft = SoftPromptVectors.read(path)
-            self._fits.check(soft.fits, path, "train one for this model")
+            self._fits.check(soft.fits, path, "train one with `srr-guard soft-prompt train`")
             self._check_width(soft.vectors, path)
             self._soft[path] = soft
         return self._soft[path]
@@ -220,7 +238,10 @@ def unserved(recipe: Recipe, reference: Callable[[], str], name: str) -> str | N
             given = recipe.triggers if isinstance(recipe, RefusalStart) else recipe.vectors
             file_of(recipe, "" if given else reference(), name)
         elif isinstance(recipe, SoftPrompt) and not Path(recipe.file).is_file():
-            return f"SoftPrompt: there is no file {recipe.file!r}"
+            return (
+                f"SoftPrompt: there is no file {recipe.file!r}: train one with "
+                "`srr-guard soft-prompt train`"
+            )
     except ConfigurationError as error:
         return str(error)
     return None

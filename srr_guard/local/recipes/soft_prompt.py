@@ -44,7 +44,8 @@ class SoftPromptVectors:
                 return cls(fits, about["text"], file.get_tensor("vectors"))
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise ConfigurationError(
-                f"{str(path)!r} holds no soft prompt ({error!r}): train one for this model"
+                f"{str(path)!r} holds no soft prompt ({error!r}): train one with "
+                "`srr-guard soft-prompt train`"
             ) from error
 
     def write(self, path: Path) -> None:

@@ -137,6 +137,12 @@ class StateRecorder:
         for row, token in zip(rows, tokens, strict=True):
             self._fed.setdefault(row, []).append(token)
 
+    def copy(self, row: Hashable, to: Hashable) -> None:
+        """Give a row the tokens and states of another."""
+        self._fed[to] = list(self._fed.get(row, ()))
+        for pooled in (self._sums, self._lasts):
+            pooled.update({(k, to): state for (k, one), state in pooled.items() if one is row})
+
     def read(self, depth: int, states: Tensor) -> None:
         """Pool the states (rows, d) of a step; the first step reads the prompt's last token."""
         if depth not in self._instruction:
@@ -148,20 +154,25 @@ class StateRecorder:
 
     def keep(self, row: Hashable) -> None:
         """Hand the states of one answer to the cache, under the tokens that were read."""
+        ids = self._fed.get(row, [])
+        for design in self._designs if ids else ():
+            answer = self.running(row, design)
+            self._cache.keep(self._model, design, self._prompt.ids, ids, answer)
+
+    def running(self, row: Hashable, depths: Sequence[int]) -> RecordedAnswer:
+        """States of an answer so far: of the tokens that were read, one at least."""
         import torch
 
-        ids = self._fed.get(row, [])
-        count = len(ids)
-        for design in self._designs if count else ():
-            states = [
-                (
-                    self._instruction[k],
-                    self._request[k] / len(self._prompt.request),
-                    self._sums[k, row] / count,
-                    self._lasts[k, row],
-                )
-                for k in design
-            ]
-            stacked = (torch.stack(one).float().cpu() for one in zip(*states, strict=True))
-            answer = RecordedAnswer(*stacked)
-            self._cache.keep(self._model, design, self._prompt.ids, ids, answer)
+        count = len(self._fed[row])
+        states = [
+            (
+                self._instruction[k],
+                self._request[k] / len(self._prompt.request),
+                self._sums[k, row] / count,
+                self._lasts[k, row],
+            )
+            for k in depths
+        ]
+        return RecordedAnswer(
+            *(torch.stack(one).float().cpu() for one in zip(*states, strict=True))
+        )

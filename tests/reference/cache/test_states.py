@@ -9,14 +9,16 @@ import torch
 from tiny import Family, save_tiny_lm
 
 from srr_guard import LocalChatModel, SRRScorer
+from srr_guard.conversation import Conversation
 from srr_guard.reference import ReferenceLLM
 from srr_guard.reference.cache.partial import Window
 from srr_guard.reference.cache.prefixes import Prefix
-from srr_guard.reference.cache.states import ModelKey, StateCache
+from srr_guard.reference.cache.states import ModelKey, RecordedAnswer, StateCache
 from srr_guard.reference.encoding.request import EncodingRequest
 from srr_guard.reference.features import FeatureSpec
 from srr_guard.reference.host import host
 from srr_guard.reference.template import PromptIds
+from srr_guard.scorer.bundle import ScorerBundle
 
 DEPTHS = (1, 3)
 
@@ -114,3 +116,25 @@ def test_what_is_recalled_of_a_prompt_is_not_taken_for_its_encoding(
     assert both[0].finished
     llm.step([both[1]], spec)
     assert both[1].finished
+
+
+def test_an_answer_drawn_in_other_tokens_than_its_text_is_read_again(
+    tiny_folder: Path, tiny_bundle: ScorerBundle, states: StateCache
+) -> None:
+    """Its score is that of its text; the recorded states stay unused, exact ones are taken."""
+    scorer = SRRScorer(bundle=tiny_bundle, reference=str(tiny_folder), device="cpu")
+    depths = scorer.engine.spec.depths
+    scorer.warm_up()
+    llm = host.submit(scorer.engine.encoder).result()
+    prompt = llm.template.prompt(Conversation.of("Hi"), limit=200).ids
+    text = "fine words"
+    own = tuple(llm.template.candidate_ids(text))
+    drawn = tuple(llm.template.text_ids("fine")) + tuple(llm.template.text_ids("words")) + (3,)
+    clean = scorer.score("Hi", [text]).p_safe[0]
+    far = RecordedAnswer(*(torch.full((len(depths), llm.width), 50.0) for _ in range(4)))
+    model = host.key(scorer.reference)
+    states.keep(model, depths, prompt, drawn, far)
+    llm.clear_caches()
+    assert scorer.score("Hi", [text]).p_safe[0] == clean
+    states.keep(model, depths, prompt, own, far)
+    assert abs(scorer.score("Hi", [text]).p_safe[0] - clean) > 1e-3

@@ -1,0 +1,127 @@
+"""`srr-guard soft-prompt train`: trains the file that the recipe `SoftPrompt` reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from srr_guard.cli.options import DATA, DEVICE, DTYPE, REFERENCE, SCORER
+from srr_guard.cli.recipe_files import paired_prompts
+from srr_guard.extras import require_local
+from srr_guard.reference.spec import DType, ModelSpec
+
+if TYPE_CHECKING:
+    from srr_guard.local.soft_prompt.compliance import Judged
+    from srr_guard.local.soft_prompt.training import TrainedSoftPrompt
+
+soft_prompt = typer.Typer(help="Soft prompts for local models.", no_args_is_help=True)
+
+_TEXT = "The system prompt that the vectors begin as; default: one for safety and help."
+_HELD_OUT = "Share of the pairs that is measured, not trained on."
+
+
+@soft_prompt.command()
+def train(
+    data: Annotated[list[str], typer.Option(help=DATA)],
+    output: Annotated[Path, typer.Option(help="The soft prompt, a safetensors file.")],
+    text: Annotated[str | None, typer.Option(help=_TEXT)] = None,
+    reference: Annotated[str | None, typer.Option(help=REFERENCE)] = None,
+    scorer: Annotated[str | None, typer.Option(help=SCORER)] = None,
+    most: Annotated[int, typer.Option(help="Most pairs of requests, drawn by the seed.")] = 100,
+    epochs: Annotated[int, typer.Option(help="Passes over the requests.")] = 40,
+    learning_rate: Annotated[float, typer.Option(help="Of AdamW.")] = 1e-3,
+    held_out: Annotated[float, typer.Option(help=_HELD_OUT)] = 0.2,
+    samples: Annotated[int, typer.Option(help="Answers to each request and prompt.")] = 4,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+    resume: Annotated[bool, typer.Option(help="Go on with an interrupted run.")] = True,
+    device: Annotated[str, typer.Option(help=DEVICE)] = "auto",
+    dtype: Annotated[DType, typer.Option(help=DTYPE)] = "auto",
+) -> None:
+    """Train a soft prompt for `SoftPrompt` (DRO), and measure it on requests left out."""
+    require_local("`srr-guard soft-prompt train`")
+    from srr_guard import SRRScorer
+    from srr_guard.local.soft_prompt.training import TEXT, SoftPromptOptions, train_soft_prompt
+    from srr_guard.training.data import read_rows
+    from srr_guard.training.evaluation.reporting import progress_report
+
+    options = SoftPromptOptions(
+        text=TEXT if text is None else text,
+        epochs=epochs,
+        learning_rate=learning_rate,
+        held_out=held_out,
+        samples=samples,
+        seed=seed,
+    )
+    pairs = paired_prompts(read_rows(data), most, seed)
+    spec = ModelSpec(reference=reference, device=device, dtype=dtype)
+    judge = SRRScorer.from_pretrained(scorer)
+    console = Console(stderr=True)
+    with progress_report(console) as progress:
+        trained = train_soft_prompt(
+            spec,
+            pairs,
+            judge,
+            checkpoint=output.with_name(f"{output.name}.partial"),
+            options=options,
+            resume=resume,
+            progress=progress,
+        )
+        trained.vectors.write(output)
+    _print(trained, console)
+    if trained.held_out:
+        from srr_guard.local.soft_prompt.compliance import ComplianceOptions, judged
+        from srr_guard.recipes import Plain, SoftPrompt
+
+        sampling = ComplianceOptions(samples=samples, seed=seed + 1)
+        table = _answers_table()
+        recipes: dict[str, Plain | SoftPrompt] = {
+            "none": Plain(),
+            "the text": Plain(system_prompt=options.text),
+            "the soft prompt": SoftPrompt(file=str(output)),
+        }
+        for name, recipe in recipes.items():
+            found = judged(spec, trained.held_out, judge, sampling, recipe=recipe)
+            for kind, harmless in (("harmful", False), ("harmless", True)):
+                own = [
+                    one
+                    for one, anchor in zip(found, trained.held_out, strict=True)
+                    if anchor.harmless is harmless
+                ]
+                _add(table, name, kind, own)
+        console.print(table)
+    typer.echo(f"wrote {output}")
+
+
+def _print(trained: TrainedSoftPrompt, console: Console) -> None:
+    losses = trained.losses
+    if trained.resumed_at:
+        console.print(f"went on at step {trained.resumed_at}", highlight=False)
+    if losses:
+        console.print(
+            f"{len(losses)} steps; loss {losses[0]:.4f} at first, {losses[-1]:.4f} at last",
+            highlight=False,
+        )
+    table = Table("requests", "kind", "logit of compliance", "change elsewhere", box=None)
+    for (name, kind), shift in trained.shifts.items():
+        table.add_row(name, kind, f"{shift.compliance:+.2f}", f"{shift.rest:.1%}")
+    console.print(table)
+
+
+def _answers_table() -> Table:
+    return Table("system prompt", "requests left out", "comply", "refuse", "safe", box=None)
+
+
+def _add(table: Table, name: str, kind: str, found: list[Judged]) -> None:
+    shares = [
+        sum(values) / len(found)
+        for values in (
+            [one.complies for one in found],
+            [one.refuses for one in found],
+            [one.safe for one in found],
+        )
+    ]
+    table.add_row(name, f"{len(found)} {kind}", *(f"{share:.2f}" for share in shares))

@@ -1,0 +1,1 @@
+"""Trains soft prompts for local models (DRO, arXiv 2401.18018)."""
