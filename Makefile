@@ -42,7 +42,7 @@ adapters:
 ray:
 	$(PYTHON) -m venv .venv-ray
 	.venv-ray/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[ray,test]"
-	.venv-ray/bin/python -m pytest --noconftest -p tests.ray.conftest tests/ray
+	.venv-ray/bin/python -m pytest --noconftest -p tests.fleet.conftest tests/fleet
 
 # Each way to install as a new user would; not part of the tests, for it fetches gigabytes.
 install-paths:

@@ -113,7 +113,14 @@ class Bench:
         sampling = SamplingPolicy(n=MOST, plan=request.plan, seed=request.seed)
         source = ModelSource(self._model, sampling)
         asked = convert_to_messages([(turn.role, turn.text) for turn in conversation.turns])
-        made = source.of(asked, config=_CONFIG, run_manager=None, options={}, watch=_no_read_ahead)
+        made = source.of(
+            asked,
+            config=_CONFIG,
+            run_manager=None,
+            options={},
+            watch=_no_read_ahead,
+            early_cut=_no_floor,
+        )
 
         async def make(index: int) -> Any:
             (output,) = await made.asample([index])
@@ -121,6 +128,10 @@ class Bench:
 
         run.make = make
         run.answers = KeptAnswers(kinds=made.recipe)
+
+
+def _no_floor() -> None:
+    """Nothing is cut off: all answers are to be seen."""
 
 
 def _no_read_ahead(**_: Any) -> Any:
