@@ -16,8 +16,10 @@ def ask(http: httpx2.Client, served: Running, **body: Any) -> httpx2.Response:
     return http.post(f"{served.url}/chat/completions", json={"model": "m", "messages": ASK, **body})
 
 
-def test_the_best_of_n_is_returned_as_one(http, upstream, served):
-    answer = ask(http, served, temperature=0.7)
+def test_the_best_of_n_is_returned_as_one(http, upstream):
+    in_turn = {"default": {"sampling": {"max_in_flight": 1}}}  # the script follows the candidates
+    with gateway(upstream, policies=in_turn) as served:
+        answer = ask(http, served, temperature=0.7)
     assert answer.status_code == 200
     body = answer.json()
     assert body["choices"][0]["message"]["content"] == "a good answer"
