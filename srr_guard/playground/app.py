@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict
 from importlib.resources import files
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
-from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
@@ -37,6 +36,7 @@ from srr_guard.serving.config import LimitsConfig
 from srr_guard.serving.front import Front
 from srr_guard.serving.keys import Keys
 from srr_guard.serving.problems import HttpError, encode, json_response
+from srr_guard.serving.routes import answering
 
 logger = logging.getLogger("srr_guard.playground")
 
@@ -88,21 +88,6 @@ class Playground:
         await self._door(scope, receive, send)
 
 
-class _Route(APIRoute):
-    """A route whose errors become one clear line."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handle = super().get_route_handler()
-
-        async def guarded(request: Request) -> Response:
-            try:
-                return await handle(request)
-            except Exception as error:  # noqa: BLE001 (each becomes an answer)
-                return _problem(error).response()
-
-        return guarded
-
-
 def _problem(error: Exception) -> HttpError:
     match error:
         case HttpError():
@@ -136,7 +121,7 @@ def _routes(bench: Bench, admit: Callable[[str], str]) -> FastAPI:
         redirect_slashes=False,
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
-    app.router.route_class = _Route
+    app.router.route_class = answering(lambda error: _problem(error).response())
     page = _page_files()
 
     @app.exception_handler(HTTPException)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, nullcontext
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
-from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -25,6 +24,7 @@ from srr_guard.serving.logs import log_request
 from srr_guard.serving.metrics import CONTENT_TYPE
 from srr_guard.serving.note import Note, current_note
 from srr_guard.serving.problems import HttpError, json_response, problem_of
+from srr_guard.serving.routes import answering
 from srr_guard.serving.spans import request_span
 
 logger = logging.getLogger("srr_guard.serving")
@@ -100,21 +100,6 @@ def create_app(
     return GatewayApp(config, scorer=scorer, on_decision=on_decision)
 
 
-class _Route(APIRoute):
-    """A route whose errors become answers in OpenAI's shape."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handle = super().get_route_handler()
-
-        async def guarded(request: Request) -> Response:
-            try:
-                return await handle(request)
-            except Exception as error:  # noqa: BLE001 (each becomes an answer)
-                return _problem_response(error)
-
-        return guarded
-
-
 def _problem_response(error: Exception) -> Response:
     note = current_note()
     if isinstance(error, RequestValidationError):
@@ -129,6 +114,9 @@ def _problem_response(error: Exception) -> Response:
     if note.decision is not None:
         response.headers.update(generation.decision_headers(note.decision))
     return response
+
+
+_ROUTE = answering(_problem_response)
 
 
 def _of_validation(error: RequestValidationError) -> HttpError:
@@ -156,7 +144,7 @@ def _routes(gateway: Gateway) -> tuple[FastAPI, frozenset[str]]:
         # the front door makes the span of a request, and only where the settings say so
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
-    app.router.route_class = _Route
+    app.router.route_class = _ROUTE
 
     @app.exception_handler(HTTPException)
     async def refused(_: Request, error: HTTPException) -> Response:
@@ -207,7 +195,7 @@ def _routes(gateway: Gateway) -> tuple[FastAPI, frozenset[str]]:
         """Answer a conversation with the best of n candidates."""
         return await generation.generate(gateway, generation.RESPONSES, request)
 
-    app.include_router(scores.router(gateway, _Route))
-    app.include_router(decisions.router(gateway, _Route))
-    app.include_router(litellm.router(gateway, _Route))
+    app.include_router(scores.router(gateway, _ROUTE))
+    app.include_router(decisions.router(gateway, _ROUTE))
+    app.include_router(litellm.router(gateway, _ROUTE))
     return app, frozenset({*OPEN, *app.openapi()["paths"]})
