@@ -9,7 +9,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from srr_guard.cli.options import DATA, REFERENCE, SCORER
+from srr_guard.cli.options import DATA, DEVICE, DTYPE, REFERENCE, SCORER
+from srr_guard.reference.spec import DType
 
 if TYPE_CHECKING:
     from srr_guard.training.tuning import PolicyPoint, Rate, Tuning
@@ -23,6 +24,8 @@ def tune(
     n: Annotated[int, typer.Option("-n", help="Candidates per request.")] = 4,
     scorer: Annotated[str | None, typer.Option(help=SCORER)] = None,
     reference: Annotated[str | None, typer.Option(help=REFERENCE)] = None,
+    device: Annotated[str, typer.Option(help=DEVICE)] = "auto",
+    dtype: Annotated[DType, typer.Option(help=DTYPE)] = "auto",
     output: Annotated[
         Path | None, typer.Option(help="Write the policies for the budget into this file.")
     ] = None,
@@ -37,7 +40,7 @@ def tune(
     with progress_report(Console(stderr=True)) as progress:
         found = find(
             read_rows(data),
-            SRRScorer.from_pretrained(scorer, reference=reference),
+            SRRScorer.from_pretrained(scorer, reference=reference, device=device, dtype=dtype),
             budget=budget,
             n=n,
             progress=progress,
