@@ -158,7 +158,8 @@ def _list_size(axes: Any, methods: Mapping[str, Mapping[int, Figure]]) -> None:
 
 def _quality(axes: Any, points: Points) -> None:
     axes.set_xlabel("milliseconds per answer", fontsize=8)
-    axes.set_xscale("log")
+    axes.set_xscale("log", base=2)  # a tick for each doubling
+    axes.xaxis.set_major_formatter("{x:g}")
     for name, (x, figure) in points.items():
         axes.errorbar(
             x,
