@@ -3,12 +3,13 @@
 python benchmarks/explanation.py [--answers 100] [--data PATH ...]
 
 Each answer is a helpful one of three to five sentences, into which one sentence of a harmful answer
-to another request is put at random. Prints how often `harmless.lowest` is that sentence, beside
-chance and the share of the longest sentence.
+to another request is put at random. Prints how often `worst` is that sentence (the effects), how
+often the sentence with the lowest share is, and, beside them, the longest sentence and chance.
 """
 
 import argparse
 import random
+from collections import Counter
 
 from srr_guard import SRRScorer
 from srr_guard.scorer.explanation import sentences_of
@@ -25,17 +26,19 @@ def main() -> None:
     harmless = [(r, sentences_of(r.response)) for r in rows if r.helps and r.safe]
     harmless = [(r, found) for r, found in harmless if 3 <= len(found) <= 5]
     harmful = [s for r in rows if r.harmful for s in sentences_of(r.response) if 40 < len(s) < 200]
-    scorer, named, longest, chance = SRRScorer.from_pretrained(), 0, 0, 0.0
+    scorer, named, longest, chance = SRRScorer.from_pretrained(), Counter[str](), 0, 0.0
     for row, sentences in generator.sample(harmless, options.answers):
         bad = generator.choice(harmful)
         mixed = list(sentences)
         mixed.insert(generator.randrange(len(mixed) + 1), bad)
-        found = scorer.explain(row.conversation, " ".join(mixed)).harmless
-        named += found.lowest.text == bad
+        found = scorer.explain(row.conversation, " ".join(mixed))
+        named["effects"] += found.worst.text == bad
+        named["shares"] += found.harmless.lowest.text == bad
         longest += max(mixed, key=len) == bad
         chance += 1 / len(mixed)
     n = options.answers
-    print(f"{n} answers: named {named / n:.2f}, longest {longest / n:.2f}, chance {chance / n:.2f}")
+    by = ", ".join(f"by {what} {count / n:.2f}" for what, count in named.items())
+    print(f"{n} answers: named {by}; longest {longest / n:.2f}, chance {chance / n:.2f}")
 
 
 if __name__ == "__main__":

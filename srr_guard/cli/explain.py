@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,7 +13,7 @@ from rich.text import Text
 from srr_guard.cli.options import REFERENCE, SCORER
 
 if TYPE_CHECKING:
-    from srr_guard.scorer.explanation import ProbeShares
+    from srr_guard.scorer.explanation import ProbeShares, Share
 
 
 def explain(
@@ -32,6 +33,8 @@ def explain(
     console = Console()
     console.print(f"p_safe {found.p_safe:.3f}; green speaks for the answer, red against it\n")
     console.print(_coloured(found.harmless), "\n")
+    if found.effects:
+        console.print(_table("sentence", "p_safe's log-odds with it, less without", found.effects))
     console.print(_sentences("harmless", found.harmless))
     for name, shares in (("answers", found.answers), ("harmful request", found.harmful_request)):
         if shares is not None:
@@ -50,9 +53,14 @@ def _coloured(shares: ProbeShares) -> Text:
     return text
 
 
-def _sentences(name: str, shares: ProbeShares) -> Table:
-    table = Table(f"{name}: logit {shares.logit:+.2f}", "share", title_justify="left")
-    for sentence in shares.sentences:
+def _table(name: str, value: str, sentences: Iterable[Share]) -> Table:
+    table = Table(name, value, title_justify="left")
+    for sentence in sentences:
         table.add_row(Text(sentence.text), f"{sentence.value:+.2f}")
+    return table
+
+
+def _sentences(name: str, shares: ProbeShares) -> Table:
+    table = _table(f"{name}: logit {shares.logit:+.2f}", "share", shares.sentences)
     table.add_row(Text("the rest", style="dim"), f"{shares.intercept + shares.rest:+.2f}")
     return table

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict
@@ -228,13 +227,16 @@ def _event(name: str, data: dict[str, Any]) -> bytes:
 
 
 async def _explained(run: Run, body: ExplainRequest) -> dict[str, Any]:
-    """The sentences of an answer and what each adds to its score."""
+    """The sentences of an answer and the effect of each on its score."""
     scores = run.scores.get(body.scorer)
     if scores is None or not scores.explains:
         raise InvalidInputError("this scorer does not explain its scores")
     key = (body.scorer, body.candidate)
     if key not in run.explained:
         found = await scores.explain(run.text(body.candidate))
-        shares = found.harmless.model_dump(mode="json", include={"text", "sentences"})
-        run.explained[key] = json.loads(json.dumps(shares))
+        sentences = found.effects or found.harmless.sentences
+        run.explained[key] = {
+            "text": found.harmless.text,
+            "sentences": [sentence.model_dump() for sentence in sentences],
+        }
     return run.explained[key]

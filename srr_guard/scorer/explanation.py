@@ -1,13 +1,15 @@
 """Which words of an answer, and of a request, made a score what it is.
 
 The probes are linear in the mean of the tokens' states, so that each token's share of a logit is
-exact: the shares and the intercept add up to it.
+exact: the shares and the intercept add up to it. But states carry what was read before: a harmful
+sentence colours those behind it. What a sentence does is seen by reading the answer without it.
 """
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
     from srr_guard.reference.features import FeatureSpec
     from srr_guard.reference.model import ReferenceLLM
     from srr_guard.scorer.head import Probe, SRRHead
+
+_READ_AGAIN = 16
+"""Most sentences that an answer is read without."""
 
 _SENTENCE = re.compile(r".+?(?:[.!?]+[\"')\]]*(?=\s|$)|\n+|$)", re.DOTALL)
 
@@ -82,8 +87,9 @@ class Explanation(BaseModel):
 
     Attributes:
         p_safe: Calibrated probability that the answer does no harm.
-        harmless: The probe behind `p_safe`; `harmless.lowest` is the sentence that speaks most
-            against the answer.
+        effects: Effect of each sentence on the log-odds of `p_safe`: with it, less without it.
+            Of more than 16 sentences those with the lowest shares; empty for a single sentence.
+        harmless: The probe behind `p_safe`.
         answers: The probe that tells an answer from a refusal; None if the scorer has none.
         harmful_request: The probe that reads the latest turn of the request; likewise.
 
@@ -92,16 +98,40 @@ class Explanation(BaseModel):
         >>> explanation = SRRScorer.from_pretrained().explain(
         ...     "How do I keep basil alive?", "Water it. Then put poison into your neighbour's tea."
         ... )
-        >>> explanation.harmless.lowest.text
+        >>> explanation.worst.text
         "Then put poison into your neighbour's tea."
     """
 
     model_config = ConfigDict(frozen=True)
 
     p_safe: float
+    effects: tuple[Share, ...] = ()
     harmless: ProbeShares
     answers: ProbeShares | None = None
     harmful_request: ProbeShares | None = None
+
+    @property
+    def worst(self) -> Share:
+        """The sentence that speaks most against the answer: the one with the lowest effect."""
+        return min(self.effects, key=lambda e: e.value, default=self.harmless.lowest)
+
+    def with_effects(self, p_safe: Callable[[Sequence[str]], Sequence[float]]) -> Explanation:
+        """Add the effect of each sentence.
+
+        Args:
+            p_safe: Scores other answers to the same conversation.
+        """
+        text, sentences = self.harmless.text, self.harmless.sentences
+        if len(sentences) < 2:
+            return self
+        read = sorted(sorted(sentences, key=lambda s: s.value)[:_READ_AGAIN], key=lambda s: s.start)
+        without = p_safe([text[: s.start] + text[s.end :] for s in read])
+        whole = _log_odds(self.p_safe)
+        effects = tuple(
+            sentence.model_copy(update={"value": whole - _log_odds(p)})
+            for sentence, p in zip(read, without, strict=True)
+        )
+        return self.model_copy(update={"effects": effects})
 
 
 def explain(
@@ -154,6 +184,11 @@ def explain(
             answers=answers,
             harmful_request=request,
         )
+
+
+def _log_odds(p: float) -> float:
+    p = min(max(p, 1e-6), 1 - 1e-6)
+    return math.log(p / (1 - p))
 
 
 def _of_window(probe: Probe, window: Tensor, poolings: Sequence[str]) -> Tensor:

@@ -248,9 +248,10 @@ class SRRScorer:
         return self.engine.early_cut(below)
 
     def explain(self, conversation: Any, candidate: str) -> Explanation:
-        """Take the score of one answer apart: the share of each token and sentence.
+        """Take the score of one answer apart: the share of each token, the effect of each sentence.
 
-        It costs a forward pass of its own. The result holds the texts: keep it on your servers.
+        The answer is read once more, and without each of its sentences, 16 of them at most. The
+        result holds the texts: keep it on your servers.
 
         Raises:
             InvalidInputError: The conversation or the answer cannot be read, or is blank.
@@ -258,7 +259,9 @@ class SRRScorer:
             ReferenceModelError: The reference LLM cannot be found or loaded.
         """
         (text,) = _checked([candidate])
-        return self.engine.explain(Conversation.of(conversation), text).result()
+        engine, asked = self.engine, Conversation.of(conversation)
+        found = engine.explain(asked, text).result()
+        return found.with_effects(lambda texts: engine.rank(asked, texts).result().p_safe)
 
     def warm_up(self) -> None:
         """Load the weights now instead of on the first score.

@@ -6,7 +6,6 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from types import SimpleNamespace
 from typing import Any
 
 import httpx2
@@ -23,7 +22,7 @@ from srr_guard.playground.app import Playground
 from srr_guard.playground.bench import Bench
 from srr_guard.playground.server import listen_here, playground_server
 from srr_guard.recipes import Recipe
-from srr_guard.scorer.explanation import sentences_of
+from srr_guard.scorer.explanation import Explanation, ProbeShares, Share, sentences_of
 
 ANSWERS = (
     "Check the soil with a finger before you water. Turn each pot a little every week.",
@@ -76,15 +75,15 @@ class ByWord:
     async def aassess(self, conversation: Any) -> PromptAssessment:
         return self.assess(conversation)
 
-    def explain(self, conversation: Any, text: str) -> Any:
+    def explain(self, conversation: Any, text: str) -> Explanation:
         shares, place = [], 0
         for sentence in sentences_of(text):
             start = text.index(sentence, place)
             place = start + len(sentence)
             value = -2.1 if "poison" in sentence else 1.3 if start == 0 else 0.4
-            shares.append({"text": sentence, "start": start, "end": place, "value": value})
-        whole = {"text": text, "sentences": shares}
-        return SimpleNamespace(harmless=SimpleNamespace(model_dump=lambda **_: whole))
+            shares.append(Share(text=sentence, start=start, end=place, value=value))
+        found = ProbeShares(text=text, logit=0.0, intercept=0.0, tokens=(), sentences=tuple(shares))
+        return Explanation(p_safe=self._p_safe(text), harmless=found)
 
     def _p_safe(self, text: str) -> float:
         found = next((p for word, p in P_SAFE.items() if word in text), 0.5)

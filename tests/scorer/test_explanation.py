@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -81,6 +83,48 @@ def test_sentences(tiny_llm: ReferenceLLM) -> None:
     assert found.harmless.highest.value == max(values)
 
 
+def test_effects_are_read_off_the_answer_without_each_sentence(tiny_llm: ReferenceLLM) -> None:
+    found = explain(tiny_llm, head_of(tiny_llm), FeatureSpec((2, 3)), Conversation.of("Hi"), ANSWER)
+    asked: list[str] = []
+
+    def p_safe(texts: Sequence[str]) -> list[float]:
+        asked.extend(texts)
+        return [found.p_safe, 0.999999, 0.0]
+
+    told = found.with_effects(p_safe)
+    assert asked == [
+        " Then, one day, give it a new pot!\nIt will thank you.",
+        "Water it twice a week. \nIt will thank you.",
+        "Water it twice a week. Then, one day, give it a new pot!\n",
+    ]
+    assert [effect.text for effect in told.effects] == [s.text for s in found.harmless.sentences]
+    same, worst, best = told.effects
+    assert same.value == pytest.approx(0.0, abs=1e-9)
+    assert worst.value < 0.0 < best.value < 30.0
+    assert told.worst == worst
+    assert Explanation.model_validate_json(told.model_dump_json()) == told
+
+
+def test_of_many_sentences_those_with_the_lowest_shares_are_read_without(
+    tiny_llm: ReferenceLLM,
+) -> None:
+    text = " ".join(f"Step {i} is short." for i in range(20))
+    spec = FeatureSpec((2, 3), window=2000, overlap=8)
+    found = explain(tiny_llm, head_of(tiny_llm), spec, Conversation.of("Hi"), text)
+    told = found.with_effects(lambda texts: [0.5] * len(texts))
+    assert len(told.effects) == 16
+    places = [effect.start for effect in told.effects]
+    assert places == sorted(places)
+    lowest = sorted(found.harmless.sentences, key=lambda s: s.value)[:16]
+    assert set(places) == {sentence.start for sentence in lowest}
+
+
+def test_a_single_sentence_has_no_effect_of_its_own(tiny_llm: ReferenceLLM) -> None:
+    found = explain(tiny_llm, head_of(tiny_llm), SPEC, Conversation.of("Hi"), "Water it now.")
+    told = found.with_effects(lambda texts: pytest.fail(f"{texts} was read"))
+    assert (told.effects, told.worst) == ((), found.harmless.sentences[0])
+
+
 def test_of_a_long_answer_the_window_that_counts_is_shown(tiny_llm: ReferenceLLM) -> None:
     found = explain(tiny_llm, head_of(tiny_llm), SPEC, Conversation.of("Hi"), ANSWER * 3)
     tokens = found.harmless.tokens
@@ -122,5 +166,6 @@ def test_the_shipped_scorer_names_the_harmful_sentence() -> None:
     assert found.p_safe == pytest.approx(
         scorer.score("How do I clean my kitchen?", [answer]).p_safe[0], abs=1e-3
     )
-    assert "poison him" in found.harmless.lowest.text
+    assert "poison him" in found.worst.text
+    assert len(found.effects) == 3
     assert Explanation.model_validate_json(found.model_dump_json()) == found

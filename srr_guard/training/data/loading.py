@@ -19,6 +19,7 @@ from srr_guard.training.data.hub import (
     datasets_loader,
     hub_commit,
 )
+from srr_guard.training.data.lengths import with_lengths_of
 from srr_guard.training.data.public_recipes import find_recipe
 from srr_guard.training.data.reading import CONTRAST, data_digests, read_rows
 from srr_guard.training.data.recipe_cache import SourceRows, recall, store
@@ -86,8 +87,13 @@ class LoadedRecipe:
 
     @property
     def rows(self) -> list[LabelledResponse]:
-        """All rows."""
-        return [*self.contrast, *(row for loaded in self.sources for row in loaded.rows)]
+        """All rows; answers of sources that follow lengths are cut."""
+        harmful = [row for one in self.sources for row in one.rows if row.harmful]
+        found = list(self.contrast)
+        for one in self.sources:
+            follows = one.source.follow_lengths
+            found += with_lengths_of(one.rows, harmful) if follows else one.rows
+        return found
 
     @property
     def weights(self) -> dict[str, float]:

@@ -106,6 +106,7 @@ _ULTRACHAT = RecipeSource(
     licence="MIT",
     limit=1500,
     stream=True,
+    follow_lengths=True,
     fallback=("smoltalk", "wildchat"),
 )
 

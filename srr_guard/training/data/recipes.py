@@ -43,6 +43,8 @@ class RecipeSource:
         cells: Most rows of each kind in each part; other kinds are left out. Empty: any kind.
         majority: The set holds several votes on one answer: the majority decides.
         longest: Most characters of a response; None: all.
+        follow_lengths: Cut its answers to the lengths of the recipe's harmful ones, for a set of
+            long answers that are all safe; else "long" would be learnt as "safe".
         weight: Weight of its rows in training.
         terms: Use that its licence allows.
         gated: Its terms must be accepted on the hub first.
@@ -72,6 +74,7 @@ class RecipeSource:
     cells: Mapping[str, int] = field(default_factory=dict)
     majority: bool = False
     longest: int | None = LONGEST
+    follow_lengths: bool = False
     weight: float = 1.0
     terms: Terms = "open"
     gated: bool = False
