@@ -205,7 +205,9 @@ class DecisionPolicy(Settings):
     """Settings for deciding what may be passed on.
 
     Attributes:
-        threshold: Lowest `p_safe`, in [0, 1], that may be passed on.
+        threshold: Lowest `p_safe`, in [0, 1], that may be passed on. The default is careful: with
+            the shipped scorer it holds back 14% of single helpful answers and 90% of harm on the
+            rows that training validates on (docs/choosing.md has lower budgets).
         prefer: Which of the candidates that reach it is passed on: `best`, `safest`, `first`,
             or a function from these candidates, best first, to one of them or its `index`. A
             function must be quick, and such a policy has no JSON form.
