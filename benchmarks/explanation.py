@@ -32,8 +32,8 @@ def main() -> None:
         mixed = list(sentences)
         mixed.insert(generator.randrange(len(mixed) + 1), bad)
         found = scorer.explain(row.conversation, " ".join(mixed))
-        named["effects"] += found.worst.text == bad
-        named["shares"] += found.harmless.lowest.text == bad
+        for what, share in (("effects", found.worst), ("shares", found.harmless.lowest)):
+            named[what] += share.text in bad or bad in share.text  # some part anew when joined
         longest += max(mixed, key=len) == bad
         chance += 1 / len(mixed)
     n = options.answers
