@@ -49,10 +49,7 @@ def main() -> None:
                 page.get_by_label("Compare two policies").check()
                 page.get_by_label("Threshold").nth(1).fill("1")
                 page.wait_for_selector(".banner >> nth=1")
-            page.wait_for_function(
-                "document.querySelectorAll('.card').length "
-                "=== document.querySelectorAll('.card:has(.share)').length"
-            )
+            page.wait_for_selector(".card:not(:has(.share))", state="detached")
             file = FIGURES / f"playground_{scheme}.png"
             page.screenshot(path=file)
             Image.open(file).convert("RGB").quantize(128).save(file, optimize=True)

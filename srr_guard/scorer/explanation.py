@@ -29,7 +29,12 @@ if TYPE_CHECKING:
 _READ_AGAIN = 16
 """Most sentences that an answer is read without."""
 
-_SENTENCE = re.compile(r".+?(?:[.!?]+[\"')\]]*(?=\s|$)|\n+|$)", re.DOTALL)
+_SENTENCE = re.compile(
+    r"(?:\s*\d+[.)]\s)?.+?"  # the number of a list's item is no sentence
+    r"(?:[.!?\u061f\u0964]+[\"')\]]*(?=\s|$)|[\u3002\uff01\uff1f]+[\u300d\u300f\u201d]?|\n+|$)",
+    re.DOTALL,
+)
+"""Marks of Arabic, Hindi and Chinese end a sentence too; the last need no space behind them."""
 
 
 class Share(BaseModel):
@@ -88,7 +93,8 @@ class Explanation(BaseModel):
     Attributes:
         p_safe: Calibrated probability that the answer does no harm.
         effects: Effect of each sentence on the log-odds of `p_safe`: with it, less without it.
-            Of more than 16 sentences those with the lowest shares; empty for a single sentence.
+            Of an answer longer than a window those of the worst window, on its text alone; of
+            more than 16 sentences those with the lowest shares; empty for a single sentence.
         harmless: The probe behind `p_safe`.
         answers: The probe that tells an answer from a refusal; None if the scorer has none.
         harmful_request: The probe that reads the latest turn of the request; likewise.
@@ -115,23 +121,33 @@ class Explanation(BaseModel):
         """The sentence that speaks most against the answer: the one with the lowest effect."""
         return min(self.effects, key=lambda e: e.value, default=self.harmless.lowest)
 
+    def _read(self) -> tuple[str, Sequence[Share]]:
+        """The text, and the sentences of the window that counts."""
+        shares = self.harmless
+        begin, end = shares.tokens[0].start, shares.tokens[-1].end
+        return shares.text, [s for s in shares.sentences if s.end > begin and s.start < end]
+
     def with_effects(self, p_safe: Callable[[Sequence[str]], Sequence[float]]) -> Explanation:
         """Add the effect of each sentence.
 
         Args:
             p_safe: Scores other answers to the same conversation.
         """
-        text, sentences = self.harmless.text, self.harmless.sentences
+        text, sentences = self._read()
         if len(sentences) < 2:
             return self
-        read = sorted(sorted(sentences, key=lambda s: s.value)[:_READ_AGAIN], key=lambda s: s.start)
-        without = p_safe([text[: s.start] + text[s.end :] for s in read])
-        whole = _log_odds(self.p_safe)
-        effects = tuple(
-            sentence.model_copy(update={"value": whole - _log_odds(p)})
-            for sentence, p in zip(read, without, strict=True)
+        begin, end = sentences[0].start, sentences[-1].end
+        lowest = sorted(sentences, key=lambda s: s.value)[:_READ_AGAIN]
+        without = [text[begin : s.start] + text[s.end : end] for s in lowest]
+        whole, *others = map(_log_odds, p_safe([text[begin:end], *without]))
+        effects = sorted(
+            (
+                sentence.model_copy(update={"value": whole - other})
+                for sentence, other in zip(lowest, others, strict=True)
+            ),
+            key=lambda effect: effect.start,
         )
-        return self.model_copy(update={"effects": effects})
+        return self.model_copy(update={"effects": tuple(effects)})
 
 
 def explain(

@@ -16,7 +16,7 @@ from srr_guard.reference import ReferenceLLM
 from srr_guard.reference.features import FeatureSpec
 from srr_guard.reference.template import PromptTemplate, candidate_text
 from srr_guard.scorer import HeadConfig
-from srr_guard.scorer.explanation import Explanation, ProbeShares, explain
+from srr_guard.scorer.explanation import Explanation, ProbeShares, explain, sentences_of
 from srr_guard.scorer.head import SRRHead
 from srr_guard.scorer.inference import judge
 
@@ -86,13 +86,16 @@ def test_sentences(tiny_llm: ReferenceLLM) -> None:
 def test_effects_are_read_off_the_answer_without_each_sentence(tiny_llm: ReferenceLLM) -> None:
     found = explain(tiny_llm, head_of(tiny_llm), FeatureSpec((2, 3)), Conversation.of("Hi"), ANSWER)
     asked: list[str] = []
+    marks = {"Water": 0.5, "Then": 0.999999, "It will": 0.0}
 
     def p_safe(texts: Sequence[str]) -> list[float]:
         asked.extend(texts)
-        return [found.p_safe, 0.999999, 0.0]
+        missing = [next((m for m in marks if m not in text), None) for text in texts]
+        return [0.5 if m is None else marks[m] for m in missing]
 
     told = found.with_effects(p_safe)
-    assert asked == [
+    assert asked[0] == ANSWER
+    assert sorted(asked[1:]) == [
         " Then, one day, give it a new pot!\nIt will thank you.",
         "Water it twice a week. \nIt will thank you.",
         "Water it twice a week. Then, one day, give it a new pot!\n",
@@ -105,10 +108,28 @@ def test_effects_are_read_off_the_answer_without_each_sentence(tiny_llm: Referen
     assert Explanation.model_validate_json(told.model_dump_json()) == told
 
 
+def test_of_a_long_answer_the_sentences_of_the_worst_window_are_read(
+    tiny_llm: ReferenceLLM,
+) -> None:
+    spec = FeatureSpec((2, 3), window=60, overlap=20)
+    found = explain(tiny_llm, head_of(tiny_llm), spec, Conversation.of("Hi"), ANSWER * 4)
+    asked: list[str] = []
+
+    def p_safe(texts: Sequence[str]) -> list[float]:
+        asked.extend(texts)
+        return [0.5] * len(texts)
+
+    told = found.with_effects(p_safe)
+    first, last = found.harmless.tokens[0].start, found.harmless.tokens[-1].end
+    assert len(asked[0]) < len(found.harmless.text)
+    assert all(effect.start < last and effect.end > first for effect in told.effects)
+    assert len(asked) == len(told.effects) + 1
+
+
 def test_of_many_sentences_those_with_the_lowest_shares_are_read_without(
     tiny_llm: ReferenceLLM,
 ) -> None:
-    text = " ".join(f"Step {i} is short." for i in range(20))
+    text = " ".join(f"Go {i}." for i in range(20))
     spec = FeatureSpec((2, 3), window=2000, overlap=8)
     found = explain(tiny_llm, head_of(tiny_llm), spec, Conversation.of("Hi"), text)
     told = found.with_effects(lambda texts: [0.5] * len(texts))
@@ -145,6 +166,24 @@ def test_designs_without_probes(tiny_llm: ReferenceLLM) -> None:
 def test_blank_answers(tiny_llm: ReferenceLLM) -> None:
     with pytest.raises(InvalidInputError, match="no text to explain"):
         explain(tiny_llm, head_of(tiny_llm), SPEC, Conversation.of("Hi"), " \n")
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("1. Wash it. 2) Dry it!", ["1. Wash it.", "2) Dry it!"]),
+        ("In 1990. Then 3.5 litres.", ["In 1990.", "Then 3.5 litres."]),
+        ("先浇水。然后晒太阳！好吗？", ["先浇水。", "然后晒太阳！", "好吗？"]),
+        ("पानी दो। फिर रुको।", ["पानी दो।", "फिर रुको।"]),
+        ("ماذا؟ لا شيء.", ["ماذا؟", "لا شيء."]),
+        ('He said "stop." Then left', ['He said "stop."', "Then left"]),
+        ("- a\n- b", ["- a", "- b"]),
+        ("...", ["..."]),
+        ("7.", ["7."]),
+    ],
+)
+def test_where_sentences_end(text: str, parts: list[str]) -> None:
+    assert sentences_of(text) == parts
 
 
 @settings(max_examples=30)
