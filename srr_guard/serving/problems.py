@@ -11,18 +11,16 @@ from starlette.responses import Response
 
 from srr_guard.errors import (
     AllCandidatesFailedError,
-    BelowThresholdError,
     ConfigurationError,
     InvalidInputError,
     MissingExtraError,
     NotEnoughCandidatesError,
-    PromptRefusedError,
     ReferenceModelError,
     SamplingError,
     ScorerBusyError,
     ScorerError,
-    UnreadableError,
     UpstreamError,
+    WithheldError,
 )
 
 _TYPES = {
@@ -97,7 +95,7 @@ def problem_of(error: BaseException) -> HttpError:
     match error:
         case HttpError():
             return error
-        case BelowThresholdError() | UnreadableError() | PromptRefusedError():
+        case WithheldError():
             summary = error.decision.summary()
             return HttpError(400, str(error), code="content_filter", extra={"srr_guard": summary})
         case AllCandidatesFailedError() | NotEnoughCandidatesError():
