@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from srr_guard.errors import (
@@ -95,6 +96,8 @@ def problem_of(error: BaseException) -> HttpError:
     match error:
         case HttpError():
             return error
+        case HTTPException():  # a body that FastAPI cannot parse
+            return HttpError(error.status_code, str(error.detail), code="invalid_request")
         case WithheldError():
             summary = error.decision.summary()
             return HttpError(400, str(error), code="content_filter", extra={"srr_guard": summary})
