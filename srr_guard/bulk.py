@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -90,11 +93,18 @@ def rank_file(
         )
     # Parquet is written at the end, from lines that can be continued
     written = output.with_name(f"{output.name}.part") if parquet.is_parquet(output) else output
+    if packed := [path for path in (source, output, aside) if path.suffix == ".gz"]:
+        raise ConfigurationError(f"{str(packed[0])!r}: compressed files are not supported")
     try:
         if written != output and output.exists() and not written.exists():
+            _require_same(source, output, parquet.last(output))
             return BulkResult(0, 0, parquet.rows_in(output), aside)
         rows = _Rows(source)
-        done = max(_resume(written), _resume(aside))
+        done = 0
+        for file in (written, aside):
+            last = _resume(file)
+            _require_same(source, file, last)
+            done = max(done, 0 if last is None else last["line"])
         with _append(written) as good, _append(aside) as bad:
             run = _Run(scorer, at_once, progress)
             asyncio.run(run.all(rows, good, bad, done))
@@ -162,8 +172,7 @@ class _Run:
                 _write(good, row)
                 self.ranked += 1
             else:
-                shown = line.decode("utf-8", "replace").rstrip("\n")
-                _write(bad, {"line": number, "reason": reason, "row": shown})
+                _write(bad, {"line": number, "reason": reason, "row": _shown(line)})
                 self.bad += 1
             self._report(rows)
 
@@ -212,7 +221,7 @@ def _read(line: bytes) -> tuple[dict[str, Any], Conversation, list[str]]:
         InvalidInputError: What was asked cannot be read.
     """
     try:
-        row = json.loads(line, parse_constant=_no_constant)
+        row = json.loads(line, parse_constant=_no_constant, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise DataError(f"not valid JSON: {error}") from error
     if not isinstance(row, dict):
@@ -232,6 +241,12 @@ def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
+def _finite(text: str) -> float:
+    if math.isinf(number := float(text)):
+        raise ValueError(f"{text} is too large")
+    return number
+
+
 def _write(file: IO[bytes], row: dict[str, Any]) -> None:
     """One line, by one call, so that a kill cuts off the last line at most."""
     file.write(json.dumps(row).encode() + b"\n")
@@ -242,8 +257,12 @@ def _append(path: Path) -> IO[bytes]:
     return open(path, "ab", buffering=1 << 20)
 
 
-def _resume(path: Path) -> int:
-    """Number of the last row in a file that an earlier run has written; 0 without one.
+def _shown(line: bytes) -> str:
+    return line.decode("utf-8", "replace").rstrip("\n")
+
+
+def _resume(path: Path) -> dict[str, Any] | None:
+    """The last row in a file that an earlier run has written; None without one.
 
     A last line without an end was cut off, and is removed.
 
@@ -251,23 +270,76 @@ def _resume(path: Path) -> int:
         ConfigurationError: The file was not written by this command.
     """
     if not path.exists():
-        return 0
-    last = b""
+        return None
+    last, cut = None, None
     with open(path, "rb+") as file:
         for line, end in _lines(file):
-            if not line.endswith(b"\n"):
-                file.truncate(end - len(line))
-            else:
+            if line.endswith(b"\n"):
                 last = line
-    if not last:
-        return 0
+            else:
+                cut = line, end - len(line)
+        found = None if last is None else _written(last, path)
+        if cut is not None:
+            _require_ours(cut[0], path)
+            file.truncate(cut[1])
+    return found
+
+
+def _written(line: bytes, path: Path) -> dict[str, Any]:
+    """A row that this command has written."""
+    with suppress(ValueError):
+        row = json.loads(line)
+        if isinstance(row, dict) and type(row.get("line")) is int and row["line"] > 0:
+            return row
+    raise _foreign(path)
+
+
+def _require_ours(cut: bytes, path: Path) -> None:
+    """Refuse to remove what this command did not begin to write."""
     try:
-        number = json.loads(last)["line"]
-    except (ValueError, KeyError, TypeError) as error:
+        whole = json.loads(cut)
+    except ValueError:
+        is_ours = cut.startswith(b"{")
+    else:
+        is_ours = isinstance(whole, dict) and "line" in whole
+    if not is_ours:
+        raise _foreign(path)
+
+
+def _foreign(path: Path) -> ConfigurationError:
+    return ConfigurationError(
+        f"{str(path)!r} was not written by this command: name another file, or remove it"
+    )
+
+
+def _require_same(source: Path, path: Path, last: dict[str, Any] | None) -> None:
+    """Refuse to go on with rows of another file.
+
+    Raises:
+        ConfigurationError: The last row was not made of the row with its number in `source`.
+    """
+    if last is None:
+        return
+    line = next(islice(_Rows(source), last["line"] - 1, None), b"")
+    if "ranking" not in last:  # it stands in the file for bad rows
+        same = last.get("row") == _shown(line)
+    else:
+        row: Any = None
+        with suppress(ValueError, RecursionError):
+            row = json.loads(line)
+        same = isinstance(row, dict) and _identity(row) == _identity(last)
+    if not same:
         raise ConfigurationError(
-            f"{str(path)!r} was not written by this command: name another file, or remove it"
-        ) from error
-    return int(number)
+            f"{str(path)!r} holds other rows than {str(source)!r}: line {last['line']} differs; "
+            "name another output, or remove it"
+        )
+
+
+def _identity(row: dict[str, Any]) -> tuple[Any, Any]:
+    """What tells rows apart, also after they went through Parquet."""
+    asked = row.get("prompt")
+    said = asked.encode("utf-8", "replace") if isinstance(asked, str) else None
+    return said, row.get("candidates")
 
 
 def _lines(file: IO[bytes]) -> Iterator[tuple[bytes, int]]:

@@ -201,6 +201,7 @@ class Candidate(_Frozen, Generic[T]):
         trace: The reasoning before it (see `DecisionPolicy.reasoning`); may be empty.
         unreadable: Kinds of the parts of the output that have no text, such as `image`.
         cut: It was cut off because its beginning scored too low; never passed on.
+        declined: The provider's filter took it away; `text` is the refusal that stands for it.
         recipe: Kind of the recipe it was made by, such as `refusal_start`; None where none was
             at work: a function made it, or it was given.
         output: The model's own output, unchanged; not part of the JSON form.
@@ -211,6 +212,7 @@ class Candidate(_Frozen, Generic[T]):
     trace: str = ""
     unreadable: tuple[str, ...] = ()
     cut: bool = False
+    declined: bool = False
     recipe: str | None = None
     output: T | None = Field(default=None, exclude=True, repr=False)
 

@@ -21,9 +21,10 @@ SRRGuardError
     ├── UpstreamError                         a server behind the gateway gave no answer
     ├── AllCandidatesFailedError              no candidate came back
     ├── NotEnoughCandidatesError              fewer came back than `min_candidates`
-    ├── PromptRefusedError                    the prompt gate refused the request
-    ├── BelowThresholdError                   the best candidate is not safe enough
-    └── UnreadableError                       what is left cannot be read as text
+    └── WithheldError                         there are answers, and none may be passed on
+        ├── PromptRefusedError                the prompt gate refused the request
+        ├── BelowThresholdError               the best candidate is not safe enough
+        └── UnreadableError                   what is left cannot be read as text
 """
 
 from __future__ import annotations
@@ -232,51 +233,54 @@ class NotEnoughCandidatesError(SamplingError):
         )
 
 
-class PromptRefusedError(SamplingError):
-    """The prompt gate refused the request, and no refusal can stand in for an answer.
-
-    Attributes:
-        decision: What was decided and why.
-    """
-
-    def __init__(self, decision: Decision) -> None:
-        self.decision = decision
-        seen = decision.gate.p_harmful if decision.gate else None
-        super().__init__(
-            f"the prompt has p_harmful={float('nan') if seen is None else seen:.3f}, above "
-            "`GatePolicy.refuse_above`"
-        )
-
-
-class BelowThresholdError(SamplingError):
-    """The best candidate is not safe enough and the policy says to raise.
+class WithheldError(SamplingError):
+    """No answer may be passed on, and the policy says to raise, or a refusal has no form.
 
     Attributes:
         decision: What was decided and why; its text is never part of the message.
     """
 
-    def __init__(self, decision: Decision, *, threshold: float) -> None:
+    def __init__(self, decision: Decision, message: str) -> None:
         self.decision = decision
-        best = max(decision.ranking.p_safe) if decision.ranking else float("nan")
+        super().__init__(message)
+
+
+class PromptRefusedError(WithheldError):
+    """The prompt gate refused the request, and no refusal can stand in for an answer."""
+
+    def __init__(self, decision: Decision) -> None:
+        seen = decision.gate.p_harmful if decision.gate else None
         super().__init__(
-            f"the best of {decision.distinct} distinct candidates has p_safe={best:.3f}, "
-            f"below threshold={threshold}"
+            decision,
+            f"the prompt has p_harmful={float('nan') if seen is None else seen:.3f}, above "
+            "`GatePolicy.refuse_above`",
         )
 
 
-class UnreadableError(SamplingError):
+class BelowThresholdError(WithheldError):
+    """The best candidate is not safe enough and the policy says to raise."""
+
+    def __init__(self, decision: Decision, *, threshold: float) -> None:
+        best = max(decision.ranking.p_safe) if decision.ranking else float("nan")
+        super().__init__(
+            decision,
+            f"the best of {decision.distinct} distinct candidates has p_safe={best:.3f}, "
+            f"below threshold={threshold}",
+        )
+
+
+class UnreadableError(WithheldError):
     """The answers that are left hold parts that cannot be read as text, and must not pass.
 
     Attributes:
-        decision: What was decided and why.
         kinds: Kinds of the parts, such as `image`.
     """
 
     def __init__(self, decision: Decision, *, kinds: Sequence[str]) -> None:
-        self.decision = decision
         self.kinds = tuple(kinds)
         super().__init__(
+            decision,
             f"the answer holds {', '.join(map(repr, kinds))}, which cannot be read as text and so "
             "cannot be scored: ask the model for text, or let such answers pass with "
-            "`DecisionPolicy(unreadable='pass')`"
+            "`DecisionPolicy(unreadable='pass')`",
         )

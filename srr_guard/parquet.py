@@ -38,6 +38,24 @@ def rows_in(path: Path) -> int:
     return int(_open(path).metadata.num_rows)
 
 
+def last(path: Path) -> dict[str, Any] | None:
+    """The last row of a file; None where there is none.
+
+    Raises:
+        ConfigurationError: It cannot be read, or is not of `write`.
+    """
+    file = _open(path)
+    if not file.metadata.num_rows:
+        return None
+    group = file.read_row_group(file.num_row_groups - 1)
+    row: dict[str, Any] = group.slice(group.num_rows - 1).to_pylist()[0]
+    if not isinstance(row.get("line"), int) or "candidates" not in row:
+        raise ConfigurationError(f"{str(path)!r} holds no rankings: name another file")
+    if isinstance(row["candidates"], str):
+        row["candidates"] = json.loads(row["candidates"])
+    return row
+
+
 def lines(path: Path) -> Iterator[bytes]:
     """The rows of a file as lines of JSON, in their order.
 

@@ -248,7 +248,7 @@ class DecisionPolicy(Settings):
     prefer: Prefer | SkipJsonSchema[Chooser] = "best"
     min_familiarity: float = Field(default=0.0, ge=0.0, le=1.0)
     below_threshold: BelowThreshold = "refuse"
-    refusal: str = Field(default=DEFAULT_REFUSAL, min_length=1)
+    refusal: str = Field(default=DEFAULT_REFUSAL, pattern=r"\S")
     scorer_error: ScorerFailure = "raise"
     unreadable: Unreadable = "refuse"
     reasoning: Reasoning = "worst"
@@ -376,11 +376,11 @@ class Policies(Settings):
             ConfigurationError: It cannot be read, or a value is out of range.
         """
         try:
-            record = json.loads(Path(file).read_text())
+            record = json.loads(Path(file).read_text(encoding="utf-8-sig"))
             made: dict[str, Any] = {
                 k: _PARTS[k](**v) if k in _PARTS and v is not None else v for k, v in record.items()
             }
-        except (OSError, ValueError, AttributeError, TypeError) as error:
+        except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
             if isinstance(error, ConfigurationError):
                 raise
             raise ConfigurationError(

@@ -14,7 +14,7 @@ from srr_guard.threads import is_async
 class Settings(BaseModel):
     """A frozen set of named options. A value that makes no sense raises ConfigurationError."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     def __init__(self, **data: Any) -> None:
         try:

@@ -68,19 +68,20 @@ BAD = [
     '{"prompt": "q", "candidates": "a"}\n',
     '{"prompt": "q", "candidates": [1]}\n',
     '{"prompt": NaN, "candidates": ["a"]}\n',
+    '{"prompt": "q", "candidates": ["a"], "x": 1e999}\n',
 ]
 
 
 def test_bad_rows_stand_aside_with_their_reason(paths):
     source, output = paths
-    write(source, [row(0), *BAD, "\n", row(12)])
+    write(source, [row(0), *BAD, "\n", row(13)])
     with open(source, "ab") as file:
         file.write(b"\xff\xfe\n")
     found = rank_file(source, output, scorer=SCORER)
-    assert (found.ranked, found.bad) == (2, 11)
-    assert [r["id"] for r in read(output)] == [0, 12]
+    assert (found.ranked, found.bad) == (2, 12)
+    assert [r["id"] for r in read(output)] == [0, 13]
     bad = read(found.bad_rows)
-    assert [r["line"] for r in bad] == [*range(2, 12), 14]
+    assert [r["line"] for r in bad] == [*range(2, 13), 15]
     assert all(r["reason"] for r in bad)
     assert bad[0]["row"] == "not json"
 
@@ -172,6 +173,67 @@ def test_mistakes(paths, tmp_path):
     with pytest.raises(ConfigurationError, match="was not written by this command"):
         rank_file(source, output, scorer=SCORER)
     assert output.read_text() == '{"some": "thing"}\n'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"some": "thing"}',
+        "notes without an end",
+        "[1]\n",
+        '{"line": "two"}\n',
+        '{"line": -1}\n',
+        '{"line": true}\n',
+        '{"some": "thing"}\n{"line": 2, "ran',
+    ],
+)
+def test_what_others_have_written_stays_as_it_is(paths, text):
+    source, output = paths
+    write(source, [row(0), row(1)])
+    output.write_text(text)
+    with pytest.raises(ConfigurationError, match="was not written by this command"):
+        rank_file(source, output, scorer=SCORER)
+    assert output.read_text() == text
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        [row(7), row(8), row(9)],
+        [row(0)],
+        [row(0), row(1, candidates=["other"]), row(2)],
+        [row(0), "bad\n", row(2)],
+    ],
+    ids=["other rows", "fewer rows", "other candidates", "a bad row"],
+)
+@pytest.mark.parametrize("name", ["out.jsonl", "out.parquet"])
+def test_rows_of_another_file_are_not_continued(tmp_path, others, name):
+    if name == "out.parquet":
+        pytest.importorskip("pyarrow")
+    first, second, output = tmp_path / "a.jsonl", tmp_path / "b.jsonl", tmp_path / name
+    write(first, [row(0), row(1)])
+    write(second, others)
+    rank_file(first, output, scorer=SCORER)
+    with pytest.raises(ConfigurationError, match="holds other rows"):
+        rank_file(second, output, scorer=SCORER)
+    assert rank_file(first, output, scorer=SCORER).skipped == 2
+
+
+def test_bad_rows_of_another_file_are_not_continued(paths):
+    source, output = paths
+    write(source, [row(0), "bad\n"])
+    rank_file(source, output, scorer=SCORER)
+    write(source, [row(0), "bad in another way\n", row(2)])
+    with pytest.raises(ConfigurationError, match=r"out\.jsonl\.bad' holds other rows"):
+        rank_file(source, output, scorer=SCORER)
+
+
+def test_packed_files_are_refused(paths, tmp_path):
+    source, output = paths
+    write(source, [row(0)])
+    for one, other in ((tmp_path / "in.jsonl.gz", output), (source, tmp_path / "out.jsonl.gz")):
+        with pytest.raises(ConfigurationError, match="compressed"):
+            rank_file(one, other, scorer=SCORER)
 
 
 def test_from_the_command_line(paths, monkeypatch):

@@ -6,7 +6,7 @@ import pytest
 from pydantic_core import PydanticSerializationError
 
 from srr_guard.errors import ConfigurationError, SamplingError
-from srr_guard.policy import DecisionPolicy, SamplingPolicy
+from srr_guard.policy import DecisionPolicy, Policies, SamplingPolicy
 
 
 def test_defaults_fail_closed():
@@ -34,6 +34,9 @@ def test_defaults_fail_closed():
         ("accept_help_at", -0.1),
         ("temperatures", ()),
         ("seed", -1),
+        ("timeout", float("inf")),
+        ("deadline", float("inf")),
+        ("backoff", float("inf")),
         ("nonsense", 1),
     ],
 )
@@ -53,6 +56,8 @@ def test_bad_sampling_values_name_field_and_value(field, value):
         ("prefer", "shrug"),
         ("scoring_timeout", 0),
         ("refusal", ""),
+        ("refusal", " \n"),
+        ("scoring_timeout", float("inf")),
     ],
 )
 def test_bad_decision_values_name_field_and_value(field, value):
@@ -104,3 +109,12 @@ def test_policies_are_frozen():
 )
 def test_json_round_trip(policy):
     assert type(policy).model_validate_json(policy.model_dump_json()) == policy
+
+
+def test_files_of_policies_that_other_editors_write(tmp_path):
+    file = tmp_path / "policies.json"
+    file.write_text(Policies().model_dump_json(), encoding="utf-8-sig")
+    assert Policies.load(file) == Policies()
+    file.write_text("[" * 100_000)
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        Policies.load(file)

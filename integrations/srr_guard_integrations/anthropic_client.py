@@ -40,8 +40,9 @@ def guard_anthropic(client: C, **settings: Unpack[GuardSettings]) -> C:
     `output_config`, or calls no tool where one must be called, is a failed candidate.
 
     What would return a model's text unscored raises UnguardedError: `beta`, `completions`,
-    `messages.batches`, `with_raw_response`, `with_streaming_response`, `get`, `post`, `request`.
-    `client.unguarded("beta")` hands such a part out: a bypass, logged and counted.
+    `messages.batches`, `with_raw_response`, `with_streaming_response`, `get`, `get_api_list`,
+    `post`, `request`. `client.unguarded("beta")` hands such a part out: a bypass, logged and
+    counted.
 
     Args:
         client: An `Anthropic` or `AsyncAnthropic` client (or one for Bedrock or Vertex), or an
@@ -82,7 +83,7 @@ class _Part(Proxy):
 
 class _Client(_Part):
     guarded = frozenset({"messages"})
-    closed = Proxy.closed | {"beta", "completions", "get", "post", "request"}
+    closed = Proxy.closed | {"beta", "completions", "get", "get_api_list", "post", "request"}
 
     @cached_property
     def messages(self) -> Any:
@@ -96,6 +97,10 @@ class _Client(_Part):
     def copy(self, **options: Any) -> _Client:
         """Copy the client with other options; the copy shares the guard."""
         return _Client(self._wrapped.copy(**options), self._guard)
+
+    def with_middleware(self, *middleware: Any) -> _Client:
+        """Copy the client with more middleware, which sees each candidate."""
+        return _Client(self._wrapped.with_middleware(*middleware), self._guard)
 
     def __enter__(self) -> _Client:
         self._wrapped.__enter__()

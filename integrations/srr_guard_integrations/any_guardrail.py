@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Unpack
 
-from srr_guard.errors import AllCandidatesFailedError, InvalidInputError, MissingExtraError
+from srr_guard.errors import (
+    AllCandidatesFailedError,
+    InvalidInputError,
+    MissingExtraError,
+    WithheldError,
+)
 from srr_guard.wrappers.settings import GuardSettings, guard_from
 
 try:
@@ -61,6 +66,8 @@ class SafetyRankingGuardrail(Guardrail):
             )
         try:
             decision = self._guard.check(input_text, output_text)
+        except WithheldError as held:
+            decision = held.decision
         except AllCandidatesFailedError as error:
             raise InvalidInputError(f"output_text cannot be judged: {error.causes[0]}") from error
         (p_safe,) = decision.ranking.p_safe if decision.ranking is not None else (None,)

@@ -11,9 +11,9 @@ from typing import Any, Unpack
 
 from langchain_core.messages import AIMessage
 
-from srr_guard import BelowThresholdError, Conversation, Decision, Guard
+from srr_guard import Conversation, Decision, Guard
 from srr_guard.core.calls import FunctionSource
-from srr_guard.errors import ConfigurationError, MissingExtraError, UnreadableError
+from srr_guard.errors import ConfigurationError, MissingExtraError, WithheldError
 from srr_guard.formats.converted import ConvertedDelivery
 from srr_guard.wrappers.settings import GuardSettings, guard_from
 from srr_guard_integrations.bypass import hand_out
@@ -181,7 +181,7 @@ class SafetyReward:
         """
         try:
             decision = self.guard.check(_asked(args), _text(prediction))
-        except (BelowThresholdError, UnreadableError) as held:
+        except WithheldError as held:
             decision = held.decision
         return decision.ranking.p_safe[0] if decision.ranking else 0.0
 

@@ -10,12 +10,12 @@ from typing import Any, TypeVar, Unpack
 from srr_guard import Decision, Guard
 from srr_guard.core.delivery import PiecesDelivery
 from srr_guard.errors import (
-    BelowThresholdError,
+    ConfigurationError,
     InvalidInputError,
     MissingExtraError,
     SamplingError,
     ScorerError,
-    UnreadableError,
+    WithheldError,
 )
 from srr_guard.wrappers.settings import GuardSettings, guard_from
 
@@ -138,6 +138,7 @@ class RequestGuard:
 
         Raises:
             HTTPException: There is no answer that may be passed on.
+            ConfigurationError: The pieces are no str.
         """
         with _http_errors():
             decision = self._guard.decide(prompt, lambda _: list(call()), delivery=PiecesDelivery())
@@ -162,6 +163,11 @@ class RequestGuard:
         return decision.output
 
     def _streamed(self, pieces: list[str], media_type: str) -> StreamingResponse:
+        if kinds := {type(piece).__name__ for piece in pieces if not isinstance(piece, str)}:
+            raise ConfigurationError(
+                f"the pieces are of type {min(kinds)!r}, and a response streams text: let `call` "
+                "yield str"
+            )
         headers = {HEADER: self._response.headers[HEADER]}
         return StreamingResponse(iter(pieces), media_type=media_type, headers=headers)
 
@@ -170,7 +176,7 @@ class RequestGuard:
 def _http_errors() -> Iterator[None]:
     try:
         yield
-    except (BelowThresholdError, UnreadableError) as error:
+    except WithheldError as error:
         headers = {HEADER: error.decision.reason}
         raise HTTPException(422, "no answer may be passed on", headers=headers) from error
     except InvalidInputError as error:

@@ -11,8 +11,8 @@ from collections.abc import AsyncGenerator, Mapping
 from functools import partial
 from typing import Any, ClassVar, TypeVar, Unpack, cast
 
-from srr_guard import BelowThresholdError, Guard
-from srr_guard.errors import ConfigurationError, MissingExtraError, UnreadableError
+from srr_guard import Guard
+from srr_guard.errors import ConfigurationError, MissingExtraError, WithheldError
 from srr_guard.formats import openai, responses
 from srr_guard.formats.schemas import schema_check
 from srr_guard.formats.shapes import replaced
@@ -227,7 +227,7 @@ class SafetyGuardrail(CustomGuardrail):  # type: ignore[misc, unused-ignore]
             )
         try:
             decision = await self.guard.acheck(asked, response, delivery=form)
-        except (BelowThresholdError, UnreadableError) as held:
+        except WithheldError as held:
             raise _bad_request() from held
         return decision.output
 

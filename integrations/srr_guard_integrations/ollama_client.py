@@ -36,9 +36,10 @@ def guard_ollama(client: C, **settings: Unpack[GuardSettings]) -> C:
     that does not fit it is a failed candidate, and a refusal has no form: BelowThresholdError is
     raised.
 
-    `context=`, which stands for turns that only the server knows, is refused; `systemone` raises
-    UnguardedError, unless asked for by `client.unguarded("systemone")`: a bypass, logged and
-    counted. All else (models, embeddings, web search, ...) passes through.
+    `context=`, which stands for turns that only the server knows, is refused; `systemone`, and the
+    classes of clients in the module `ollama`, raise UnguardedError, unless asked for by
+    `client.unguarded("systemone")`: a bypass, logged and counted. All else (models, embeddings, web
+    search, ...) passes through.
 
     Args:
         client: A `Client` or `AsyncClient`, the module `ollama`, or an object with `chat` or
@@ -75,7 +76,7 @@ def guard_ollama(client: C, **settings: Unpack[GuardSettings]) -> C:
 
 class _Client(Answering):
     guarded = frozenset({"chat", "generate"})
-    closed = Proxy.closed | {"systemone"}
+    closed = Proxy.closed | {"systemone", "Client", "AsyncClient"}
     instead = "`chat` or `generate`"
 
     def chat(self, model: Any = "", messages: Any = None, **kwargs: Any) -> Any:

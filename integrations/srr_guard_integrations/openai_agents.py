@@ -12,9 +12,9 @@ from typing import Any, Unpack
 
 from pydantic_core import to_jsonable_python
 
-from srr_guard import BelowThresholdError, Decision, Guard
+from srr_guard import Decision, Guard
 from srr_guard.core.calls import FunctionSource
-from srr_guard.errors import MissingExtraError, UnreadableError
+from srr_guard.errors import MissingExtraError, WithheldError
 from srr_guard.formats import responses
 from srr_guard.formats.response_events import as_events
 from srr_guard.formats.schemas import schema_check
@@ -201,7 +201,7 @@ def safety_guardrail(
         plain = output if isinstance(output, str) else to_jsonable_python(output)
         try:
             decision = await guard.acheck(asked, plain)
-        except (BelowThresholdError, UnreadableError) as held:
+        except WithheldError as held:
             decision = held.decision
         return GuardrailFunctionOutput(decision.summary(), not decision.passed)
 

@@ -59,9 +59,9 @@ def guard_openai(
     What would return a model's text or media unscored raises `UnguardedError`: `beta`, the legacy
     `completions`, `realtime`, `live`, `batches`, `images`, `videos`, `audio.speech`; stored
     answers (`responses.retrieve`, `chat.completions.list`); `with_raw_response` and
-    `with_streaming_response`; `post`, `get` and `request`. `client.unguarded("beta")` hands such
-    a part out: a bypass, logged and counted in the guard's totals. All else (models, files,
-    embeddings, ...) passes through.
+    `with_streaming_response`; `post`, `get`, `get_api_list` and `request`.
+    `client.unguarded("beta")` hands such a part out: a bypass, logged and counted in the guard's
+    totals. All else (models, files, embeddings, ...) passes through.
 
     Whatever traces the client sees each candidate where it is put inside the guard, and the
     chosen answer where it is put around it.

@@ -24,7 +24,7 @@ class GuardedClient(Proxy):
     guarded = frozenset({"chat", "responses", "audio", "completions"})
     closed = Proxy.closed | {
         *("beta", "realtime", "live", "batches", "images", "videos"),
-        *("get", "post", "request"),  # by which any answer can be had
+        *("get", "get_api_list", "post", "request"),  # by which any answer can be had
     }
 
     @cached_property

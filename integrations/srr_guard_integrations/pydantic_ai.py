@@ -5,6 +5,7 @@ The model is a subclass of a class of Pydantic AI, so importing this adapter imp
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -18,7 +19,7 @@ from srr_guard import Conversation, Decision, Guard
 from srr_guard.core.calls import FunctionSource
 from srr_guard.errors import ConfigurationError, MissingExtraError, SamplingError
 from srr_guard.formats.converted import ConvertedDelivery, usage_of
-from srr_guard.formats.schemas import schema_check
+from srr_guard.formats.schemas import Check, schema_check
 from srr_guard.formats.shapes import add_call, plain
 from srr_guard.wrappers.settings import GuardSettings, guard_from
 from srr_guard_integrations.bypass import hand_out, refuse_unguarded
@@ -106,10 +107,16 @@ class SafetyRankedModel(WrapperModel):
                 raise SamplingError("the response is suspended, so there is nothing to score yet")
             return response
 
+        _, prepared = self.wrapped.prepare_request(model_settings, model_request_parameters)
+        asked = replace(  # the schemas stay as Pydantic AI itself will check them
+            model_request_parameters,
+            output_mode=prepared.output_mode,
+            allow_text_output=prepared.allow_text_output,
+        )
         decision = await self.guard.adecide(
             _conversation(messages, model_request_parameters),
             FunctionSource(call, isolated=False),
-            delivery=_delivery(model_request_parameters),
+            delivery=_delivery(asked),
         )
         assert decision.output is not None
         return decision.output
@@ -171,15 +178,39 @@ def _delivery(asked: ModelRequestParameters) -> ConvertedDelivery[ModelResponse]
         message=_response_message,
         refuse=_refusal if text_is_taken else None,
         attach=_attach,
-        check=schema_check(_wanted(asked)),
+        check=_check(asked),
     )
+
+
+def _check(asked: ModelRequestParameters) -> Check | None:
+    """The check of what answers must fit; None where they may be anything."""
+    check = schema_check(_wanted(asked))
+    if check is None or asked.output_mode == "native":
+        return check
+
+    def checked(message: AIMessage) -> None:
+        if asked.output_mode == "prompted":
+            check(message.model_copy(update={"content": _unfenced(message.text)}))
+        elif not asked.allow_text_output or message.tool_calls or message.invalid_tool_calls:
+            check(message)
+
+    return checked
+
+
+def _unfenced(text: str) -> str:
+    """The JSON in a text, out of its Markdown fence, as Pydantic AI reads it."""
+    fenced = None if text.startswith("{") else _FENCED.search(text)
+    return text if fenced is None else fenced[1]
+
+
+_FENCED = re.compile(r"```(?:\w+)?\r?\n(\{.*?\})\s*(?:\r?\n?```|\Z)", re.DOTALL)
 
 
 def _wanted(asked: ModelRequestParameters) -> dict[str, Any]:
     """The schema that answers must fit, in the form of `schema_check`."""
-    if asked.output_mode == "native" and asked.output_object is not None:
+    if asked.output_mode in ("native", "prompted") and asked.output_object is not None:
         return {"response_format": {"schema": asked.output_object.json_schema}}
-    if asked.output_mode == "tool" and not asked.allow_text_output:
+    if asked.output_mode in ("tool", "auto") and asked.output_tools:
         tools = [
             {"name": tool.name, "parameters": tool.parameters_json_schema}
             for tool in asked.output_tools

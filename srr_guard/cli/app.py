@@ -50,11 +50,13 @@ app.add_typer(soft_prompt, name="soft-prompt")
 
 
 def main() -> None:
-    """Run the command line. Prints errors of srr_guard without a traceback."""
+    """Run the command line. Prints errors of srr_guard and of files without a traceback."""
     try:
         app()
-    except SRRGuardError as error:
-        Console(stderr=True).print(f"[bold red]error:[/] {escape(str(error))}", highlight=False)
+    except (SRRGuardError, OSError) as error:
+        Console(stderr=True).print(
+            f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True
+        )
         sys.exit(2)
 
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 from rich.markup import escape
 
 from srr_guard.errors import InvalidInputError
+
+N = TypeVar("N", int, float)
 
 SCORER = "A shipped scorer's name, a folder or a hub id; default: the shipped one."
 REFERENCE = "The reference LLM: a folder, GGUF file or hub id; default: the first one found."
@@ -21,8 +26,8 @@ APART = (
 RECIPE = "Public data sets to load; see --dry-run."
 
 
-def pairs(option: str, given: list[str] | None) -> dict[str, float]:
-    """Parse `NAME=NUMBER` arguments.
+def pairs(option: str, given: list[str] | None, kind: Callable[[str], N]) -> dict[str, N]:
+    """Parse `NAME=NUMBER` arguments into numbers of a kind, `int` or `float`.
 
     Raises:
         InvalidInputError: One of them has another form.
@@ -31,7 +36,8 @@ def pairs(option: str, given: list[str] | None) -> dict[str, float]:
     for pair in given or ():
         name, _, value = pair.partition("=")
         try:
-            found[name] = float(value)
+            found[name] = kind(value)
         except ValueError as error:
-            raise InvalidInputError(f"{option} {pair!r}: write NAME=NUMBER") from error
+            wanted = "NUMBER" if kind is float else "ROWS"
+            raise InvalidInputError(f"{option} {pair!r}: write NAME={wanted}") from error
     return found

@@ -20,9 +20,11 @@ def playground(
         str | None,
         typer.Option(help="The model that answers: a folder, GGUF file or hub id."),
     ] = None,
-    tokens: Annotated[int, typer.Option(help="Most tokens of an answer.")] = 128,
+    tokens: Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")] = 128,
     host: Annotated[str, typer.Option(help="Loopback address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on; 0: a free one.")] = 8322,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port to listen on; 0: a free one.")
+    ] = 8322,
     browser: Annotated[bool, typer.Option(help="Open the page in the browser.")] = True,
 ) -> None:
     """Try prompts, scores and policies on a local page."""

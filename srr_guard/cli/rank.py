@@ -35,6 +35,10 @@ def rank(
     """Rank the answers of many rows. Run it again after an interruption: it goes on."""
     from srr_guard.bulk import rank_file
 
+    if "-" in (str(input_file), str(output)):
+        raise ConfigurationError(
+            "- stands for no file here: a run that is interrupted goes on from its files"
+        )
     with _progress() as progress:
         task = progress.add_task("ranking", total=None, rate="")
 

@@ -39,16 +39,18 @@ def score(
 
 def _read_candidates(where: str) -> list[str]:
     try:
-        text = sys.stdin.read() if where == "-" else Path(where).read_text()
+        text = sys.stdin.read() if where == "-" else Path(where).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInputError(f"the candidates in {where!r} cannot be read: {error}") from error
     if text.lstrip().startswith("["):
         try:
-            listed = json.loads(text)
-        except ValueError as error:
+            listed: list[object] = json.loads(text)
+        except (ValueError, RecursionError) as error:
             raise InvalidInputError(f"{where!r} is not a valid JSON list: {error}") from error
-        return list(listed)
-    return [line for line in text.splitlines() if line.strip()]
+        if wrong := [item for item in listed if not isinstance(item, str)]:
+            raise InvalidInputError(f"{where!r} holds {wrong[0]!r:.60}, which is no text")
+        return [item for item in listed if isinstance(item, str)]
+    return [line for line in text.split("\n") if line.strip()]  # no other end of a line
 
 
 def _print_ranking(texts: list[str], ranking: Ranking) -> None:

@@ -82,8 +82,8 @@ def train(
         per_source=per_source,
         validation_share=validation_share,
         augmented=augmented,
-        source_limits={k: int(v) for k, v in pairs("--source-limit", source_limit).items()},
-        source_weights=pairs("--source-weight", source_weight),
+        source_limits=pairs("--source-limit", source_limit, int),
+        source_weights=pairs("--source-weight", source_weight, float),
         harmful_sources=tuple(harmful_source or ()),
         seed=seed,
     )

@@ -123,8 +123,8 @@ def _with_output(
 ) -> Ended[Any]:
     """The decision with what the caller gets, or with the error that is raised instead."""
     output = None
-    if decision.chosen is not None:
-        output = decision.chosen.output
+    if (chosen := decision.chosen) is not None:
+        output = form.refusal(chosen.text, chosen.output) if chosen.declined else chosen.output
     elif enforced.refusing:
         output = _refusal(state, form)
     if output is None:

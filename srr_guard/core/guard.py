@@ -121,7 +121,7 @@ class Guard:
         if sampling.read_ahead:
             _require(scorer is None or isinstance(scorer, SupportsReadAhead), "read_ahead", scorer)
         if gate is not None:
-            _require(isinstance(gate, PromptGate) and not is_async(gate.assess), "gate", gate)
+            _require(_is_gate(gate), "gate", gate)
             gating = GatePolicy() if gating is None else gating
         if gating is not None:
             _require(isinstance(gating, GatePolicy), "gating", gating)
@@ -485,7 +485,15 @@ def _form_is_known(form: Delivery[Any], refusal: str) -> bool:
 
 
 def _is_scorer(scorer: object) -> bool:
+    if isinstance(scorer, type):  # the class in place of an object of it
+        return False
     return isinstance(scorer, ResponseScorer) and not is_async(scorer.score)
+
+
+def _is_gate(gate: object) -> bool:
+    if isinstance(gate, type):
+        return False
+    return isinstance(gate, PromptGate) and not is_async(gate.assess)
 
 
 def _one_of(**given: object) -> None:

@@ -58,8 +58,8 @@ def read_candidate(index: int, output: Any, *, delivery: Delivery[Any], refusal:
         return error
     if not isinstance(reading.text, str):
         return InvalidInputError(f"the text of an answer must be a str, got {reading.text!r:.60}")
-    if declined and (refused := delivery.refusal(refusal, output)) is not None:
-        return Candidate(index=index, text=refusal, output=refused)
+    if declined and delivery.refusal(refusal, output) is not None:
+        return Candidate(index=index, text=refusal, declined=True, output=output)
     if not plain_characters(reading.text).strip() and not reading.unreadable:
         return _without_answer(index) if reading.trace else blank
     return Candidate(

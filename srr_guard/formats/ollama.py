@@ -95,7 +95,7 @@ def as_chunks(output: Any) -> list[Any]:
             if field_of(message, name) is not None
         }
         empty["message"] = replaced(message, **silent)
-    for name in ("response", "thinking", "image"):
+    for name in ("response", "thinking", "image", "logprobs"):
         if field_of(output, name) is not None:
             empty[name] = "" if name == "response" else None
     return [replaced(output, **begun, **counts), replaced(output, **empty)]

@@ -95,6 +95,8 @@ def _problem(error: Exception) -> HttpError:
             found = error.errors()[0]
             place = ".".join(str(part) for part in found["loc"][1:]) or "body"
             return HttpError(422, f"{place}: {found['msg']}", code="invalid_request")
+        case HTTPException():  # a body that FastAPI cannot parse
+            return HttpError(error.status_code, str(error.detail), code="invalid_request")
         case SRRGuardError():
             return HttpError(400, one_line(error), code="invalid_request")
     logger.error("a request failed", exc_info=error)

@@ -7,22 +7,21 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from srr_guard.errors import (
     AllCandidatesFailedError,
-    BelowThresholdError,
     ConfigurationError,
     InvalidInputError,
     MissingExtraError,
     NotEnoughCandidatesError,
-    PromptRefusedError,
     ReferenceModelError,
     SamplingError,
     ScorerBusyError,
     ScorerError,
-    UnreadableError,
     UpstreamError,
+    WithheldError,
 )
 
 _TYPES = {
@@ -97,7 +96,9 @@ def problem_of(error: BaseException) -> HttpError:
     match error:
         case HttpError():
             return error
-        case BelowThresholdError() | UnreadableError() | PromptRefusedError():
+        case HTTPException():  # a body that FastAPI cannot parse
+            return HttpError(error.status_code, str(error.detail), code="invalid_request")
+        case WithheldError():
             summary = error.decision.summary()
             return HttpError(400, str(error), code="content_filter", extra={"srr_guard": summary})
         case AllCandidatesFailedError() | NotEnoughCandidatesError():

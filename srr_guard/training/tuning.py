@@ -136,19 +136,21 @@ def tune(
         DataError: No row is helpful.
         InvalidInputError: The budget or n is out of range.
     """
-    check_budget(budget)
+    check_budget(budget, n)
     p_safe, p_help = _scores(rows, scorer, progress)
     return operating_points(rows, p_safe, p_help, budget=budget, n=n)
 
 
-def check_budget(budget: float) -> None:
-    """Refuse a budget that is no share.
+def check_budget(budget: float, n: int = 1) -> None:
+    """Refuse a budget that is no share, and less than one candidate.
 
     Raises:
         InvalidInputError: It is out of range.
     """
     if not 0.0 <= budget < 1.0:
         raise InvalidInputError(f"budget={budget!r} is no share: give one from 0 up to 1, as 0.02")
+    if n < 1:
+        raise InvalidInputError(f"n={n!r} leaves no candidate: give 1 or more")
 
 
 def operating_points(
@@ -175,7 +177,7 @@ def operating_points(
         DataError: No row is helpful.
         InvalidInputError: The budget is out of range.
     """
-    check_budget(budget)
+    check_budget(budget, n)
     helpful = [p for p, row in zip(p_safe, rows, strict=True) if _is_help(row)]
     harmful = [p for p, row in zip(p_safe, rows, strict=True) if row.harmful]
     if not helpful:

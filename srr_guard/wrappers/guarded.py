@@ -40,7 +40,13 @@ class _Guarded(Generic[P, O]):
         self._fn = fn
         self._guard = guard
         self._delivery = delivery
-        self._signature = inspect.signature(fn)
+        try:
+            self._signature = inspect.signature(fn)
+        except ValueError as error:
+            raise ConfigurationError(
+                f"{fn!r} does not say what parameters it has: put the guard on a function of "
+                "yours that calls it"
+            ) from error
         self._reads_history = prompt is None
         self._prompt = _check_prompt(prompt, fn, list(self._signature.parameters))
 

@@ -65,6 +65,10 @@ def test_help_of_every_command_says_all_that_it_was_given(name: str) -> None:
         (("train", "--dry-run"), "add --recipe public"),
         (("train", "--output", "x", "--recipe", "public-test"), "public-test"),
         (("evaluate",), "give --data, --recipe or both"),
+        (("rank", "--input", "-", "--output", "x"), "- stands for no file"),
+        (("rank", "--input", "x", "--output", "-"), "- stands for no file"),
+        (("playground", "--port", "99999"), "--port"),
+        (("playground", "--tokens", "0"), "--tokens"),
     ],
 )
 def test_mistakes_are_one_clear_line(arguments: tuple[str, ...], said: str) -> None:
@@ -77,6 +81,8 @@ def test_mistakes_are_one_clear_line(arguments: tuple[str, ...], said: str) -> N
     [
         (("train", "--data", "nowhere", "--output", "x"), "nowhere"),
         (("train", "--data", "x", "--output", "x", "--source-weight", "a"), "NAME=NUMBER"),
+        (("train", "--data", "x", "--output", "x", "--source-limit", "a=1.5"), "NAME=ROWS"),
+        (("train", "--data", "x", "--output", "x", "--source-limit", "a=nan"), "NAME=ROWS"),
         (("train", "--data", "x", "--output", "x", "--validation-share", "2"), "validation_share"),
         (("evaluate", "--data", "nowhere"), "nowhere"),
         (("train", "--recipe", "extended", "--output", "x"), "--accept-licence nc"),
@@ -152,12 +158,52 @@ def _check_mistake(arguments: tuple[str, ...], said: str) -> None:
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("text", ["[1", "[1, 2]", "", "\n \n"])
+def test_a_file_that_cannot_be_written_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text(
+        '{"prompt": "q", "response": "a", "label": "safe", "kind": "benign-help"}\n'
+    )
+    code = (
+        "import srr_guard.scorer.srr_scorer as at\n"
+        "from srr_guard.testing import FakeScorer\n"
+        "at.SRRScorer.from_pretrained = lambda *_, **__: FakeScorer(lambda *_: 0.9)\n"
+        "from srr_guard.cli import main; main()"
+    )
+    arguments = ["tune", "--data", "rows.jsonl", "--output", "no/where.json"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("error: ")
+    assert "no/where.json" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("text", ["[1", "[1, 2]", '["a", NaN]', "", "\n \n"])
 def test_candidates_that_are_no_texts(text: str, tmp_path: Path) -> None:
     file = tmp_path / "answers.txt"
     file.write_text(text)
     result = CliRunner().invoke(app, ["score", "--prompt", "Hi", "--candidates", str(file)])
     assert isinstance(result.exception, InvalidInputError)
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        (b'\xef\xbb\xbf["one", "two"]', ["one", "two"]),
+        (b"\xef\xbb\xbfone\r\ntwo\r\n", ["one", "two"]),
+        ("one\u2028still one\x0cand more\ntwo".encode(), ["one\u2028still one\x0cand more", "two"]),
+    ],
+)
+def test_candidates_are_read_as_they_are_written(
+    written: bytes, read: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scorer = FakeScorer(lambda *_: 0.5)
+    monkeypatch.setattr("srr_guard.SRRScorer.from_pretrained", lambda *_, **__: scorer)
+    file = tmp_path / "answers.txt"
+    file.write_bytes(written)
+    result = CliRunner().invoke(app, ["score", "--prompt", "Hi", "--candidates", str(file)])
+    assert result.exit_code == 0
+    assert scorer.calls == [tuple(read)]
 
 
 LIVE = Scene("Live", "How do plants drink?")

@@ -22,7 +22,7 @@ from srr_guard.errors import (
 )
 from srr_guard.observability import each_of
 from srr_guard.policy import DEFAULT_REFUSAL
-from srr_guard.testing import FakeScorer
+from srr_guard.testing import FakeGate, FakeScorer
 
 
 def by_word(prompt: str, answer: str) -> float:
@@ -223,6 +223,8 @@ class TestShortForms:
             {"n": "many"},
             {"threshold": 1.5},
             {"scorer": 7},
+            {"scorer": FakeScorer},
+            {"gate": FakeGate},
             {"sampling": {}},
             {"decision": 7},
             {"on_decision": "print"},

@@ -320,6 +320,7 @@ class TestErrors:
 CLOSED = [
     "beta",
     "get",
+    "get_api_list",
     "post",
     "request",
     "with_raw_response",
@@ -361,6 +362,30 @@ class TestParts:
         ours = guarded("bad", "good")
         with ours.with_options(timeout=5) as copy:
             assert copy.messages.create(**ASK).content[0].text == "good"
+
+    @pytest.mark.parametrize("kind", [anthropic.Anthropic, anthropic.AsyncAnthropic])
+    def test_what_returns_a_client_returns_a_guarded_one(self, kind):
+        client = kind(api_key="x")
+        ours = guard_anthropic(client, guard=guard_by_word())
+        copying = {
+            name
+            for name, method in inspect.getmembers(kind, inspect.isfunction)
+            if name[0] != "_" and inspect.signature(method).return_annotation in ("Self", kind)
+        }
+        assert copying == {"copy", "with_options", "with_middleware"}
+        for name in copying:
+            assert repr(getattr(ours, name)()).startswith("guarded ")
+
+    def test_middleware_sees_each_candidate(self):
+        seen = []
+
+        def look(request: Any, then: Any) -> Any:
+            seen.append(request)
+            return then(request)
+
+        ours = guarded("bad", "good")
+        message = ours.with_middleware(look).messages.create(**ASK)
+        assert (message.content[0].text, len(seen)) == ("good", 2)
 
     def test_a_new_resource_of_the_client_is_decided_about(self):
         known = {path.partition(".")[0] for path in [*CLOSED, *OPEN]} | {"messages"}

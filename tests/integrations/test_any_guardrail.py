@@ -44,5 +44,12 @@ def test_a_scorer_that_fails():
     assert (found.valid, found.score) == (False, None)
 
 
+def test_a_policy_that_raises_still_gives_a_verdict():
+    policy = DecisionPolicy(below_threshold="raise")
+    guardrail = module.SafetyRankingGuardrail(scorer=FakeScorer(by_word), decision=policy)
+    found = guardrail.validate("q", "bad")
+    assert (found.valid, found.score, found.action) == (False, 0.9, "block")
+
+
 def test_the_example_runs():
     assert doctest.testmod(module).failed == 0

@@ -11,7 +11,8 @@ from adapters import REFUSAL, STRICT, Asked, guard_by_word
 
 from srr_guard import BelowThresholdError
 from srr_guard.errors import AllCandidatesFailedError, ConfigurationError, ScorerError
-from srr_guard.testing import FakeScorer
+from srr_guard.policy import GatePolicy
+from srr_guard.testing import FakeGate, FakeScorer
 
 pytest.importorskip("dspy")
 
@@ -146,6 +147,13 @@ class TestReward:
             reward = SafetyReward(guard=guard_by_word(decision=decision))
             assert reward({"question": "why"}, dspy.Prediction(answer="bad")) == 0.1
             assert reward({"question": "why"}, dspy.Prediction(answer="good")) == 0.9
+
+    def test_a_prompt_that_the_gate_refuses(self):
+        guard = guard_by_word(
+            decision=STRICT, gate=FakeGate(lambda _: 0.9), gating=GatePolicy(refuse_above=0.8)
+        )
+        reward = SafetyReward(guard=guard)
+        assert reward({"question": "why"}, dspy.Prediction(answer="bad")) < reward.threshold
 
     def test_a_scorer_that_fails(self):
         broken = FakeScorer(lambda *_: 0.9, error=RuntimeError("broken"))

@@ -12,13 +12,16 @@ from typing import Any
 import pytest
 import srr_guard_integrations.fastapi as adapter
 from adapters import REFUSAL, STRICT, guard_by_word
-from fastapi import Depends, FastAPI
+from fastapi import Depends, FastAPI, Response
 from fastapi.testclient import TestClient
+from langchain_core.messages import AIMessageChunk
 from pydantic import BaseModel
 from srr_guard_integrations.fastapi import RequestGuard, SafetyDependency
 
+from srr_guard import DecisionPolicy
 from srr_guard.errors import ConfigurationError
-from srr_guard.testing import FakeScorer
+from srr_guard.policy import GatePolicy
+from srr_guard.testing import FakeGate, FakeScorer
 
 
 class Reply(BaseModel):
@@ -116,6 +119,14 @@ class TestAnswers:
         )
         assert response.headers["x-srr-guard"] == "refused"
 
+    def test_the_gate_refuses(self, path):
+        gate = {"gate": FakeGate(lambda _: 0.9), "gating": GatePolicy(refuse_above=0.8)}
+        for decision, status in ((DecisionPolicy(), 200), (STRICT, 422)):
+            (client,) = client_of("good", decision=decision, **gate)
+            response = client.get(f"/{path}?q=why")
+            assert response.status_code == status
+            assert response.headers["x-srr-guard"] == "refused_by_gate"
+
     def test_an_empty_prompt(self, client, path):
         assert client.get(f"/{path}?q=").status_code == 422
 
@@ -171,6 +182,13 @@ class TestStreams:
 
     def test_strict(self, strict, path):
         assert strict.get(f"/{path}?q=why").status_code == 422
+
+
+@pytest.mark.parametrize("piece", [AIMessageChunk("good"), {"good": 1}])
+def test_pieces_that_are_no_text(piece):
+    guard = SafetyDependency(guard=guard_by_word())(Response())
+    with pytest.raises(ConfigurationError, match=f"{type(piece).__name__!r}.*yield str"):
+        guard.stream("why", lambda: [piece])
 
 
 def test_settings():

@@ -22,7 +22,8 @@ from srr_guard.errors import (
     ScorerError,
     UnguardedError,
 )
-from srr_guard.testing import FakeScorer
+from srr_guard.policy import GatePolicy
+from srr_guard.testing import FakeGate, FakeScorer
 
 litellm = pytest.importorskip("litellm")
 adapter = pytest.importorskip("srr_guard_integrations.litellm")
@@ -267,6 +268,14 @@ class TestGuardrail:
 
         with pytest.raises(HTTPException) as caught:
             await self.check("bad", decision=STRICT)
+        assert caught.value.status_code == 400
+
+    async def test_a_prompt_that_the_gate_refuses_is_a_bad_request(self):
+        from fastapi import HTTPException
+
+        gate = {"gate": FakeGate(lambda _: 0.9), "gating": GatePolicy(refuse_above=0.8)}
+        with pytest.raises(HTTPException) as caught:
+            await self.check("good", decision=STRICT, **gate)
         assert caught.value.status_code == 400
 
     async def test_a_scorer_that_fails(self):

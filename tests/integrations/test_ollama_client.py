@@ -258,6 +258,11 @@ class TestStreams:
         chunks = list(guarded(client).generate("m", "q", stream=True))
         assert [chunk.response for chunk in chunks] == ["good", ""]
 
+    def test_logprobs_come_once(self, server, client):
+        server.script({"content": "good", "logprobs": [{"token": "good", "logprob": -1.0}]})
+        chunks = list(guarded(client).generate("m", "q", stream=True, logprobs=True))
+        assert [chunk.logprobs is None for chunk in chunks] == [False, True]
+
     async def test_async(self, aclient):
         async with aclient as client:
             stream = await guarded(client).chat("m", ASK, stream=True)
@@ -306,6 +311,11 @@ class TestParts:
 
     def test_the_module_itself_is_a_client(self):
         assert guarded(ollama).list == ollama.list
+
+    @pytest.mark.parametrize("name", ["Client", "AsyncClient"])
+    def test_clients_made_by_the_module_would_not_be_guarded(self, name):
+        with pytest.raises(UnguardedError, match=name):
+            getattr(guarded(ollama), name)
 
 
 def test_docstring():

@@ -15,7 +15,8 @@ from pydantic import BaseModel
 
 from srr_guard import BelowThresholdError, DecisionPolicy
 from srr_guard.errors import AllCandidatesFailedError, ConfigurationError, ScorerError
-from srr_guard.testing import FakeScorer
+from srr_guard.policy import GatePolicy
+from srr_guard.testing import FakeGate, FakeScorer
 
 pytest.importorskip("agents")
 
@@ -289,6 +290,15 @@ class TestGuardrail:
     async def test_trips_where_the_policy_raises(self):
         with pytest.raises(OutputGuardrailTripwireTriggered):
             await self.run("bad", guard=guard_by_word(decision=STRICT))
+
+    async def test_trips_where_the_gate_refuses(self):
+        guard = guard_by_word(
+            decision=STRICT, gate=FakeGate(lambda _: 0.9), gating=GatePolicy(refuse_above=0.8)
+        )
+        with pytest.raises(OutputGuardrailTripwireTriggered) as caught:
+            await self.run("good", guard=guard)
+        found = caught.value.guardrail_result.output.output_info
+        assert found["reason"] == "refused_by_gate"
 
     async def test_passes_what_the_policy_lets_pass(self):
         result = await self.run(

@@ -63,6 +63,7 @@ CLOSED = [
     "with_streaming_response",
     "get",
     "post",
+    "get_api_list",
     "request",
     "chat.with_streaming_response",
     "chat.completions.with_raw_response",

@@ -241,6 +241,37 @@ class TestStructuredOutput:
         result = Agent(model, output_type=City).run_sync("q")
         assert result.output == City(name="a good one", people=3)
         assert result.response.metadata["srr_guard"]["failed"] == 1
+        assert model.guard.totals.requests == 1  # the agent had nothing to ask again for
+
+    @pytest.mark.parametrize("fence", ["{}", "Here:\n```json\n{}\n```"])
+    @pytest.mark.parametrize("form", [NativeOutput(City), PromptedOutput(City)])
+    def test_text_that_does_not_fit_is_a_failed_candidate(self, form, fence):
+        said = fence if isinstance(form, PromptedOutput) else "{}"
+        texts = ['{"name": "good"}', '{"name": "a good one", "people": 3}']
+        script = itertools.cycle(ModelResponse([TextPart(said.format(text))]) for text in texts)
+        profile: Any = {"supports_json_schema_output": True}
+        model = SafetyRankedModel(
+            FunctionModel(lambda *_: next(script), profile=profile), guard=guard_by_word()
+        )
+        result = Agent(model, output_type=form).run_sync("q")
+        assert result.output == City(name="a good one", people=3)
+        assert (model.guard.totals.requests, model.guard.totals.candidates) == (1, 2)
+        assert result.response.metadata["srr_guard"]["failed"] == 1
+
+    def test_a_call_that_does_not_fit_fails_where_text_is_taken_too(self):
+        name = "final_result"
+        model = guarded(calls(name, name="good"), calls(name, name="a good one", people=3))
+        result = Agent(model, output_type=[City, str]).run_sync("q")  # type: ignore[arg-type]
+        assert result.output == City(name="a good one", people=3)
+        assert model.guard.totals.requests == 1
+        assert Agent(guarded("good"), output_type=[City, str]).run_sync("q").output == "good"  # type: ignore[arg-type]
+
+    def test_behind_a_fallback_model(self):
+        name = "final_result"
+        script = Script(calls(name, name="good"), calls(name, name="a good one", people=3))
+        model = SafetyRankedModel(FallbackModel(script.model), guard=guard_by_word())
+        assert Agent(model, output_type=City).run_sync("q").output.people == 3
+        assert model.guard.totals.requests == 1
 
     def test_a_refusal_has_no_form(self):
         model = guarded(calls("final_result", name="bad", people=1))

@@ -216,6 +216,14 @@ def test_what_is_out_of_range_is_named(client, body, place):
     assert answer.json()["error"]["message"].startswith(f"{place}: ")
 
 
+@pytest.mark.parametrize("content", [b'{"prompt": "\xff"}', b"[" * 100_000])
+def test_bodies_that_cannot_be_parsed(client, content):
+    kind = {"content-type": "application/json"}
+    answer = client.post("/api/run", content=content, headers=kind)
+    assert answer.status_code == 400
+    assert "parsing the body" in message_of(answer)
+
+
 def test_without_a_model_only_given_answers_are_scored():
     with serve_playground(model=False, second=False) as served, served.client() as client:
         setup = client.get("/api/setup").json()

@@ -140,6 +140,12 @@ def test_first_answer_leaves(door, ask, answers, would_have):
 
 
 @promise("observed")
+def test_what_the_filter_took_away_leaves_as_it_came(door, ask):
+    asker = door(Answer("", filtered=True), scorer=SCORER, sampling=quick(1), decision=OBSERVE)
+    assert text_of(ask(asker)) == ""
+
+
+@promise("observed")
 def test_tool_calls_leave(door, ask):
     asker = door(Answer("", call=("HARM", {"x": 1})), scorer=SCORER, sampling=quick(1),
                  decision=OBSERVE)  # fmt: skip

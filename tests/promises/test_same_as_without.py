@@ -55,6 +55,12 @@ def test_the_best_safe_answer_leaves(door, ask):
 
 
 @promise("best")
+def test_what_the_filter_took_away_counts_in_the_usage(door, ask):
+    asker = door(Answer("", filtered=True), FINE, scorer=SCORER, sampling=quick(2))
+    assert usage_of(ask(asker)) == 10
+
+
+@promise("best")
 def test_tool_calls_leave_whole(door, ask):
     output = ask(door(Answer("so", call=("f", {"x": [1, "a"]})), scorer=SCORER, sampling=quick(2)))
     assert calls_of(output) == [("f", {"x": [1, "a"]})]

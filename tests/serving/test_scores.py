@@ -32,6 +32,18 @@ def test_score(http, served, conversation):
     assert (ranking.order, ranking.p_safe) == ((1, 0), (0.1, 0.9))
 
 
+UNPARSED = [b'{"conversation": "\xff"}', b"[" * 100_000, b'{"conversation": ' + b"9" * 5000 + b"}"]
+
+
+@pytest.mark.parametrize("path", ["score", "checks", "decisions"])
+@pytest.mark.parametrize("content", UNPARSED, ids=["no UTF-8", "deep", "long number"])
+def test_bodies_that_cannot_be_parsed(http, served, path, content):
+    kind = {"content-type": "application/json"}
+    answer = http.post(f"{served.url}/{path}", content=content, headers=kind)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["type"] == "invalid_request_error"
+
+
 def test_rank(http, served):
     body = post(http, served, "rank", {"conversation": "q", "candidates": TEXTS}).json()
     assert [result["index"] for result in body["results"]] == [1, 0]

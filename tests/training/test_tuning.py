@@ -84,6 +84,9 @@ def test_bad_input() -> None:
     for budget in (-0.1, 1.0):
         with pytest.raises(InvalidInputError, match="budget="):
             tune(rows(), SCORER, budget=budget)
+    for n in (0, -1):
+        with pytest.raises(InvalidInputError, match="n="):
+            tune(rows(), SCORER, n=n)
 
 
 def test_the_policies_that_come_out(tmp_path: Path) -> None:

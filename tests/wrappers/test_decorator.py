@@ -524,3 +524,9 @@ def test_types_are_kept():
         check=False,
     )
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("builtin", [str, max])
+def test_a_callable_that_does_not_say_its_parameters(builtin):
+    with pytest.raises(ConfigurationError, match="what parameters"):
+        srr_guard(builtin)

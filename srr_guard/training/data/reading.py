@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import json
 import os
+import zlib
 from collections.abc import Iterable, Iterator
 from importlib import import_module
 from pathlib import Path
@@ -100,21 +101,26 @@ def _files(item: str | os.PathLike[str]) -> list[Path]:
 
 def _file_rows(file: Path) -> Iterator[LabelledResponse]:
     name = file.name.removesuffix(".gz").removesuffix(".jsonl")
-    with gzip.open(file, "rt") if file.suffix == ".gz" else file.open() as lines:
-        for number, line in enumerate(lines, start=1):
-            if line.strip():
-                own = "" if file.parent.name == CONTRAST else name
-                yield _row(line, where=f"{file.name}, line {number}", name=name, file=own)
+    own = "" if file.parent.name == CONTRAST else name
+    packed, text = file.suffix == ".gz", "utf-8-sig"  # of which a byte order mark is no part
+    try:
+        with gzip.open(file, "rt", encoding=text) if packed else file.open(encoding=text) as lines:
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    yield _row(line, where=f"{file.name}, line {number}", name=name, file=own)
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
+        raise DataError(f"{str(file)!r} cannot be read: {error}") from error
 
 
 def _row(line: str, *, where: str, name: str, file: str) -> LabelledResponse:
     try:
         record = json.loads(line)
-        if not isinstance(record, dict):
-            raise DataError(f"{where}: a row must be a JSON object, got {type(record).__name__}")
-        return LabelledResponse(**{"source": name, **record, "file": file})
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{where}: not valid JSON ({error})") from error
+    if not isinstance(record, dict):
+        raise DataError(f"{where}: a row must be a JSON object, got {type(record).__name__}")
+    try:
+        return LabelledResponse(**{"source": name, **record, "file": file})
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"]))

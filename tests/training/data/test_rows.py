@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import gzip
+import json
 from pathlib import Path
 
 import pytest
@@ -36,6 +38,8 @@ def test_files_folders_and_gzip_are_read(tmp_path: Path) -> None:
         ('{"prompt": "", "response": "r", "label": "safe"}', "prompt=''"),
         ('{"response": "r", "label": "safe"}', "prompt"),
         ('{"prompt": "p", "response": null, "label": "safe"}', "response=None"),
+        ("[" * 100_000, "not valid JSON"),
+        ('{"prompt": ' + "9" * 5000 + "}", "not valid JSON"),
     ],
 )
 def test_errors_name_file_and_line(tmp_path: Path, line: str, said: str) -> None:
@@ -45,6 +49,26 @@ def test_errors_name_file_and_line(tmp_path: Path, line: str, said: str) -> None
         read_rows([file])
     assert "bad.jsonl, line 4" in str(raised.value)
     assert said in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.jsonl", json.dumps(GOOD).encode("utf-16")),
+        ("a.jsonl.gz", b"no gzip"),
+        ("a.jsonl.gz", gzip.compress(json.dumps(GOOD).encode())[:-9]),
+    ],
+)
+def test_files_that_cannot_be_read_are_named(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=rf"{name}' cannot be read"):
+        read_rows([tmp_path])
+
+
+def test_a_byte_order_mark_is_no_part_of_a_row(tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_text(json.dumps(GOOD) + "\r\n", encoding="utf-8-sig", newline="")
+    assert len(read_rows([file])) == 1
 
 
 def test_missing_and_empty_places_are_named(tmp_path: Path) -> None:
