@@ -95,6 +95,30 @@ def test_a_busy_server_says_when_to_come_back(http, upstream):
     assert len(upstream.requests) == 1  # it is left alone
 
 
+def test_what_one_client_breaks_stays_whole_for_the_others(http, upstream, monkeypatch):
+    monkeypatch.setattr("srr_guard.breaker._FIRST_REST", 60.0)
+    keys = [{"name": name, "key": f"key-of-{name}"} for name in ("mallory", "alice")]
+    policies = {"default": {"sampling": {"n": 4, "attempts": 2, "backoff": 0.0}}}
+    upstreams = [{"url": upstream.url, "rest": 60}]
+    with gateway(upstreams=upstreams, policies=policies, keys=keys) as served:
+
+        def asked_by(name):
+            headers = {"authorization": f"Bearer key-of-{name}"}
+            body = {"model": "m", "messages": ASK}
+            return http.post(f"{served.url}/chat/completions", json=body, headers=headers)
+
+        upstream.script({"status": 500})
+        assert [asked_by("mallory").status_code for _ in range(2)] == [502] * 2
+        asked_by("mallory")
+        upstream.script(GOOD)
+        shut_out = asked_by("mallory")
+        assert shut_out.status_code == 503
+        assert 1 < int(shut_out.headers["retry-after"]) <= 60
+        assert shut_out.json()["error"]["message"] == "no server answers at the moment"
+        answer = asked_by("alice").json()["srr_guard"]
+        assert (answer["reason"], answer["failed"]) == ("best_of_n", 0)
+
+
 def test_a_server_that_takes_too_long(http):
     async def never():
         await asyncio.Event().wait()
@@ -121,12 +145,12 @@ def test_a_fallback_answers_where_the_first_does_not(http, upstream):
             {"url": upstream.url, "fallback": True},
         ]
         with gateway(upstreams=upstreams) as served:
-            for _ in range(3):
+            for _ in range(4):
                 assert ask(http, served).json()["srr_guard"]["reason"] == "best_of_n"
             metrics = http.get(f"{served.root}/metrics").text
         asked = len(broken.requests)
-    assert asked <= 8  # then it is left alone
-    assert len(upstream.requests) == 12
+    assert asked <= 12  # three requests of four candidates; then it is left alone
+    assert len(upstream.requests) == 16
     assert 'upstream="127.0.0.1:1"' in metrics
 
 
