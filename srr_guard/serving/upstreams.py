@@ -290,14 +290,32 @@ def _failed(label: str, what: str, status: int) -> UpstreamError:
 
 def _refused(label: str, response: httpx2.Response, answer: Any) -> UpstreamError:
     status = response.status_code
-    detail = answer.get("error") if isinstance(answer, Mapping) else None
     return UpstreamError(
         f"the server {label!r} answered with HTTP {status}",
         status=status,
-        detail=detail,
+        detail=_said(answer),
         retry_after=_seconds(response.headers.get("retry-after")),
         is_retryable=status in _RETRYABLE or status >= 500 or status in (401, 403) or status < 400,
     )
+
+
+def _said(answer: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """The error in an answer, in OpenAI's form; FastAPI, Ollama and older servers have others."""
+    if answer is None:
+        return None
+    error = answer.get("error", answer.get("detail", answer))
+    if isinstance(error, str):
+        return {"message": error}
+    if isinstance(error, list):
+        wrong = [one for one in error if isinstance(one, Mapping)]
+        paths = [loc if isinstance(loc := one.get("loc"), list) else [] for one in wrong]
+        places = [".".join(map(str, path[1:])) for path in paths]
+        pairs = zip(places, wrong, strict=True)
+        return {
+            "message": "; ".join(f"{place}: {one.get('msg')}" for place, one in pairs),
+            "param": places[0] if places else None,
+        }
+    return error if isinstance(error, Mapping) and "message" in error else None
 
 
 def _seconds(retry_after: str | None) -> float | None:

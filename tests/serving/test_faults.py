@@ -85,6 +85,60 @@ def test_a_wrong_request_is_not_sent_again(http, upstream):
     assert len(upstream.requests) == 1
 
 
+@pytest.mark.parametrize(
+    ("said", "message", "param"),
+    [
+        ({"error": {"message": "no such tool", "param": "t"}}, "no such tool", "t"),
+        ({"error": "model 'm' not found"}, "model 'm' not found", None),
+        ({"detail": "Invalid API key"}, "Invalid API key", None),
+        ({"object": "error", "message": "too long", "param": None}, "too long", None),
+        (
+            {"detail": [{"loc": ["body", "seed"], "msg": "Extra inputs are not permitted"}]},
+            "seed: Extra inputs are not permitted",
+            "seed",
+        ),
+        ({"detail": [{"loc": ["body", "messages", 0], "msg": "bad"}, 3]}, "messages.0: bad", None),
+        ({"detail": {"reason": 1}}, None, None),
+        ({"detail": [{"loc": 3, "msg": None}]}, None, None),
+        ({"error": None}, None, None),
+        ([], None, None),
+    ],
+    ids=str,
+)
+def test_what_a_server_says_of_a_wrong_request_reaches_the_client(
+    http, upstream, said, message, param
+):
+    upstream.script({"status": 422, "body": said})
+    with gateway(upstream, policies=ONCE) as served:
+        answer = ask(http, served)
+    error = answer.json()["error"]
+    assert answer.status_code == 422
+    if message is not None:
+        assert error["message"] == message
+        assert param in (None, error["param"])
+
+
+@pytest.mark.parametrize(
+    ("door", "body", "added"),
+    [
+        ("/chat/completions", {"messages": ASK}, set()),
+        ("/responses", {"input": "How do magnets work?"}, {"store"}),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_strict_server_is_sent_no_field_that_the_client_did_not_send(
+    http, upstream, served, door, body, added, stream
+):
+    fields = {"model": "m", "temperature": 0.5, "logprobs": None, "top_p": 0.9, "user": "u", **body}
+    ours = {"srr_guard": {"n": 2}, "stream": stream, "n": 1, "stream_options": None}
+    upstream.script(says("a good answer"))
+    assert http.post(f"{served.url}{door}", json={**fields, **ours}).status_code == 200
+    for request in upstream.requests:
+        sent = {k: v for k, v in request.items() if not k.startswith("_")}
+        assert {k: sent.pop(k) for k in fields} == fields
+        assert set(sent) == added
+
+
 def test_a_busy_server_says_when_to_come_back(http, upstream):
     upstream.script({"status": 429, "headers": {"retry-after": "7"}})
     with gateway(upstream, policies=ONCE) as served:
