@@ -5,80 +5,128 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+
+_FIRST_REST = 1.0
+_WHILE_TRIED = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Permit:
+    """Allows one call.
+
+    Attributes:
+        opening: How often the breaker had opened before.
+        is_trial: All depends on this call; no other is allowed meanwhile.
+    """
+
+    opening: int
+    is_trial: bool
 
 
 class CircuitBreaker:
     """Closed while a server answers; open after failures in a row; then one trial at a time.
 
-    Safe to share between threads. A trial whose outcome is never reported is over after
-    another `cooldown`.
+    The first rest is one second, each further one twice as long. A call is told of with its
+    `Permit`; one that began before the last opening is late. Safe to share between threads.
 
     Args:
         failures: Failures in a row after which it opens.
-        cooldown: Seconds until the next trial.
+        rest: Seconds of the longest rest.
         clock: Gives the time in seconds.
 
     Example:
         >>> now = 0.0
-        >>> breaker = CircuitBreaker(failures=2, cooldown=10.0, clock=lambda: now)
-        >>> breaker.failed()
-        >>> breaker.allows()
+        >>> breaker = CircuitBreaker(failures=2, rest=10.0, clock=lambda: now)
+        >>> for _ in range(2):
+        ...     breaker.failed(breaker.permit())
+        >>> breaker.permit() is None, breaker.wait
+        (True, 1.0)
+        >>> now = 1.0
+        >>> trial = breaker.permit()
+        >>> breaker.permit() is None
         True
-        >>> breaker.failed()
-        >>> breaker.allows()
+        >>> breaker.succeeded(trial)
+        >>> breaker.permit() is None
         False
-        >>> now = 10.0
-        >>> breaker.allows(), breaker.allows()
-        (True, False)
-        >>> breaker.succeeded()
-        >>> breaker.allows()
-        True
     """
 
     def __init__(
         self,
         *,
         failures: int = 3,
-        cooldown: float = 10.0,
+        rest: float = 10.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._most = failures
-        self._cooldown = cooldown
+        self._longest = rest
         self._clock = clock
         self._lock = threading.Lock()
-        self._in_a_row = 0
-        self._closed_again: float | None = None
+        self._openings = 0  # a permit of an earlier one is late
+        self._trial: Permit | None = None
+        self._failures: set[object] = set()
+        self._rest = min(_FIRST_REST, rest)  # of the next opening
+        self._until: float | None = None
+        self._wants_rest = False
 
     @property
     def wait(self) -> float:
-        """Seconds until a call is allowed; 0 if one is allowed now."""
+        """Seconds until a call may be made; 0 if one may be made now, 1 while a trial lasts."""
         with self._lock:
-            until = self._closed_again
-            return 0.0 if until is None else max(0.0, until - self._clock())
+            if self._until is None:
+                return 0.0
+            return max(self._until - self._clock(), _WHILE_TRIED if self._trial else 0.0)
 
-    def allows(self) -> bool:
-        """True if a call may be made; an open breaker gives out one trial each `cooldown`."""
+    def permit(self) -> Permit | None:
+        """Allow one call; None while none may be made. Tell how it went, whatever happens."""
         with self._lock:
-            if self._closed_again is None:
-                return True
-            if self._clock() < self._closed_again:
-                return False
-            self._closed_again = self._clock() + self._cooldown
-            return True
+            if self._until is None:
+                return Permit(self._openings, is_trial=False)
+            if self._trial is not None or self._clock() < self._until:
+                return None
+            self._trial = Permit(self._openings, is_trial=True)
+            return self._trial
 
-    def succeeded(self) -> None:
-        """Close."""
+    def succeeded(self, permit: Permit) -> None:
+        """Close. A late success ends no rest that the server asked for."""
         with self._lock:
-            self._in_a_row, self._closed_again = 0, None
+            if permit.opening == self._openings or not self._wants_rest:
+                self._close()
 
-    def failed(self) -> None:
-        """Count a failure; open after the last one that is tolerated."""
+    def failed(self, permit: Permit, by: object = None) -> None:
+        """Count a failure; open after the last one tolerated, and after a trial's.
+
+        Args:
+            permit: Of the call; a late failure is not counted.
+            by: What may have caused it: failures by equal causes are one. None: a cause of its own.
+        """
         with self._lock:
-            self._in_a_row += 1
-            if self._in_a_row >= self._most:
-                self._closed_again = self._clock() + self._cooldown
+            if permit.opening != self._openings:
+                return
+            self._failures.add(permit if by is None else by)
+            if permit is self._trial or len(self._failures) >= self._most:
+                self._open(self._rest)
+                self._rest = min(2 * self._rest, self._longest)
 
     def rest(self, seconds: float) -> None:
         """Open for so long, as the server asked."""
         with self._lock:
-            self._closed_again = self._clock() + max(0.0, seconds)
+            self._open(seconds)
+            self._wants_rest = True
+
+    def abandoned(self, permit: Permit) -> None:
+        """Count nothing. If it was the trial, another call may be it."""
+        with self._lock:
+            if permit is self._trial:
+                self._trial = None
+
+    def _open(self, seconds: float) -> None:
+        self._openings += 1
+        self._trial = None
+        self._until = max(self._clock() + seconds, self._until or 0.0)
+
+    def _close(self) -> None:
+        self._failures.clear()
+        self._rest = min(_FIRST_REST, self._longest)
+        self._until = self._trial = None
+        self._wants_rest = False

@@ -60,7 +60,7 @@ INNER = {
     ],
     "serving": [
         ("config",),
-        ("config_file", "keys", "note", "policies", "problems", "routes"),
+        ("config_file", "health", "keys", "note", "policies", "problems", "routes"),
         ("front", "logs", "metrics", "spans", "upstreams"),
         ("backends",),
         ("local_backend",),

@@ -263,7 +263,22 @@ class GatewayReplica:
 
     def __serve_build_asgi_app__(self) -> Any:
         """Make the application; Ray Serve calls this after the constructor."""
-        return create_app(self._config, scorer=self._scorer)
+        return _without_id(create_app(self._config, scorer=self._scorer))
+
+
+def _without_id(app: Any) -> Any:
+    """An ASGI application whose answers lack `x-request-id`: Ray's proxy adds the same one."""
+
+    async def answering(scope: Any, receive: Any, send: Any) -> None:
+        async def sending(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                kept = [(k, v) for k, v in message["headers"] if k.lower() != b"x-request-id"]
+                message = {**message, "headers": kept}
+            await send(message)
+
+        await app(scope, receive, sending)
+
+    return answering
 
 
 class _Making:

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from pydantic import ValidationError
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
-from srr_guard.breaker import CircuitBreaker
+from srr_guard.breaker import CircuitBreaker, Permit
 from srr_guard.conversation import Conversation
 from srr_guard.decision import Ranking
 from srr_guard.errors import (
@@ -40,10 +40,11 @@ T = TypeVar("T")
 class RemoteScorer:
     """Ranks candidates with servers that offer `/v1/score` (`srr-guard serve`). Needs no torch.
 
-    Servers take turns; one that fails three times in a row is left alone for ten seconds. A
-    failed call is tried again, on the next server. If none gives a ranking, an error is raised:
-    no answer passes unscored. One thread with an event loop of its own makes all calls, so a
-    scorer may be shared between threads and event loops; it is copied without its connections.
+    Servers take turns; one at which three rankings in a row fail, or which three calls in a row
+    do not reach, is left alone, for one second at first, for at most ten. A failed call is tried
+    again, on the next server. If none gives a ranking, an error is raised: no answer passes
+    unscored. One thread with an event loop of its own makes all calls, so a scorer may be shared
+    between threads and event loops; it is copied without its connections.
 
     Args:
         urls: Addresses of the servers up to and with `/v1`, or one of them.
@@ -167,37 +168,43 @@ class RemoteScorer:
         def worth_it(error: BaseException) -> bool:
             return isinstance(error, (ScorerUnreachableError, ScorerBusyError))
 
+        ranking = object()  # however often it makes a server fail, that is one failure
         retrying = AsyncRetrying(
             stop=stop_after_attempt(self._attempts),
             wait=wait_random_exponential(multiplier=0.1, max=2.0),
             retry=retry_if_exception(worth_it),
             reraise=True,
         )
-        return await retrying(self._ask, network, body, n)
+        return await retrying(self._ask, network, body, n, ranking)
 
-    async def _ask(self, network: _Network, body: bytes, n: int) -> Ranking:
+    async def _ask(self, network: _Network, body: bytes, n: int, cause: object) -> Ranking:
         import httpx2
 
-        place = self._server()
+        place, permit = self._server()
         url, breaker = self._urls[place], self._breakers[place]
         try:
             answer = await network.client.post(f"{url}/score", content=body)
             ranking = _ranking(answer, url, n)
+            breaker.succeeded(permit)
+            return ranking
+        except httpx2.PoolTimeout as error:
+            raise ScorerBusyError(f"all connections to the scorer at {url} are taken") from error
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-            breaker.failed()
+            connecting = isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout)
+            breaker.failed(permit, by=None if connecting else cause)
             raise ScorerUnreachableError(
                 f"the scorer at {url} does not answer: {type(error).__name__}"
             ) from error
         except ScorerUnreachableError:
-            breaker.failed()
+            breaker.failed(permit, by=cause)
             raise
         except SRRGuardError:
-            breaker.succeeded()  # it answers, if not with a ranking
+            breaker.succeeded(permit)  # it answers, if not with a ranking
             raise
-        breaker.succeeded()
-        return ranking
+        finally:
+            breaker.abandoned(permit)  # if nothing else was said, such as when it is cancelled
 
-    def _server(self) -> int:
+    def _server(self) -> tuple[int, Permit]:
         """The next server in turn that may be asked."""
         with self._lock:
             turn = self._next
@@ -205,8 +212,8 @@ class RemoteScorer:
         ready = [i for i, breaker in enumerate(self._breakers) if breaker.wait == 0.0]
         for i in range(len(ready)):
             place = ready[(turn + i) % len(ready)]
-            if self._breakers[place].allows():
-                return place
+            if (permit := self._breakers[place].permit()) is not None:
+                return place, permit
         wait = min(breaker.wait for breaker in self._breakers)
         raise ScorerUnreachableError(
             f"all {len(self._urls)} scorers have failed; the next one is asked in {wait:.1f} s"

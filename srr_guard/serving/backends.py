@@ -10,6 +10,7 @@ from srr_guard.core.in_flight import CallLimit
 from srr_guard.errors import ConfigurationError, UpstreamError
 from srr_guard.policy import SamplingPolicy
 from srr_guard.protocols import CandidateSource
+from srr_guard.serving.health import Caller
 from srr_guard.serving.upstreams import Upstreams
 
 Door = Literal["/chat/completions", "/responses"]
@@ -18,7 +19,7 @@ Door = Literal["/chat/completions", "/responses"]
 class Backend(Protocol):
     """Answers requests; one for all of them."""
 
-    def require_ready(self, body: Mapping[str, Any]) -> None:
+    def require_ready(self, body: Mapping[str, Any], caller: Caller) -> None:
         """Refuse a request that cannot be answered, before anything is generated."""
         ...
 
@@ -34,6 +35,7 @@ class Backend(Protocol):
         sampling: SamplingPolicy,
         limit: CallLimit,
         headers: Mapping[str, str],
+        caller: Caller,
     ) -> CandidateSource[dict[str, Any]]:
         """Makes the candidates of one request, as answers of this door."""
         ...
@@ -53,9 +55,9 @@ class UpstreamBackend:
     def __init__(self, upstreams: Upstreams) -> None:
         self._upstreams = upstreams
 
-    def require_ready(self, body: Mapping[str, Any]) -> None:
+    def require_ready(self, body: Mapping[str, Any], caller: Caller) -> None:
         """Refuse a model that no server has, and all models while no server answers."""
-        self._upstreams.require_one(body.get("model"))
+        self._upstreams.require_one(body.get("model"), caller)
 
     def plan(self, body: Mapping[str, Any], sampling: SamplingPolicy) -> SamplingPolicy:
         """The policy as it is."""
@@ -69,9 +71,10 @@ class UpstreamBackend:
         sampling: SamplingPolicy,
         limit: CallLimit,
         headers: Mapping[str, str],
+        caller: Caller,
     ) -> CandidateSource[dict[str, Any]]:
         """One call per candidate."""
-        return _UpstreamSource(self._upstreams, door, body, sampling, limit, headers)
+        return _UpstreamSource(self._upstreams, door, body, sampling, limit, headers, caller)
 
     async def models(self) -> list[dict[str, Any]]:
         """The models of all servers."""
@@ -90,6 +93,7 @@ class _UpstreamSource:
     sampling: SamplingPolicy
     limit: CallLimit
     headers: Mapping[str, str]
+    caller: Caller
     batches: bool = False
 
     def sample(self, indices: Sequence[int]) -> Sequence[dict[str, Any]]:
@@ -98,7 +102,8 @@ class _UpstreamSource:
     async def asample(self, indices: Sequence[int]) -> Sequence[dict[str, Any]]:
         body = varied(self.door, self.body, self.sampling, indices[0])
         async with self.limit.aplace():
-            return [cleaned(self.door, await self.upstreams.post(self.door, body, self.headers))]
+            answer = await self.upstreams.post(self.door, body, self.headers, self.caller)
+        return [cleaned(self.door, answer)]
 
 
 _COMPLETION = ("id", "created", "model", "usage", "service_tier", "system_fingerprint")

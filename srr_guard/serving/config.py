@@ -103,6 +103,9 @@ class UpstreamConfig(_WithSecret):
         model: Sent in place of the model that was asked for.
         timeout: Seconds until it must have answered.
         connections: Most connections to it.
+        failures: Failures in a row after which it is left alone for a while.
+        rest: Seconds of the longest rest; the first lasts one second, each further one twice
+            as long.
     """
 
     url: HttpUrl
@@ -113,6 +116,8 @@ class UpstreamConfig(_WithSecret):
     model: str | None = None
     timeout: float = Field(default=60.0, gt=0.0)
     connections: int = Field(default=256, ge=1)
+    failures: int = Field(default=3, ge=1)
+    rest: float = Field(default=10.0, gt=0.0)
 
     @property
     def label(self) -> str:

@@ -22,6 +22,7 @@ from srr_guard.formats.schemas import schema_check
 from srr_guard.protocols import Delivery
 from srr_guard.serving.backends import Door
 from srr_guard.serving.gateway import Gateway
+from srr_guard.serving.health import Caller
 from srr_guard.serving.note import current_note
 from srr_guard.serving.problems import encode, json_response
 from srr_guard.serving.spans import trace_headers
@@ -94,7 +95,9 @@ async def generate(gateway: Gateway, shape: _Shape, request: Request) -> Respons
     policy = gateway.policy(body.get("srr_guard"))
     asked = shape.read(body)
     forwarded = _forwarded(shape.door, body, gateway.config.limits.output_tokens)
-    backend.require_ready(forwarded)
+    note = current_note()
+    caller = Caller(note.key.name if note.key else None, note.id)
+    backend.require_ready(forwarded, caller)
     guard = policy.guard
     sampling = backend.plan(forwarded, guard.sampling)
     if sampling != guard.sampling:
@@ -105,6 +108,7 @@ async def generate(gateway: Gateway, shape: _Shape, request: Request) -> Respons
         sampling=sampling,
         limit=policy.limit,
         headers=_forwarded_headers(gateway),
+        caller=caller,
     )
     delivery = shape.delivery(schema_check(forwarded))
     decision = await guard.adecide(asked, source, delivery=delivery)

@@ -20,6 +20,7 @@ from srr_guard.policy import SamplingPolicy
 from srr_guard.protocols import CandidateSource
 from srr_guard.serving.backends import Door, varied
 from srr_guard.serving.config import LocalConfig
+from srr_guard.serving.health import Caller
 
 
 class LocalBackend:
@@ -39,7 +40,7 @@ class LocalBackend:
             max_new_tokens=config.max_new_tokens,
         )
 
-    def require_ready(self, body: Mapping[str, Any]) -> None:
+    def require_ready(self, body: Mapping[str, Any], caller: Caller) -> None:
         """Refuse what the model cannot be asked for."""
         for name in ("response_format", "text"):
             wanted = body.get(name)
@@ -65,6 +66,7 @@ class LocalBackend:
         sampling: SamplingPolicy,
         limit: CallLimit,
         headers: Mapping[str, str],
+        caller: Caller,
     ) -> CandidateSource[dict[str, Any]]:
         """All candidates in one call."""
         return _LocalSource(self._model, self._config, door, body, sampling, limit)

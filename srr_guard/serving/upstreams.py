@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Protocol
@@ -15,9 +16,9 @@ from typing import Any, Protocol
 import httpx2
 
 from srr_guard import __version__
-from srr_guard.breaker import CircuitBreaker
 from srr_guard.errors import UpstreamError
 from srr_guard.serving.config import UpstreamConfig
+from srr_guard.serving.health import Call, Caller, Health
 
 logger = logging.getLogger("srr_guard.serving")
 
@@ -29,7 +30,12 @@ class Observer(Protocol):
     """Told of each call of a server."""
 
     def __call__(self, upstream: str, outcome: str) -> None:
-        """Count a call: `ok`, a status, `unreachable`, `timeout`, `garbage`, `cancelled`."""
+        """Count a call.
+
+        Args:
+            upstream: Name of the server.
+            outcome: `ok`, a status, `unreachable`, `timeout`, `crowded`, `garbage`, `cancelled`.
+        """
         ...
 
 
@@ -39,7 +45,7 @@ class _Server:
 
     config: UpstreamConfig
     client: httpx2.AsyncClient
-    breaker: CircuitBreaker = field(default_factory=CircuitBreaker)
+    health: Health
     credit: float = 0.0
 
     def serves(self, model: Any) -> bool:
@@ -54,6 +60,7 @@ class Upstreams:
         answer_bytes: Largest answer that is read.
         observe: Told of each call.
         transport: Stands in for the network in tests.
+        clock: Gives the time in seconds.
     """
 
     def __init__(
@@ -63,8 +70,16 @@ class Upstreams:
         answer_bytes: int,
         observe: Observer,
         transport: httpx2.AsyncBaseTransport | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._servers = [_Server(config, _client(config, transport)) for config in configs]
+        self._servers = [
+            _Server(
+                config,
+                _client(config, transport),
+                Health(failures=config.failures, rest=config.rest, clock=clock),
+            )
+            for config in configs
+        ]
         self._answer_bytes = answer_bytes
         self._observe = observe
         self._stack = AsyncExitStack()
@@ -77,42 +92,50 @@ class Upstreams:
     async def __aexit__(self, *error: Any) -> None:
         await self._stack.aclose()
 
-    def require_one(self, model: Any) -> None:
+    def require_one(self, model: Any, caller: Caller) -> None:
         """Refuse a request that no server can take now, before anything is asked.
 
         Raises:
-            UpstreamError: No server has this model, or all of them rest.
+            UpstreamError: No server has this model, or all of them are left alone.
         """
         servers = [server for server in self._servers if server.serves(model)]
         if not servers:
             raise UpstreamError(
                 f"no server has the model {model!r}; see /v1/models", status=404, is_retryable=False
             )
-        wait = min(server.breaker.wait for server in servers)
+        wait = min(server.health.wait(caller) for server in servers)
         if wait > 0.0:
             raise UpstreamError(
                 "no server answers at the moment", status=503, retry_after=wait, is_retryable=False
             )
 
     async def post(
-        self, path: str, body: Mapping[str, Any], headers: Mapping[str, str]
+        self, path: str, body: Mapping[str, Any], headers: Mapping[str, str], caller: Caller
     ) -> dict[str, Any]:
         """Ask one server after another until one answers.
+
+        Calls of one request wait for each other where a server is on trial.
 
         Raises:
             UpstreamError: None does, or one says that the request is wrong.
         """
+        model = body.get("model")
         last: UpstreamError | None = None
-        for server in self._in_turn(body.get("model")):
-            try:
-                return await self._ask(server, path, body, headers)
-            except UpstreamError as error:
-                if not error.is_retryable:
-                    raise
-                last = error
-        if last is None:
-            self.require_one(body.get("model"))
-            last = UpstreamError("no server answers at the moment", status=503)
+        while last is None:
+            for server, call in self._in_turn(model, caller):
+                try:
+                    return await self._ask(server, call, path, body, headers, caller)
+                except UpstreamError as error:
+                    if not error.is_retryable:
+                        raise
+                    last = error
+            trials = [s.health.trial(caller) for s in self._servers if s.serves(model)]
+            trial = next((found for found in trials if found is not None), None)
+            if last is None and trial is None:
+                self.require_one(model, caller)
+                last = UpstreamError("no server answers at the moment", status=503)
+            elif last is None and trial is not None:
+                await trial.wait()
         raise last
 
     async def models(self) -> list[dict[str, Any]]:
@@ -136,9 +159,9 @@ class Upstreams:
         names = [m["id"] for m in models if isinstance(m, dict) and isinstance(m.get("id"), str)]
         return [_model(name, config.label) for name in names]
 
-    def _in_turn(self, model: Any) -> Iterator[_Server]:
+    def _in_turn(self, model: Any, caller: Caller) -> Iterator[tuple[_Server, Call]]:
         """Servers that may be asked: by weight, then fallbacks in their order."""
-        ready = [s for s in self._servers if s.serves(model) and s.breaker.wait == 0.0]
+        ready = [s for s in self._servers if s.serves(model) and s.health.wait(caller) == 0.0]
         primary = [server for server in ready if not server.config.fallback]
         for server in primary:
             server.credit += server.config.weight
@@ -146,26 +169,31 @@ class Upstreams:
         if primary:
             primary[0].credit -= sum(server.config.weight for server in primary)
         for server in [*primary, *(server for server in ready if server.config.fallback)]:
-            if server.breaker.allows():
-                yield server
+            if (call := server.health.call(caller)) is not None:
+                yield server, call
 
     async def _ask(
-        self, server: _Server, path: str, body: Mapping[str, Any], headers: Mapping[str, str]
+        self,
+        server: _Server,
+        call: Call,
+        path: str,
+        body: Mapping[str, Any],
+        headers: Mapping[str, str],
+        caller: Caller,
     ) -> dict[str, Any]:
         if server.config.model is not None:
             body = {**body, "model": server.config.model}
-        try:
-            answer = await self._call(server, "POST", path, json.dumps(body).encode(), headers)
-        except UpstreamError as error:
-            logger.warning("%s", error)
-            if error.status == 429 and error.retry_after is not None:
-                server.breaker.rest(min(error.retry_after, _LONGEST_REST))
-            elif error.is_retryable and error.status != 429:
-                server.breaker.failed()
-            else:
-                server.breaker.succeeded()
-            raise
-        server.breaker.succeeded()
+        with call:
+            try:
+                answer = await self._call(server, "POST", path, json.dumps(body).encode(), headers)
+            except UpstreamError as error:
+                logger.warning("%s", error)
+                before = server.health.wait(caller)
+                _tell(call, error, caller)
+                if (wait := server.health.wait(caller)) > before:
+                    logger.warning("%r is left alone for %.1f s", server.config.label, wait)
+                raise
+            call.succeeded()
         return answer
 
     async def _call(
@@ -196,14 +224,45 @@ class Upstreams:
         except asyncio.CancelledError:
             outcome = "cancelled"
             raise
+        except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.InvalidURL) as error:
+            raise _UnusableError(
+                f"the server {label!r} does not answer ({type(error).__name__})", status=502
+            ) from error
+        except httpx2.PoolTimeout as error:
+            outcome = "crowded"
+            raise _CrowdedError(
+                f"all connections to the server {label!r} are taken", status=503
+            ) from error
         except httpx2.TimeoutException as error:
             outcome = "timeout"
             raise _failed(label, "took too long", 504) from error
-        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+        except httpx2.HTTPError as error:
             raise _failed(label, f"does not answer ({type(error).__name__})", 502) from error
         finally:
             self._observe(label, outcome)
         return answer
+
+
+class _UnusableError(UpstreamError):
+    """No request can be made of this server."""
+
+
+class _CrowdedError(UpstreamError):
+    """The request was not sent, because too many are under way."""
+
+
+def _tell(call: Call, error: UpstreamError, caller: Caller) -> None:
+    """Say how the server did. Refusals are answers; who caused a failure decides for whom it is."""
+    if isinstance(error, _CrowdedError):
+        return
+    if isinstance(error, _UnusableError) or error.status == 401 or error.status < 400:
+        call.unusable()
+    elif error.status in (429, 503) and error.retry_after:
+        call.rest(min(error.retry_after, _LONGEST_REST))
+    elif error.status >= 500 and error.status != 501:
+        call.failed(by=caller.request)
+    else:
+        call.succeeded()
 
 
 def _client(
@@ -231,14 +290,32 @@ def _failed(label: str, what: str, status: int) -> UpstreamError:
 
 def _refused(label: str, response: httpx2.Response, answer: Any) -> UpstreamError:
     status = response.status_code
-    detail = answer.get("error") if isinstance(answer, Mapping) else None
     return UpstreamError(
         f"the server {label!r} answered with HTTP {status}",
         status=status,
-        detail=detail,
+        detail=_said(answer),
         retry_after=_seconds(response.headers.get("retry-after")),
         is_retryable=status in _RETRYABLE or status >= 500 or status in (401, 403) or status < 400,
     )
+
+
+def _said(answer: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """The error in an answer, in OpenAI's form; FastAPI, Ollama and older servers have others."""
+    if answer is None:
+        return None
+    error = answer.get("error", answer.get("detail", answer))
+    if isinstance(error, str):
+        return {"message": error}
+    if isinstance(error, list):
+        wrong = [one for one in error if isinstance(one, Mapping)]
+        paths = [loc if isinstance(loc := one.get("loc"), list) else [] for one in wrong]
+        places = [".".join(map(str, path[1:])) for path in paths]
+        pairs = zip(places, wrong, strict=True)
+        return {
+            "message": "; ".join(f"{place}: {one.get('msg')}" for place, one in pairs),
+            "param": places[0] if places else None,
+        }
+    return error if isinstance(error, Mapping) and "message" in error else None
 
 
 def _seconds(retry_after: str | None) -> float | None:

@@ -86,6 +86,9 @@ def test_the_gateway_answers_over_http(notes):
             body = {"conversation": f"q{i}", "candidates": [f"a-{i}", "a-9000"]}
             answer = http.post("/v1/score", json=body)
             assert answer.json()["p_safe"] == [i / 1e4, 0.9]
+            assert len(answer.headers.get_list("x-request-id")) == 1
+        named = http.post("/v1/score", json=body, headers={"x-request-id": "mine"})
+        assert named.headers.get_list("x-request-id") == ["mine"]
         assert http.get("/readyz").status_code == 200
 
 

@@ -10,10 +10,11 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import httpx2
 import pytest
-from servers import ASK, PATIENCE, gateway
+from servers import ASK, PATIENCE, gateway, until
 
 import srr_guard.scorer.remote as remote
 from srr_guard import Conversation, Guard, ResponseScorer
@@ -184,6 +185,67 @@ def test_with_all_servers_broken_none_is_asked():
         assert not scorer.available
         with pytest.raises(ScorerUnreachableError, match="all 1 scorers have failed"):
             scorer.score("q", TEXTS)
+
+
+def test_a_ranking_that_makes_a_server_fail_shuts_nobody_out():
+    scorer, seen = scripted(500)
+    with scorer:
+        with pytest.raises(ScorerUnreachableError):
+            scorer.score("the one it dies of", TEXTS)
+        assert len(seen) == 3
+        assert scorer.available
+        for _ in range(2):
+            with pytest.raises(ScorerUnreachableError):
+                scorer.score("q", TEXTS)
+        assert not scorer.available
+
+
+def test_no_free_connection_is_no_failure_of_the_server():
+    scorer, _ = scripted(httpx2.PoolTimeout(""))
+    with scorer:
+        for _ in range(3):
+            with pytest.raises(ScorerBusyError, match="connections"):
+                scorer.score("q", TEXTS)
+        assert scorer.available
+
+
+def test_a_server_comes_back_by_one_trial_that_may_be_given_up(monkeypatch):
+    now = [0.0]
+    made = partial(remote.CircuitBreaker, clock=lambda: now[0])
+    monkeypatch.setattr(remote, "CircuitBreaker", made)
+    up = False
+    begun, hosts = threading.Event(), []
+
+    async def answer(request):
+        hosts.append(request.url.host)
+        if len(hosts) < 4:
+            raise httpx2.ConnectError("refused")
+        if not up:
+            begun.set()
+            await asyncio.Event().wait()
+        return httpx2.Response(200, json=RANKING)
+
+    async def trial():
+        task = asyncio.ensure_future(scorer.ascore("q", TEXTS))
+        while not begun.is_set():
+            await asyncio.sleep(0)
+        with pytest.raises(ScorerUnreachableError, match=r"asked in 1\.0 s"):
+            await scorer.ascore("q", TEXTS)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    scorer = RemoteScorer("http://a/v1", transport=httpx2.MockTransport(answer))
+    with scorer:
+        with pytest.raises(ScorerUnreachableError):
+            scorer.score("q", TEXTS)
+        assert not scorer.available
+        now[0] += 1.0
+        asyncio.run(trial())
+        assert len(hosts) == 4  # one trial
+        until(lambda: scorer.available)
+        up = True
+        assert scorer.score("q", TEXTS).order == (1, 0)
 
 
 @pytest.mark.parametrize("policy", ["refuse", "raise"])

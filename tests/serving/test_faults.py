@@ -85,6 +85,60 @@ def test_a_wrong_request_is_not_sent_again(http, upstream):
     assert len(upstream.requests) == 1
 
 
+@pytest.mark.parametrize(
+    ("said", "message", "param"),
+    [
+        ({"error": {"message": "no such tool", "param": "t"}}, "no such tool", "t"),
+        ({"error": "model 'm' not found"}, "model 'm' not found", None),
+        ({"detail": "Invalid API key"}, "Invalid API key", None),
+        ({"object": "error", "message": "too long", "param": None}, "too long", None),
+        (
+            {"detail": [{"loc": ["body", "seed"], "msg": "Extra inputs are not permitted"}]},
+            "seed: Extra inputs are not permitted",
+            "seed",
+        ),
+        ({"detail": [{"loc": ["body", "messages", 0], "msg": "bad"}, 3]}, "messages.0: bad", None),
+        ({"detail": {"reason": 1}}, None, None),
+        ({"detail": [{"loc": 3, "msg": None}]}, None, None),
+        ({"error": None}, None, None),
+        ([], None, None),
+    ],
+    ids=str,
+)
+def test_what_a_server_says_of_a_wrong_request_reaches_the_client(
+    http, upstream, said, message, param
+):
+    upstream.script({"status": 422, "body": said})
+    with gateway(upstream, policies=ONCE) as served:
+        answer = ask(http, served)
+    error = answer.json()["error"]
+    assert answer.status_code == 422
+    if message is not None:
+        assert error["message"] == message
+        assert param in (None, error["param"])
+
+
+@pytest.mark.parametrize(
+    ("door", "body", "added"),
+    [
+        ("/chat/completions", {"messages": ASK}, set()),
+        ("/responses", {"input": "How do magnets work?"}, {"store"}),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_strict_server_is_sent_no_field_that_the_client_did_not_send(
+    http, upstream, served, door, body, added, stream
+):
+    fields = {"model": "m", "temperature": 0.5, "logprobs": None, "top_p": 0.9, "user": "u", **body}
+    ours = {"srr_guard": {"n": 2}, "stream": stream, "n": 1, "stream_options": None}
+    upstream.script(says("a good answer"))
+    assert http.post(f"{served.url}{door}", json={**fields, **ours}).status_code == 200
+    for request in upstream.requests:
+        sent = {k: v for k, v in request.items() if not k.startswith("_")}
+        assert {k: sent.pop(k) for k in fields} == fields
+        assert set(sent) == added
+
+
 def test_a_busy_server_says_when_to_come_back(http, upstream):
     upstream.script({"status": 429, "headers": {"retry-after": "7"}})
     with gateway(upstream, policies=ONCE) as served:
@@ -93,6 +147,30 @@ def test_a_busy_server_says_when_to_come_back(http, upstream):
     assert second.status_code == 503
     assert int(second.headers["retry-after"]) in (6, 7)
     assert len(upstream.requests) == 1  # it is left alone
+
+
+def test_what_one_client_breaks_stays_whole_for_the_others(http, upstream, monkeypatch):
+    monkeypatch.setattr("srr_guard.breaker._FIRST_REST", 60.0)
+    keys = [{"name": name, "key": f"key-of-{name}"} for name in ("mallory", "alice")]
+    policies = {"default": {"sampling": {"n": 4, "attempts": 2, "backoff": 0.0}}}
+    upstreams = [{"url": upstream.url, "rest": 60}]
+    with gateway(upstreams=upstreams, policies=policies, keys=keys) as served:
+
+        def asked_by(name):
+            headers = {"authorization": f"Bearer key-of-{name}"}
+            body = {"model": "m", "messages": ASK}
+            return http.post(f"{served.url}/chat/completions", json=body, headers=headers)
+
+        upstream.script({"status": 500})
+        assert [asked_by("mallory").status_code for _ in range(2)] == [502] * 2
+        asked_by("mallory")
+        upstream.script(GOOD)
+        shut_out = asked_by("mallory")
+        assert shut_out.status_code == 503
+        assert 1 < int(shut_out.headers["retry-after"]) <= 60
+        assert shut_out.json()["error"]["message"] == "no server answers at the moment"
+        answer = asked_by("alice").json()["srr_guard"]
+        assert (answer["reason"], answer["failed"]) == ("best_of_n", 0)
 
 
 def test_a_server_that_takes_too_long(http):
@@ -121,12 +199,12 @@ def test_a_fallback_answers_where_the_first_does_not(http, upstream):
             {"url": upstream.url, "fallback": True},
         ]
         with gateway(upstreams=upstreams) as served:
-            for _ in range(3):
+            for _ in range(4):
                 assert ask(http, served).json()["srr_guard"]["reason"] == "best_of_n"
             metrics = http.get(f"{served.root}/metrics").text
         asked = len(broken.requests)
-    assert asked <= 8  # then it is left alone
-    assert len(upstream.requests) == 12
+    assert asked <= 12  # three requests of four candidates; then it is left alone
+    assert len(upstream.requests) == 16
     assert 'upstream="127.0.0.1:1"' in metrics
 
 
