@@ -153,7 +153,8 @@ def test_states_are_those_of_whole_passes_and_the_text_is_its_embeddings(
         vectors = torch.nn.Parameter(embedded.clone())
         again = shared.states([2, 0, 1], vectors)
         assert torch.allclose(again, found, atol=1e-5)
-        again.sum().backward()
+        # a plain sum of what a layer norm gives is a constant: its gradient would be rounding
+        (again * torch.linspace(-1, 1, again.shape[1])).sum().backward()
         assert vectors.grad is not None
         assert (vectors.grad.abs().sum(1) > 0).all()
         assert all(p.grad is None for p in model.parameters())
