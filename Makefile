@@ -38,11 +38,12 @@ adapters:
 	.venv-adapters/bin/pyright --pythonpath .venv-adapters/bin/python $(HEAVY:%=integrations/srr_guard_integrations/%.py)
 	.venv-adapters/bin/python -m pytest tests/integrations
 
-# A fleet on a real Ray cluster of this machine.
+# A fleet on a real Ray cluster of this machine; Ray itself warns of its use of pydantic.
 ray:
 	$(PYTHON) -m venv .venv-ray
 	.venv-ray/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[ray,test]"
-	.venv-ray/bin/python -m pytest --noconftest -p tests.fleet.conftest tests/fleet
+	PYTHONPATH=tests/fleet:tests/helpers .venv-ray/bin/python -m pytest --noconftest \
+		-W ignore::pydantic.warnings.PydanticDeprecatedSince20 -p tests.fleet.conftest tests/fleet
 
 # Each way to install as a new user would; not part of the tests, for it fetches gigabytes.
 install-paths:
