@@ -41,7 +41,7 @@ RUN_ELSEWHERE = {
     "training": "tests/training/test_examples.py",
 }
 NEED_A_MODEL = {"start"}  # the shipped scorer
-NEED_TORCH = {"choosing", "templates"}
+NEED_TORCH = {"choosing", "recipes", "templates"}
 LANGUAGES = {"python", "console", "json", "mermaid", "text", "toml", "yaml"}
 
 MARKER = r"<!-- not run: ([^>]+) -->\n"
@@ -111,6 +111,15 @@ def test_the_page_runs_and_prints_what_it_says(
     page: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The comment behind a `print`, or the lines below it, is what it prints."""
+    check_what_is_printed(page, capsys)
+
+
+@pytest.mark.local
+def test_the_page_on_recipes_prints_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
+    check_what_is_printed("recipes", capsys)
+
+
+def check_what_is_printed(page: str, capsys: pytest.CaptureFixture[str]) -> None:
     run(page)
     printed = capsys.readouterr().out.splitlines()
     assert [line for line in said_on(page) if not _printed(line, printed)] == []

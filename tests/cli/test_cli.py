@@ -158,6 +158,7 @@ def _check_mistake(arguments: tuple[str, ...], said: str) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.local
 def test_a_file_that_cannot_be_written_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text(
         '{"prompt": "q", "response": "a", "label": "safe", "kind": "benign-help"}\n'
