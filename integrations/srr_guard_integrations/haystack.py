@@ -253,7 +253,7 @@ def _media(message: ChatMessage) -> list[dict[str, Any]]:
 
 
 def _refusal(text: str, reply: ChatMessage) -> ChatMessage:
-    kept = {name: reply.meta[name] for name in ("model", "usage") if name in reply.meta}
+    kept: dict[str, Any] = {n: reply.meta[n] for n in ("model", "usage") if n in reply.meta}
     return ChatMessage.from_assistant(text, meta={**kept, "finish_reason": "content_filter"})
 
 

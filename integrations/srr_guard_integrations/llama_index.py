@@ -136,8 +136,9 @@ class SafetyRankedLLM(FunctionCallingLLM):
         decision = await self._guard.adecide(
             _conversation(messages), FunctionSource(call, isolated=False), delivery=_chats(kwargs)
         )
-        assert decision.output is not None
-        return decision.output
+        output: ChatResponse | None = decision.output
+        assert output is not None
+        return output
 
     @llm_chat_callback()
     def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
@@ -183,8 +184,9 @@ class SafetyRankedLLM(FunctionCallingLLM):
         decision = await self._guard.adecide(
             prompt, FunctionSource(call, isolated=False), delivery=_completions(kwargs)
         )
-        assert decision.output is not None
-        return decision.output
+        output: CompletionResponse | None = decision.output
+        assert output is not None
+        return output
 
     @llm_completion_callback()
     def stream_complete(
@@ -294,8 +296,9 @@ def _numbers(output: Any) -> dict[str, Any]:
 
 
 def _attach(output: Any, decision: Decision[Any]) -> Any:
-    total = {
-        name: sum(count_of(c.output.additional_kwargs, name) for c in decision.candidates)
+    outputs: list[Any] = [c.output for c in decision.candidates if c.output is not None]
+    total: dict[str, int] = {
+        name: sum(count_of(one.additional_kwargs, name) for one in outputs)
         for name in output.additional_kwargs.keys() & _COUNTS
     }
     told = {**output.additional_kwargs, **total, "srr_guard": decision.summary()}
