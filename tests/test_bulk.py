@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import signal
-import subprocess
-import sys
-import time
 
 import pytest
+from kills import rank_and_kill
 from typer.testing import CliRunner
 
 from srr_guard.bulk import rank_file
@@ -132,29 +129,12 @@ def test_a_scorer_that_fails_ends_the_run_and_the_next_one_goes_on(paths):
     assert [r["id"] for r in read(output)] == list(range(30))
 
 
-KILLED = """
-import asyncio, sys
-from srr_guard.bulk import rank_file
-from srr_guard.testing import FakeScorer
-
-class Slow(FakeScorer):
-    async def ascore(self, conversation, candidates):
-        await asyncio.sleep(0.002)
-        return await super().ascore(conversation, candidates)
-
-rank_file(Path(sys.argv[1]), Path(sys.argv[2]), scorer=Slow(lambda p, a: 0.9), at_once=4)
-"""
-
-
 def test_no_row_is_lost_or_doubled_after_kills(paths):
     source, output = paths
     write(source, [row(i) if i % 7 else "bad\n" for i in range(120)])
-    for grown in (1, 8_000):
-        child = subprocess.Popen([sys.executable, "-c", KILLED, str(source), str(output)])
-        while child.poll() is None and (not output.exists() or output.stat().st_size < grown):
-            time.sleep(0.001)
-        child.send_signal(signal.SIGKILL)
-        child.wait()
+    for ranked in (10, 30):
+        rank_and_kill(source, output, grows=output, ranked=ranked)
+    assert 0 < len(read(output)) <= 40
     found = rank_file(source, output, scorer=SCORER)
     numbers = sorted(r["line"] for path in (output, found.bad_rows) for r in read(path))
     assert numbers == list(range(1, 121))

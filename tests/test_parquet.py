@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
+from kills import rank_and_kill
 
 from srr_guard.bulk import rank_file
 from srr_guard.errors import ConfigurationError
@@ -53,31 +49,13 @@ def test_columns_of_several_types_and_one_that_is_no_parquet(tmp_path):
         rank_file(tmp_path / "no.parquet", tmp_path / "out2.parquet", scorer=SCORER)
 
 
-KILLED = """
-import asyncio, sys
-from pathlib import Path
-from srr_guard.bulk import rank_file
-from srr_guard.testing import FakeScorer
-
-class Slow(FakeScorer):
-    async def ascore(self, conversation, candidates):
-        await asyncio.sleep(0.002)
-        return await super().ascore(conversation, candidates)
-
-rank_file(Path(sys.argv[1]), Path(sys.argv[2]), scorer=Slow(lambda p, a: 0.9), at_once=4)
-"""
-
-
 def test_no_row_is_lost_or_doubled_after_kills(tmp_path):
     source, output = tmp_path / "in.parquet", tmp_path / "out.parquet"
     parquet.write_table(pyarrow.Table.from_pylist(rows(120)), source)
     part = Path(f"{output}.part")
-    for grown in (1, 8_000):
-        child = subprocess.Popen([sys.executable, "-c", KILLED, str(source), str(output)])
-        while child.poll() is None and (not part.exists() or part.stat().st_size < grown):
-            time.sleep(0.001)
-        os.kill(child.pid, signal.SIGKILL)
-        child.wait()
+    for ranked in (10, 30):
+        rank_and_kill(source, output, grows=part, ranked=ranked)
+    assert not output.exists()
     found = rank_file(source, output, scorer=SCORER)
     assert [r["id"] for r in parquet.read_table(output).to_pylist()] == [
         i for i in range(120) if i % 7 != 3
