@@ -82,6 +82,19 @@ def save_tiny_lm(
     return folder
 
 
+def save_telling_lm(folder: Path, *, family: Family, layers: int, context: int) -> Path:
+    """Write a model whose blocks say more than its embeddings: not one token over and over."""
+    from safetensors.torch import load_file, save_file
+
+    save_tiny_lm(folder, family=family, layers=layers, context=context)
+    weights = load_file(folder / "model.safetensors")
+    for name, weight in weights.items():
+        if weight.ndim == 2 and (".layers." in name or ".h." in name):
+            weight.mul_(8.0)
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    return folder
+
+
 def tiny_tokenizer(
     *,
     chat_template: str | None = CHAT_TEMPLATE,

@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
-from tiny import save_tiny_lm
+from tiny import save_telling_lm
 
 from srr_guard import LocalChatModel
 from srr_guard.conversation import Conversation
@@ -36,15 +35,8 @@ Sample = Callable[..., list[list[int]]]
 
 @pytest.fixture(scope="module", params=["llama", "gpt2"])
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model whose blocks say more than its embeddings: not one token over and over."""
     folder = tmp_path_factory.mktemp(request.param)
-    save_tiny_lm(folder, family=request.param, layers=4, context=2048)
-    weights = load_file(folder / "model.safetensors")
-    for name, weight in weights.items():
-        if weight.ndim == 2 and (".layers." in name or ".h." in name):
-            weight.mul_(8.0)
-    save_file(weights, folder / "model.safetensors", {"format": "pt"})
-    return folder
+    return save_telling_lm(folder, family=request.param, layers=4, context=2048)
 
 
 @pytest.fixture
