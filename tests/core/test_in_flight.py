@@ -96,12 +96,12 @@ def test_failed_calls_give_their_places_back():
 
     def call(index: int) -> str:
         calls.append(index)
-        if len(calls) % 3:
+        if calls.count(index) < 3:  # of this candidate: others may come between its attempts
             raise ConnectionError
         return "fine"
 
     assert limited.decide("q", call).output == "fine"
-    assert len(calls) == 12
+    assert sorted(calls) == [0] * 3 + [1] * 3 + [2] * 3 + [3] * 3
 
 
 async def test_cancelled_requests_give_their_places_back():
