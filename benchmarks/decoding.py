@@ -1,18 +1,22 @@
 """Our decode loop against `generate` of transformers, and against the speed of memory.
 
     python benchmarks/decoding.py [--json FILE] [--rows 1 4 8 16] [--rounds 3] [--one-thread]
+                                  [--llama PYTHON]
 
 SmolLM2-135M on the CPU in float32, a prompt of 256 tokens, answers of 64 tokens, sampled. Other
 work on the machine disturbs whole runs, so the prompt's time and every step's are taken by
 themselves and the best of each counts: an answer's time is that of the prompt and 64 best steps.
 Memory's bound is one plain read of the weights for each step. Ratios are of one run. On a busy
 machine `--one-thread` takes the processor's time of one torch thread in place of the clock's.
+With `--llama`, an interpreter that has llama-cpp-python, llama.cpp decodes the same file beside us;
+it keeps the weights in four bits where we read 32.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -23,6 +27,7 @@ from srr_guard import SRRScorer
 from srr_guard.conversation import Conversation
 from srr_guard.local.generation import GenerationOptions, GenerationRequest, TextGenerator
 from srr_guard.local.worker import text_generator
+from srr_guard.reference import resolve_reference
 from srr_guard.reference.host import host
 from srr_guard.reference.spec import ModelSpec
 
@@ -127,18 +132,35 @@ def read_seconds(model: Any) -> float:
     return min(once() for _ in range(5))
 
 
-def measure(generator: TextGenerator, model: Any, n: int, rounds: int) -> dict[str, float]:
+def with_llama(interpreter: str, file: str, prompt: int, n: int) -> list[float]:
+    """Seconds of llama.cpp, likewise; choosing the tokens is not counted."""
+    import torch
+
+    numbers = map(str, (prompt, n, STEPS - 1, torch.get_num_threads()))
+    script = Path(__file__).with_name("llama_cpp_decoding.py")
+    done = subprocess.run(
+        [interpreter, script, file, *numbers], capture_output=True, text=True, check=True
+    )
+    found: list[float] = json.loads(done.stdout)
+    return found
+
+
+def measure(
+    generator: TextGenerator, model: Any, n: int, rounds: int, llama: Sequence[str]
+) -> dict[str, float]:
     """The figures of one number of rows."""
     talk, ids = conversation(generator)
-    theirs, ours, reads = [], [], []
+    theirs, ours, reads, beside = [], [], [], []
     for _ in range(rounds):
+        if llama:
+            beside.append(with_llama(*llama, len(ids), n))
         reads.append(read_seconds(model))
         ours.append(with_ours(generator, talk, n))
         theirs.append(with_generate(model, ids, n))
     (their_prompt, their_step), (our_prompt, our_step) = best(theirs), best(ours)
     whole = our_prompt + (LENGTH - 1) * our_step
     before = their_prompt + (LENGTH - 1) * their_step
-    return {
+    found = {
         "rows": n,
         "prompt_tokens": len(ids),
         "generate_tokens_per_s": round(n * LENGTH / before, 1),
@@ -150,6 +172,10 @@ def measure(generator: TextGenerator, model: Any, n: int, rounds: int) -> dict[s
         "read_ms": round(1000 * min(reads), 1),
         "of_memory_bound": round(min(reads) / our_step, 2),
     }
+    if beside:
+        prompt, step = best(beside)
+        found["llama_tokens_per_s"] = round(n * LENGTH / (prompt + (LENGTH - 1) * step), 1)
+    return found
 
 
 def own_answers(generator: TextGenerator) -> float:
@@ -178,7 +204,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--one-thread", action="store_true")
     parser.add_argument("--no-scoring", action="store_true")
+    parser.add_argument("--llama", metavar="PYTHON")
     given = parser.parse_args()
+    if given.llama and given.one_thread:
+        parser.error("--llama is measured by the clock: leave out --one-thread")
     if given.one_thread:
         import torch
 
@@ -187,8 +216,9 @@ def main() -> None:
         torch.set_num_threads(1)
     generator = host.submit(lambda: text_generator(SPEC)).result()
     model = host.submit(lambda: host.model(SPEC)).result().module
+    llama = (given.llama, str(resolve_reference(None).path)) if given.llama else ()
     rows = [
-        host.submit_long(partial(measure, generator, model, n, given.rounds)).result()
+        host.submit_long(partial(measure, generator, model, n, given.rounds, llama)).result()
         for n in given.rows
     ]
     names = list(rows[0])

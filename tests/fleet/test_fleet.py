@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 from collections import Counter, defaultdict
@@ -13,6 +14,7 @@ from ray import serve
 from slow_scorer import Noting
 from srr_guard_integrations.ray_serve import FleetSettings, RayScorer, affinity, fleet
 
+from srr_guard.bulk import rank_file
 from srr_guard.errors import InvalidInputError
 from srr_guard.serving import GatewayConfig
 
@@ -70,6 +72,24 @@ def test_a_replica_killed_under_load_loses_and_doubles_nothing(notes, scorer):
     counts = Counter(answer for _, answer in lines)
     assert set(counts) == {f"a-{i}" for i in range(400)}
     assert len({pid for pid, _ in lines} - {str(victim)}) >= 1
+
+
+def test_rows_of_a_file_are_ranked_once_each_though_a_replica_is_killed(notes, scorer, tmp_path):
+    rows = [{"prompt": f"row {i}", "candidates": [f"row-{i}"]} for i in range(300)]
+    (tmp_path / "in.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    killed = []
+
+    def kill_once(stage, done, total, **figures):
+        if not killed:
+            killed.append(int(scored(notes)[-1][0]))
+            os.kill(killed[0], signal.SIGKILL)
+
+    output = tmp_path / "out.jsonl"
+    found = rank_file(tmp_path / "in.jsonl", output, scorer=scorer, progress=kill_once)
+    assert (found.ranked, found.bad, len(killed)) == (300, 0, 1)
+    written = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [row["line"] for row in written] == list(range(1, 301))
+    assert [row["ranking"]["p_safe"] for row in written] == [[i / 1e4] for i in range(300)]
 
 
 def test_errors_of_a_replica_keep_their_kind(scorer):
