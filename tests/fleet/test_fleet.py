@@ -7,6 +7,8 @@ import json
 import os
 import signal
 from collections import Counter, defaultdict
+from contextlib import suppress
+from pathlib import Path
 
 import httpx2
 import pytest
@@ -16,10 +18,11 @@ from srr_guard_integrations.ray_serve import FleetSettings, RayScorer, affinity,
 
 from srr_guard.bulk import rank_file
 from srr_guard.errors import InvalidInputError
+from srr_guard.scorer import RemoteScorer
 from srr_guard.serving import GatewayConfig
 
 pytestmark = pytest.mark.usefixtures("cluster")
-SMALL = FleetSettings(scorers=2, scorer_cpus=0.5)
+SMALL = FleetSettings(scorers=2, gateways=2, scorer_cpus=0.5)
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +113,31 @@ def test_the_gateway_answers_over_http(notes):
         named = http.post("/v1/score", json=body, headers={"x-request-id": "mine"})
         assert named.headers.get_list("x-request-id") == ["mine"]
         assert http.get("/readyz").status_code == 200
+
+
+def test_a_gateway_killed_under_load_costs_its_clients_a_retry(notes):
+    url = f"http://127.0.0.1:{os.environ['SRR_GUARD_TEST_PORT']}/v1"
+    before = len(scored(notes))
+
+    async def load():
+        client = RemoteScorer(url, attempts=20, timeout=120)
+        tasks = [asyncio.create_task(client.ascore(f"g{i}", [f"g-{i}"])) for i in range(200)]
+        while len(scored(notes)) < before + 20:
+            await asyncio.sleep(0.005)
+        os.kill(replica_of("gateway"), signal.SIGKILL)
+        return await asyncio.gather(*tasks)
+
+    rankings = asyncio.run(load())
+    assert [ranking.p_safe for ranking in rankings] == [(i / 1e4,) for i in range(200)]
+
+
+def replica_of(deployment):
+    """The process of a replica."""
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if file.read_text().startswith(f"ray::ServeReplica:fleet:{deployment}"):
+                return int(file.parent.name)
+    raise AssertionError(deployment)
 
 
 def test_affinity_looks_at_what_stands_before_the_first_answer():
