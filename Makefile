@@ -54,7 +54,7 @@ install-paths:
 lowest:
 	$(PYTHON) -m venv .venv-lowest
 	.venv-lowest/bin/python -m pip install --quiet packaging --constraint constraints.txt torch
-	.venv-lowest/bin/python tools/lowest_versions.py local agents evaluation openai plots serve > .venv-lowest/lowest.txt
+	.venv-lowest/bin/python tools/lowest_versions.py local agents evaluation openai plots serve --but otel > .venv-lowest/lowest.txt
 	.venv-lowest/bin/python -m pip install --quiet --constraint .venv-lowest/lowest.txt --editable ".[dev]"
 	.venv-lowest/bin/python -m pytest -m "not model"
 

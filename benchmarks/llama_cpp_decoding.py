@@ -13,8 +13,6 @@ import json
 import sys
 import time
 
-import llama_cpp as llama
-
 
 def quiet(*_: object) -> None:
     """Swallow what the library logs."""
@@ -22,6 +20,8 @@ def quiet(*_: object) -> None:
 
 def main() -> None:
     """Print the seconds."""
+    import llama_cpp as llama
+
     file, (prompt, rows, steps, threads) = sys.argv[1], (int(word) for word in sys.argv[2:])
     log = llama.llama_log_callback(quiet)  # kept: the library does not
     llama.llama_log_set(log, None)

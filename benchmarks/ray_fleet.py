@@ -19,7 +19,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import ray
 from gateway import (
     ANSWERS,
     ASKED,
@@ -33,8 +32,6 @@ from gateway import (
     run_gateway,
     show,
 )
-from ray import serve
-from srr_guard_integrations.ray_serve import FleetSettings, fleet
 
 from srr_guard.serving.config import GatewayConfig
 from srr_guard.serving.server import listen
@@ -44,6 +41,10 @@ from srr_guard.testing import FakeScorer
 @contextmanager
 def ray_fleet(*, fake: bool) -> Iterator[str]:
     """Start a cluster with a fleet, and give its address."""
+    import ray
+    from ray import serve
+    from srr_guard_integrations.ray_serve import FleetSettings, fleet
+
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False)
     with listen(GatewayConfig(port=0)) as free:
