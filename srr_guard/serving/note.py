@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-import secrets
 from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
+from uuid import uuid4
 
 from srr_guard.decision import Decision
 from srr_guard.serving.config import KeyConfig
@@ -63,5 +63,8 @@ def current_note() -> Note:
 
 
 def request_id(given: str | None) -> str:
-    """The client's id where it is harmless in headers and logs; a new one otherwise."""
-    return given if given and _ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"
+    """The client's id where it is harmless in headers and logs; a new one otherwise.
+
+    A new one is a UUID, for there are servers that refuse any other (`starlette-context`).
+    """
+    return given if given and _ID.fullmatch(given) else str(uuid4())
