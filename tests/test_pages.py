@@ -114,7 +114,7 @@ def test_the_page_runs_and_prints_what_it_says(
     check_what_is_printed(page, capsys)
 
 
-@pytest.mark.local
+@pytest.mark.model
 def test_the_page_on_recipes_prints_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
     check_what_is_printed("recipes", capsys)
 

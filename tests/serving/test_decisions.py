@@ -5,6 +5,10 @@ from __future__ import annotations
 import pytest
 from openai import BadRequestError, OpenAI, UnprocessableEntityError
 
+pytestmark = pytest.mark.skipif(
+    not hasattr(OpenAI, "decisions"), reason="this openai has no Decisions API"
+)
+
 
 @pytest.fixture
 def client(served):
