@@ -16,6 +16,7 @@ from pydantic import (
 )
 from pydantic.json_schema import SkipJsonSchema
 
+from srr_guard.characters import is_blank
 from srr_guard.decision import ScoredCandidate
 from srr_guard.errors import ConfigurationError
 from srr_guard.recipes import Plain, Plan, Recipe
@@ -259,6 +260,8 @@ class DecisionPolicy(Settings):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if is_blank(self.refusal):
+            raise ValueError(f"refusal={self.refusal!r} shows nothing: write a text")
         if self.enforce_share and self.mode == "enforce":
             raise ValueError(
                 f"enforce_share={self.enforce_share} with mode='enforce', which enforces all: "

@@ -241,8 +241,8 @@ def _response_message(response: ModelResponse) -> AIMessage:
                 blocks.append({"type": "tool_result", "name": part.tool_name, "content": given})
             case "compaction" if part.content is not None:
                 blocks.append({"type": "compaction", "content": part.content})
-            case "speech" if part.transcript is not None:
-                blocks.append({"type": "text", "text": part.transcript})
+            case "speech":
+                blocks.append({"type": "audio", "transcript": part.transcript})
             case kind:
                 blocks.append({"type": kind, "value": None})  # unreadable, by kind
     message.content = blocks
@@ -302,7 +302,7 @@ def _turns(parts: Iterable[Any]) -> Iterator[BaseMessage]:
             case "user-prompt":
                 yield HumanMessage([_user_block(c) for c in _several(content)])
             case "speech":
-                yield HumanMessage([part.transcript or {"type": "audio"}])
+                yield HumanMessage([{"type": "audio", "transcript": part.transcript}])
             case "tool-return":
                 yield ToolMessage(part.model_response_str(), tool_call_id=part.tool_call_id)
             case "retry-prompt" if part.tool_name is not None:

@@ -14,6 +14,7 @@ from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 from langchain_core.messages.ai import InputTokenDetails, OutputTokenDetails, UsageMetadata
 from pydantic import BaseModel
 
+from srr_guard.characters import is_blank
 from srr_guard.conversation import Conversation
 from srr_guard.decision import Decision
 from srr_guard.errors import ConfigurationError, InvalidInputError, SamplingError
@@ -282,7 +283,7 @@ def _block(part: Any) -> dict[str, Any]:
         return {"type": type(part).__name__, "value": str(part)}
     if part.get("type") == "output_text":
         # parsed: the text, as the provider's client has read it
-        hidden = {"parsed"} if part.get("text") else set()
+        hidden = set() if is_blank(part.get("text") or "") else {"parsed"}
         return {k: v for k, v in part.items() if k not in hidden} | {"type": "text"}
     return dict(part)
 
@@ -291,8 +292,9 @@ def _to_check(items: Sequence[Any]) -> AIMessage:
     """What a schema is asked of: the final answer and its calls, no commentary."""
     final = [item for item in items if field_of(item, "phase") in (None, "final_answer")]
     message = _message(final)
-    refuses = any(isinstance(b, Mapping) and b.get("type") == "refusal" for b in message.content)
-    if refuses:
+    blocks = [block for block in message.content if isinstance(block, Mapping)]
+    said = [b.get("refusal") or "" for b in blocks if b.get("type") == "refusal"]
+    if any(not is_blank(refusal) for refusal in said):
         message.additional_kwargs["refusal"] = True
     return message
 

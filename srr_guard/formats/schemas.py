@@ -13,6 +13,7 @@ from typing import Any
 from langchain_core.messages import AIMessage
 from pydantic import BaseModel, ValidationError
 
+from srr_guard.characters import is_blank
 from srr_guard.errors import SamplingError
 
 Check = Callable[[Any], None]
@@ -34,7 +35,7 @@ def schema_check(options: Mapping[str, Any]) -> Check | None:
         return None
 
     def check(output: Any) -> None:
-        if not isinstance(output, AIMessage) or output.additional_kwargs.get("refusal"):
+        if not isinstance(output, AIMessage) or _declines(output.additional_kwargs.get("refusal")):
             return
         calls = [*output.tool_calls, *output.invalid_tool_calls]
         if calls:
@@ -45,6 +46,10 @@ def schema_check(options: Mapping[str, Any]) -> Check | None:
             _check_text(output.text, schema)
 
     return check
+
+
+def _declines(refusal: Any) -> bool:
+    return not is_blank(refusal) if isinstance(refusal, str) else bool(refusal)
 
 
 def _check_calls(message: AIMessage, tools: Mapping[str, Any]) -> None:

@@ -136,6 +136,12 @@ def test_what_is_not_checked():
     assert fits(options, "tea")
 
 
+@pytest.mark.parametrize("refusal", ["", "\u200b", " \ufeff"])
+def test_a_refusal_that_shows_nothing_refuses_nothing(refusal):
+    message = AIMessage("tea, 3 minutes", additional_kwargs={"refusal": refusal})
+    assert not fits(TEXTS["json_schema"], message)
+
+
 def test_schemas_that_cannot_be_used_allow_anything():
     broken = {"type": "json_schema", "json_schema": {"schema": {"type": 7}}}
     assert fits({"response_format": broken}, AIMessage("[]"))

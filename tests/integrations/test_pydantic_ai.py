@@ -142,6 +142,16 @@ class TestAnswers:
         result = Agent(guarded(ModelResponse([TextPart("good"), picture]))).run_sync("q")
         assert result.output == REFUSAL
 
+    @pytest.mark.parametrize("transcript", [None, "", "\u200b", "a bad one"])
+    def test_speech_is_read_by_its_transcript(self, transcript):
+        from pydantic_ai.messages import BinaryContent, SpeechPart
+
+        sound = BinaryContent(b"x", media_type="audio/wav")
+        spoken = SpeechPart(speaker="assistant", transcript=transcript, audio=sound)
+        result = Agent(guarded(ModelResponse([TextPart("good"), spoken]))).run_sync("q")
+        reason = result.response.metadata["srr_guard"]["reason"]
+        assert reason == ("best_of_n" if transcript == "a bad one" else "refused")
+
 
 class TestStreams:
     async def test_selects_then_emits(self):
