@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from functools import cached_property, partial
 from typing import Any
 
-from srr_guard.errors import ConfigurationError
 from srr_guard.formats import openai, response_events, responses
 from srr_guard.formats.schemas import schema_check
 from srr_guard_integrations.client_parts import (
@@ -14,6 +13,7 @@ from srr_guard_integrations.client_parts import (
     Proxy,
     Request,
     closed_error,
+    require_one_answer,
     without_stream,
 )
 
@@ -108,12 +108,7 @@ class _Completions(_Answering):
     closed = Proxy.closed | {"retrieve", "list", "update"}
 
     def _read(self, kwargs: dict[str, Any]) -> Request:
-        n = kwargs.get("n")
-        if isinstance(n, int) and n != 1:
-            raise ConfigurationError(
-                f"n={n!r} asks a guarded client for several answers, and it returns the best one: "
-                "leave n out, and set the candidates with `sampling=SamplingPolicy(n=...)`"
-            )
+        require_one_answer(kwargs)
         options = kwargs.get("stream_options")
         usage = isinstance(options, Mapping) and bool(options.get("include_usage"))
         return Request(

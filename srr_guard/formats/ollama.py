@@ -47,8 +47,14 @@ def prompt_conversation(request: Mapping[str, Any]) -> Conversation:
 
     Raises:
         InvalidInputError: There is no prompt.
-        ConfigurationError: `context` stands for turns that only the server knows.
+        ConfigurationError: `context` stands for turns that only the server knows, or `template`
+            puts text around the prompt.
     """
+    if request.get("template"):
+        raise ConfigurationError(
+            f"template={request['template']!r:.80} puts text around the prompt that the scorer "
+            "would not see: write it into `prompt` or `system`, or into the model's Modelfile"
+        )
     if request.get("context"):
         raise ConfigurationError(
             "context=[...] stands for turns that only the server knows, and the scorer must see "

@@ -21,6 +21,7 @@ from srr_guard.errors import ConfigurationError, InvalidInputError, SamplingErro
 from srr_guard.filters import is_filter_reason
 from srr_guard.formats.shapes import (
     add_call,
+    as_sent,
     build,
     count_of,
     field_of,
@@ -163,21 +164,17 @@ class ResponseDelivery:
 
 
 def _require_all_is_here(request: Mapping[str, Any]) -> None:
-    body = request.get("extra_body")
-    more = body if isinstance(body, Mapping) else {}
+    sent = as_sent(request, direct=("input", "instructions", "stream", "stream_options"))
     for name in _UNSEEN:
-        if value := request.get(name) or more.get(name):
+        if value := sent.get(name):
             raise ConfigurationError(
                 f"{name}={value!r} stands for turns that only the provider knows, and the scorer "
                 "must see what the model sees: give the whole conversation as `input=`"
             )
-    if request.get("background") or more.get("background"):
+    if sent.get("background"):
         raise ConfigurationError(
             "background=True answers later, when nothing can be scored: leave it out"
         )
-    for name in ("input", "instructions", "stream"):
-        if name in more:
-            raise ConfigurationError(f"{name!r} in extra_body is not read: give it as `{name}=`")
 
 
 def _turns(items: Sequence[Any]) -> Iterator[Any]:

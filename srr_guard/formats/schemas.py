@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from srr_guard.characters import is_blank
 from srr_guard.errors import SamplingError
+from srr_guard.formats.shapes import as_sent
 
 Check = Callable[[Any], None]
 """Raises SamplingError for an answer that does not fit."""
@@ -27,10 +28,14 @@ def schema_check(options: Mapping[str, Any]) -> Check | None:
     declines, calls a tool in place of an answer, or is no message is not checked.
 
     Args:
-        options: Keyword arguments of the call.
+        options: Keyword arguments of the call; what `extra_body` holds counts like them.
+
+    Raises:
+        ConfigurationError: `extra_body` is no dict.
     """
-    schema = _response_schema(options)
-    tools = _forced_tools(options)
+    sent = as_sent(options)
+    schema = _response_schema(sent)
+    tools = _forced_tools(sent)
     if schema is None and tools is None:
         return None
 

@@ -105,6 +105,24 @@ def test_texts(form):
         assert not fits(options, AIMessage(bad))
 
 
+@pytest.mark.parametrize("form", [*TEXTS, *ANY_JSON])
+def test_a_form_in_extra_body(form):
+    options = {**TEXTS, **ANY_JSON}[form]
+    assert not fits({"extra_body": options}, AIMessage("tea, 3 minutes"))
+    assert fits({**options, "extra_body": {"temperature": 1}}, AIMessage(GOOD))
+
+
+@pytest.mark.parametrize("form", CALLS)
+def test_a_call_in_extra_body(form):
+    tools, choice = CALLS[form]["tools"], CALLS[form]["tool_choice"]
+    for options in (
+        {"extra_body": CALLS[form]},
+        {"tools": tools, "extra_body": {"tool_choice": choice}},
+        {"tool_choice": "auto", "extra_body": CALLS[form]},
+    ):
+        assert not fits(options, AIMessage("tea, 3 minutes"))
+
+
 @pytest.mark.parametrize("form", ANY_JSON)
 def test_any_json(form):
     assert fits(ANY_JSON[form], AIMessage("[1, 2]"))

@@ -83,6 +83,21 @@ def aguarded(*answers: Any, **settings: Any) -> Any:
     return guard_litellm(Script(*answers).acompletion, guard=guard_by_word(**settings))
 
 
+@pytest.mark.parametrize(
+    ("given", "match"),
+    [
+        ({"n": 2}, "n=2"),
+        ({"extra_body": {"n": 2}}, "n=2"),
+        ({"extra_body": {"messages": ASK}}, "'messages' in extra_body"),
+        ({"extra_body": {"stream": True}}, "'stream' in extra_body"),
+        ({"prompt_id": "p", "prompt_variables": {"x": 1}}, "prompt_id='p'"),
+    ],
+)
+def test_what_is_asked_beside_the_arguments_is_refused(given, match):
+    with pytest.raises(ConfigurationError, match=match):
+        guarded("good")("m", ASK, **given)
+
+
 class City(BaseModel):
     name: str
     people: int
