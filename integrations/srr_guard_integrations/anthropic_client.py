@@ -8,7 +8,7 @@ from typing import Any, TypeVar, Unpack, cast
 
 from srr_guard.errors import ConfigurationError, MissingExtraError
 from srr_guard.formats import anthropic
-from srr_guard.formats.schemas import schema_check
+from srr_guard.formats.schemas import call_check, every, schema_check
 from srr_guard.formats.shapes import as_sent
 from srr_guard.wrappers.settings import GuardSettings, guard_from
 from srr_guard_integrations.client_parts import (
@@ -149,6 +149,8 @@ class _Messages(Creating, _Part):
         return Request(
             anthropic.as_conversation(kwargs.get("system"), kwargs.get("messages")),
             without_stream(kwargs),
-            anthropic.message_delivery(schema_check(kwargs), may_refuse=may_refuse),
+            anthropic.message_delivery(
+                every(schema_check(kwargs), call_check(kwargs)), may_refuse=may_refuse
+            ),
             anthropic.as_events if streamed else None,
         )

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, TypeVar, Unpack, cast
 from srr_guard import Guard
 from srr_guard.errors import ConfigurationError, MissingExtraError, WithheldError
 from srr_guard.formats import openai, responses
-from srr_guard.formats.schemas import schema_check
+from srr_guard.formats.schemas import call_check, schema_check
 from srr_guard.formats.shapes import replaced
 from srr_guard.wrappers.settings import GuardSettings, guard_from
 from srr_guard_integrations.client_parts import (
@@ -119,7 +119,7 @@ class _Calls(Answering):
         request = Request(
             openai.as_conversation(given.get("messages")),
             plain,
-            openai.CompletionDelivery(schema_check(given)),
+            openai.CompletionDelivery(schema_check(given), call_check(given)),
             partial(_chunks, usage=usage) if given.get("stream") else None,
         )
         return self._answer(method, request)

@@ -7,7 +7,7 @@ from functools import cached_property, partial
 from typing import Any
 
 from srr_guard.formats import openai, response_events, responses
-from srr_guard.formats.schemas import schema_check
+from srr_guard.formats.schemas import call_check, schema_check
 from srr_guard_integrations.client_parts import (
     Creating,
     Proxy,
@@ -114,7 +114,7 @@ class _Completions(_Answering):
         return Request(
             openai.as_conversation(kwargs.get("messages")),
             without_stream(kwargs),
-            openai.CompletionDelivery(schema_check(kwargs)),
+            openai.CompletionDelivery(schema_check(kwargs), call_check(kwargs)),
             partial(openai.as_chunks, usage=usage) if kwargs.get("stream") else None,
         )
 
@@ -127,7 +127,7 @@ class _Responses(_Answering):
         return Request(
             responses.as_conversation(kwargs),
             without_stream(kwargs),
-            responses.ResponseDelivery(schema_check(kwargs)),
+            responses.ResponseDelivery(schema_check(kwargs), call_check(kwargs)),
             response_events.as_events if kwargs.get("stream") else None,
         )
 

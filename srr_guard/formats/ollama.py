@@ -22,7 +22,7 @@ from srr_guard.conversation import Conversation
 from srr_guard.decision import Decision
 from srr_guard.errors import ConfigurationError, InvalidInputError, SamplingError
 from srr_guard.formats.converted import ConvertedDelivery, usage_of
-from srr_guard.formats.schemas import schema_check
+from srr_guard.formats.schemas import call_check, every, schema_check
 from srr_guard.formats.shapes import add_call, field_of, plain, replaced
 
 _COUNTS = ("prompt_eval_count", "eval_count")
@@ -81,7 +81,7 @@ def delivery(kind: str, request: Mapping[str, Any]) -> ConvertedDelivery[Any]:
         message=partial(_with_counts, message),
         refuse=None if request.get("format") else refusal,
         attach=_attach,
-        check=schema_check(request),
+        check=every(schema_check(request), call_check(request)),
     )
 
 

@@ -85,10 +85,16 @@ class ResponseDelivery:
     Args:
         check: Raises SamplingError for an assistant's message that cannot be used (see
             `schema_check`).
+        calls: Raises SamplingError for a message whose calls cannot be (see `call_check`).
     """
 
-    def __init__(self, check: Callable[[Any], None] | None = None) -> None:
+    def __init__(
+        self,
+        check: Callable[[Any], None] | None = None,
+        calls: Callable[[Any], None] | None = None,
+    ) -> None:
         self._check = check
+        self._calls = calls
 
     def read(self, output: Any) -> Reading:
         """Read all items of the output.
@@ -100,6 +106,8 @@ class ResponseDelivery:
         if self._check is not None and not self.declined(output):
             self._check(_to_check(items))
         message = _message(items)
+        if self._calls is not None:
+            self._calls(message)
         assert isinstance(message.content, list)
         message.content += _texts_beside(output, items)
         return read(message)

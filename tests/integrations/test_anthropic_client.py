@@ -200,6 +200,12 @@ class TestTools:
         assert (block.name, block.input, block.id) == ("look", {"city": "good"}, "toolu_1")
         assert message.stop_reason == "tool_use"
 
+    def test_a_call_of_a_tool_that_was_not_given_is_a_failed_candidate(self):
+        made_up = {**call(city="good"), "name": "look_up"}
+        message = guarded([made_up], [call(city="good")]).messages.create(**ASK, tools=[TOOL])
+        assert message.content[0].name == "look"
+        assert message.srr_guard["failed"] == 1
+
     def test_where_a_tool_must_be_called_text_is_a_failed_candidate(self):
         client = guarded("good", [call(town="good")], [call(city="good")], n=3)
         message = client.messages.create(**ASK, tools=[TOOL], tool_choice={"type": "any"})

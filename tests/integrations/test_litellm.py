@@ -174,6 +174,13 @@ class TestCalls:
         (call,) = made.choices[0].message.tool_calls
         assert (call.id, call.function.arguments) == ("call_good", '{"city": "good"}')
 
+    def test_a_call_of_a_tool_that_was_not_given_is_a_failed_candidate(self):
+        made_up = calls("good")
+        made_up["tool_calls"][0]["function"]["name"] = "look_up"
+        made = guarded(made_up, calls("good"))("m", ASK, tools=TOOLS)
+        assert made.choices[0].message.tool_calls[0].function.name == "look"
+        assert made.srr_guard["failed"] == 1
+
     def test_where_a_tool_must_be_called(self):
         made = guarded("good", calls("good"))("m", ASK, tools=TOOLS, tool_choice="required")
         assert made.choices[0].message.tool_calls

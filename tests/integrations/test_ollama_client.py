@@ -176,10 +176,16 @@ class TestChat:
             """
             return city
 
-        response = guarded(client).chat("m", ASK, tools=[look])
+        tools = [look, ollama.Tool(function=ollama.Tool.Function(name="go"))]
+        response = guarded(client).chat("m", ASK, tools=tools)
         (call,) = response.message.tool_calls
         assert (call.function.name, call.function.arguments) == ("look", {"city": "good"})
         assert server.requests[0]["tools"][0]["function"]["name"] == "look"
+        made_up = {"tool_calls": [{"function": {"name": "look_up", "arguments": {"q": "good"}}}]}
+        server.script(made_up, called("good"))
+        response = guarded(client).chat("m", ASK, tools=tools)
+        assert response.message.tool_calls[0].function.name == "look"
+        assert response.srr_guard["failed"] == 1
 
     def test_thinking_is_scored(self, server, client):
         server.script({"content": "fine", "thinking": "harm"}, "well")

@@ -184,6 +184,15 @@ def test_tool_calls_are_scored_and_passed_on_unchanged(server, client):
     ]
 
 
+def test_a_call_of_a_tool_that_was_not_given_is_a_failed_candidate(server, client):
+    server.script([calls("look_up", '{"q": "good"}'), calls("search", '{"q": "a good one"}')])
+    tools = [{"type": "function", "function": {"name": "search"}}]
+    for given in ({"tools": tools}, {"extra_body": {"tools": tools}}):
+        completion = create(guarded(client), **given)
+        assert completion.choices[0].message.tool_calls[0].function.name == "search"
+        assert completion.srr_guard["failed"] == 2
+
+
 def test_odd_messages_are_scored_too(server, client):
     custom = {"id": "c", "type": "custom", "custom": {"name": "sql", "input": "drop"}}
     legacy = {"name": "old", "arguments": "{}"}

@@ -253,6 +253,28 @@ class TestStructuredOutput:
         assert result.response.metadata["srr_guard"]["failed"] == 1
         assert model.guard.totals.requests == 1  # the agent had nothing to ask again for
 
+    def test_what_pydantic_converts_fits(self):
+        model = guarded(calls("final_result", name="good", people="3"))
+        result = Agent(model, output_type=City).run_sync("q")
+        assert result.output == City(name="good", people=3)
+        assert result.response.metadata["srr_guard"]["failed"] == 0
+
+    @pytest.mark.parametrize("output_type", [str, City, [City, str]])
+    def test_a_call_of_a_tool_that_does_not_exist_is_a_failed_candidate(self, output_type):
+        made_up = calls("look_up", good="x")
+        fits = "good" if output_type is str else calls("final_result", name="good", people=1)
+        model = guarded(made_up, fits)
+        agent: Any = Agent(model, output_type=output_type)
+
+        @agent.tool_plain
+        def look(x: str) -> str:
+            return x
+
+        result = agent.run_sync("q")
+        assert result.output in ("good", City(name="good", people=1))
+        assert result.response.metadata["srr_guard"]["failed"] == 1
+        assert model.guard.totals.requests == 1  # the agent had nothing to ask again for
+
     @pytest.mark.parametrize("fence", ["{}", "Here:\n```json\n{}\n```"])
     @pytest.mark.parametrize("form", [NativeOutput(City), PromptedOutput(City)])
     def test_text_that_does_not_fit_is_a_failed_candidate(self, form, fence):
