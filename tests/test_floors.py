@@ -190,6 +190,7 @@ def test_adapters_stand_on_public_seams() -> None:
         "core",
         "policy",
         "protocols",
+        "reading",  # which deliveries return
         "replay",
         "runnables.tracing",
         "serving",
