@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +18,7 @@ from pydantic.json_schema import SkipJsonSchema
 from srr_guard.characters import is_blank
 from srr_guard.decision import ScoredCandidate
 from srr_guard.errors import ConfigurationError
+from srr_guard.json_lines import strict_json, utf8_text
 from srr_guard.recipes import Plain, Plan, Recipe
 from srr_guard.settings import Settings
 
@@ -380,7 +380,7 @@ class Policies(Settings):
             ConfigurationError: It cannot be read, or a value is out of range.
         """
         try:
-            record = json.loads(Path(file).read_text(encoding="utf-8-sig"))
+            record = strict_json(utf8_text(Path(file).read_bytes(), repr(os.fspath(file))))
             made: dict[str, Any] = {
                 k: _PARTS[k](**v) if k in _PARTS and v is not None else v for k, v in record.items()
             }

@@ -25,6 +25,7 @@ FLOORS = [
         "breaker",
         "characters",
         "filters",
+        "json_lines",
         "parquet",
         "reading",
         "replay",

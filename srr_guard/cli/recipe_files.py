@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from srr_guard.cli.options import DATA, DEVICE, DTYPE, REFERENCE, SCORER
+from srr_guard.cli.options import DATA, DEVICE, DTYPE, REFERENCE, SCORER, require_place
 from srr_guard.errors import InvalidInputError
 from srr_guard.extras import require_local
 from srr_guard.reference.spec import DType, ModelSpec
@@ -25,14 +25,15 @@ def triggers(
     output: Annotated[Path, typer.Option(help="The table, a JSON file.")],
     reference: Annotated[str | None, typer.Option(help=REFERENCE)] = None,
     scorer: Annotated[str | None, typer.Option(help=SCORER)] = None,
-    most: Annotated[int, typer.Option(help=_MOST)] = 100,
-    samples: Annotated[int, typer.Option(help="Answers for each request.")] = 4,
+    most: Annotated[int, typer.Option(min=1, help=_MOST)] = 100,
+    samples: Annotated[int, typer.Option(min=1, help="Answers for each request.")] = 4,
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     device: Annotated[str, typer.Option(help=DEVICE)] = "auto",
     dtype: Annotated[DType, typer.Option(help=DTYPE)] = "auto",
 ) -> None:
     """Count how a model's own refusals begin, for `RefusalStart`."""
     require_local("`srr-guard triggers`")
+    require_place("--output", output)
     from srr_guard import SRRScorer
     from srr_guard.local.estimate import estimate_triggers
     from srr_guard.training.data import read_rows
@@ -61,13 +62,14 @@ def vectors(
     data: Annotated[list[str], typer.Option(help=DATA)],
     output: Annotated[Path, typer.Option(help="The vectors, a safetensors file.")],
     reference: Annotated[str | None, typer.Option(help=REFERENCE)] = None,
-    most: Annotated[int, typer.Option(help=_MOST)] = 128,
+    most: Annotated[int, typer.Option(min=1, help=_MOST)] = 128,
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     device: Annotated[str, typer.Option(help=DEVICE)] = "auto",
     dtype: Annotated[DType, typer.Option(help=DTYPE)] = "auto",
 ) -> None:
     """Find a model's refusal vectors from paired requests, for `Steered`."""
     require_local("`srr-guard vectors`")
+    require_place("--output", output)
     from srr_guard.local.estimate import estimate_vectors
     from srr_guard.training.data import read_rows
 
