@@ -121,9 +121,7 @@ def rank_file(
             parquet.write(written, output)
             written.unlink()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(
-            f"{getattr(error, 'filename', None) or str(source)!r}: {error}"
-        ) from error
+        raise ConfigurationError(f"{_file_of(error) or str(source)!r}: {error}") from error
     return BulkResult(run.ranked, run.bad, min(done, run.seen), aside, in_vain)
 
 
@@ -270,6 +268,15 @@ def _write(file: IO[bytes], row: dict[str, Any]) -> None:
         file.flush()
     except OSError as error:
         raise OSError(error.errno, error.strerror, file.name) from error
+
+
+def _file_of(error: BaseException | None) -> str | None:
+    """The file of an error, or of the one that came before it: closing a file fails once more."""
+    while error is not None:
+        if name := getattr(error, "filename", None):
+            return repr(name)
+        error = error.__context__
+    return None
 
 
 def _append(path: Path) -> IO[bytes]:

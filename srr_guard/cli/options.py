@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
 from rich.markup import escape
 
-from srr_guard.errors import InvalidInputError
+from srr_guard.errors import ConfigurationError, InvalidInputError
 
 N = TypeVar("N", int, float)
 
@@ -55,6 +56,21 @@ def require_folder(option: str, path: Path | None) -> None:
     there = next(part for part in (path.absolute(), *path.absolute().parents) if part.exists())
     if not there.is_dir():
         raise InvalidInputError(f"{option} {str(path)!r}: {str(there)!r} is a file: name a folder")
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Name the file that is written, should that fail.
+
+    Raises:
+        ConfigurationError: It cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise ConfigurationError(
+            f"{str(path)!r} cannot be written: {error.strerror or error}"
+        ) from error
 
 
 def pairs(option: str, given: list[str] | None, kind: Callable[[str], N]) -> dict[str, N]:

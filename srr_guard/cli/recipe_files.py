@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from srr_guard.cli.options import DATA, DEVICE, DTYPE, REFERENCE, SCORER, require_place
+from srr_guard.cli.options import DATA, DEVICE, DTYPE, REFERENCE, SCORER, require_place, writing
 from srr_guard.errors import InvalidInputError
 from srr_guard.extras import require_local
 from srr_guard.reference.spec import DType, ModelSpec
@@ -49,7 +49,8 @@ def triggers(
             seed=seed,
             progress=bar.update,
         )
-    table.write(output)
+    with writing(output):
+        table.write(output)
     rate = table.refusals / table.sampled
     Console().print(
         f"{table.refusals} of {table.sampled} answers refuse ({rate:.0%}); {output}",
@@ -79,7 +80,8 @@ def vectors(
         _prompts(rows, "unsafe", most, seed),
         _prompts(rows, "safe", most, seed),
     )
-    found.write(output)
+    with writing(output):
+        found.write(output)
     Console().print(
         f"blocks {found.blocks[0]} to {found.blocks[-1]}: {output}", highlight=False, markup=False
     )

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from srr_guard.cli.options import DATA, DEVICE, DTYPE, REFERENCE, SCORER, require_place
+from srr_guard.cli.options import DATA, DEVICE, DTYPE, REFERENCE, SCORER, require_place, writing
 from srr_guard.cli.recipe_files import paired_prompts
 from srr_guard.extras import require_local
 from srr_guard.reference.spec import DType, ModelSpec
@@ -72,7 +72,8 @@ def train(
             resume=resume,
             progress=progress,
         )
-        trained.vectors.write(output)
+        with writing(output):
+            trained.vectors.write(output)
     _print(trained, console)
     if trained.held_out:
         from srr_guard.local.soft_prompt.compliance import ComplianceOptions, judged

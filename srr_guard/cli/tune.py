@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from srr_guard.cli.options import DATA, DEVICE, DTYPE, REFERENCE, SCORER, require_place
+from srr_guard.cli.options import DATA, DEVICE, DTYPE, REFERENCE, SCORER, require_place, writing
 from srr_guard.reference.spec import DType
 
 if TYPE_CHECKING:
@@ -51,7 +51,8 @@ def tune(
     else:
         print_tuning(found, Console())
     if output is not None:
-        found.policies().save(output)
+        with writing(output):
+            found.policies().save(output)
         typer.echo(f"wrote {output}", err=True)
 
 

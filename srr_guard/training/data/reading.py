@@ -10,8 +10,9 @@ import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from io import BufferedIOBase
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -118,7 +119,7 @@ def _file_rows(file: Path) -> Iterator[LabelledResponse]:
 
 
 @contextmanager
-def _opened(file: Path) -> Iterator[IO[bytes]]:
+def _opened(file: Path) -> Iterator[BufferedIOBase]:
     """Open a file, unpacked.
 
     Raises:
@@ -126,7 +127,7 @@ def _opened(file: Path) -> Iterator[IO[bytes]]:
     """
     try:
         with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as content:
-            yield content  # type: ignore[misc]
+            yield content
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{str(file)!r} cannot be read: {error}") from error
 
@@ -147,7 +148,10 @@ def _row(record: Any, *, where: str, name: str, file: str) -> LabelledResponse:
             "an object on each line"
         )
     try:
-        texts = {k: valid_unicode(v) if isinstance(v, str) else v for k, v in record.items()}
+        texts: dict[str, Any] = {
+            name: valid_unicode(value) if isinstance(value, str) else value
+            for name, value in record.items()
+        }
         return LabelledResponse(**{"source": name, **texts, "file": file})
     except ValidationError as error:
         first = error.errors()[0]
