@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-import math
 import os
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -17,9 +16,11 @@ from typing import IO, Any
 from srr_guard import parquet
 from srr_guard.conversation import Conversation
 from srr_guard.errors import ConfigurationError, DataError, InvalidInputError
+from srr_guard.json_lines import foreign_form, not_utf8, strict_json
 from srr_guard.protocols import ProgressCallback, ResponseScorer
 
 _PROMPTS = ("prompt", "conversation", "messages")
+_OWN = ("line", "ranking")
 
 
 @dataclass(frozen=True)
@@ -31,12 +32,14 @@ class BulkResult:
         bad: Rows set aside now.
         skipped: Rows that an earlier run had done.
         bad_rows: File of the rows set aside.
+        in_vain: There are rows, and none could be ranked, now or by an earlier run.
     """
 
     ranked: int
     bad: int
     skipped: int
     bad_rows: Path
+    in_vain: bool = False
 
 
 def rank_file(
@@ -52,7 +55,8 @@ def rank_file(
 
     A row has `prompt` (a text; or `conversation` or `messages`) and `candidates`, a list of texts.
     It is written to `output` unchanged, with `ranking` (order, scores, `p_safe`, verdicts) and
-    `line`, its number in the file. Rows stand in their order; a row that cannot be ranked stands
+    `line`, its number in the file; fields of its own with these names are kept as `input_ranking`
+    and `input_line`. Rows stand in their order; a row that cannot be ranked stands
     in `bad_rows`, with `line` and `reason`.
 
     A run that was interrupted, by whatever, goes on after the last whole row that is in either
@@ -91,6 +95,8 @@ def rank_file(
             f"--input {str(source)!r}, --output {str(output)!r} and --bad-rows {str(aside)!r}: "
             "give three different files"
         )
+    if source.is_dir():
+        raise ConfigurationError(f"{str(source)!r} is a folder: name a file")
     # Parquet is written at the end, from lines that can be continued
     written = output.with_name(f"{output.name}.part") if parquet.is_parquet(output) else output
     if packed := [path for path in (source, output, aside) if path.suffix == ".gz"]:
@@ -98,7 +104,9 @@ def rank_file(
     try:
         if written != output and output.exists() and not written.exists():
             _require_same(source, output, parquet.last(output))
-            return BulkResult(0, 0, parquet.rows_in(output), aside)
+            there = parquet.rows_in(output)
+            in_vain = not there and aside.exists() and aside.stat().st_size > 0
+            return BulkResult(0, 0, there, aside, in_vain)
         rows = _Rows(source)
         done = 0
         for file in (written, aside):
@@ -108,14 +116,13 @@ def rank_file(
         with _append(written) as good, _append(aside) as bad:
             run = _Run(scorer, at_once, progress)
             asyncio.run(run.all(rows, good, bad, done))
+        in_vain = run.seen > 0 and not written.stat().st_size and aside.stat().st_size > 0
         if written != output:
             parquet.write(written, output)
             written.unlink()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(
-            f"{getattr(error, 'filename', None) or str(source)!r}: {error}"
-        ) from error
-    return BulkResult(run.ranked, run.bad, min(done, run.seen), aside)
+        raise ConfigurationError(f"{_file_of(error) or str(source)!r}: {error}") from error
+    return BulkResult(run.ranked, run.bad, min(done, run.seen), aside, in_vain)
 
 
 class _Rows:
@@ -144,6 +151,11 @@ class _Rows:
     @staticmethod
     def _of_file(source: Path) -> Iterator[bytes]:
         with open(source, "rb") as file:
+            if (form := foreign_form(file.read(1024))) is not None:
+                raise ConfigurationError(
+                    f"{str(source)!r} cannot be read: it is {form}; give JSON Lines in UTF-8"
+                )
+            file.seek(0)
             yield from file
 
 
@@ -203,14 +215,19 @@ class _Run:
             ranking = await self._scorer.ascore(asked, candidates)
         except (InvalidInputError, DataError, ConfigurationError) as error:
             return {}, str(error)
-        verdicts = {"verdicts": ranking.verdicts}
-        return {**row, "line": number, "ranking": {**ranking.model_dump(), **verdicts}}, None
+        own = {"line": number, "ranking": {**ranking.model_dump(), "verdicts": ranking.verdicts}}
+        return {**_renamed(row, own), **own}, None
 
     def _report(self, rows: _Rows) -> None:
         if self._progress is not None:
             count = self.ranked + self.bad
             rate = count / max(1e-9, time.perf_counter() - self._started)
             self._progress("rank", rows.done, rows.size, rows_per_second=rate)
+
+
+def _renamed(row: dict[str, Any], own: Collection[str]) -> dict[str, Any]:
+    """The row, with `input_` before the names that the output needs itself."""
+    return {f"input_{name}" if name in own else name: value for name, value in row.items()}
 
 
 def _read(line: bytes) -> tuple[dict[str, Any], Conversation, list[str]]:
@@ -221,12 +238,19 @@ def _read(line: bytes) -> tuple[dict[str, Any], Conversation, list[str]]:
         InvalidInputError: What was asked cannot be read.
     """
     try:
-        row = json.loads(line, parse_constant=_no_constant, parse_float=_finite)
+        row = strict_json(line)
+    except UnicodeDecodeError as error:
+        raise DataError(not_utf8(error)) from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"not valid JSON: {error}") from error
     if not isinstance(row, dict):
         raise DataError(f"no JSON object but {type(row).__name__!r}")
     asked = next((row[name] for name in _PROMPTS if row.get(name) is not None), None)
+    if taken := [name for name in _OWN if name in row and f"input_{name}" in row]:
+        raise DataError(
+            f"there are {taken[0]} and input_{taken[0]}, and the output keeps the first under the "
+            "name of the second: rename one"
+        )
     if asked is None:
         raise DataError(f"there is no prompt: give one of {', '.join(_PROMPTS)}")
     candidates = row.get("candidates")
@@ -237,20 +261,22 @@ def _read(line: bytes) -> tuple[dict[str, Any], Conversation, list[str]]:
     return row, Conversation.of(asked), candidates
 
 
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _finite(text: str) -> float:
-    if math.isinf(number := float(text)):
-        raise ValueError(f"{text} is too large")
-    return number
-
-
 def _write(file: IO[bytes], row: dict[str, Any]) -> None:
     """One line, by one call, so that a kill cuts off the last line at most."""
-    file.write(json.dumps(row).encode() + b"\n")
-    file.flush()
+    try:
+        file.write(json.dumps(row).encode() + b"\n")
+        file.flush()
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, file.name) from error
+
+
+def _file_of(error: BaseException | None) -> str | None:
+    """The file of an error, or of the one that came before it: closing a file fails once more."""
+    while error is not None:
+        if name := getattr(error, "filename", None):
+            return repr(name)
+        error = error.__context__
+    return None
 
 
 def _append(path: Path) -> IO[bytes]:

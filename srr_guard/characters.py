@@ -115,6 +115,16 @@ def plain_characters(text: str) -> str:
     return text if unmixed == text else _MARKED.sub(_plain_marks, unmixed)
 
 
+def is_blank(text: str) -> bool:
+    """True if a text shows nothing: it is empty, or holds spaces and invisible characters only.
+
+    Example:
+        >>> is_blank("\\u200b\\ufeff "), is_blank("\\u200b.")
+        (True, False)
+    """
+    return not plain_characters(text).strip()
+
+
 @lru_cache(maxsize=4096)
 def _plain(character: str) -> str:
     if character < "\xa0":

@@ -17,6 +17,7 @@ from langchain_core.messages import (
 from langchain_core.prompt_values import PromptValue
 from pydantic import BaseModel, ConfigDict
 
+from srr_guard.characters import is_blank
 from srr_guard.errors import ConfigurationError, InvalidInputError
 from srr_guard.reading import read, turn_text
 
@@ -72,7 +73,7 @@ class Conversation(BaseModel):
         if isinstance(value, Conversation):
             return value
         turns = tuple(_turn(message) for message in _messages(value))
-        if not any(turn.text.strip() for turn in turns):
+        if all(is_blank(turn.text) for turn in turns):
             raise InvalidInputError(
                 f"the prompt is empty: got {_short(value)}; give it at least one turn with text"
             )

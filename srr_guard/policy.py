@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -16,8 +15,10 @@ from pydantic import (
 )
 from pydantic.json_schema import SkipJsonSchema
 
+from srr_guard.characters import is_blank
 from srr_guard.decision import ScoredCandidate
 from srr_guard.errors import ConfigurationError
+from srr_guard.json_lines import strict_json, utf8_text
 from srr_guard.recipes import Plain, Plan, Recipe
 from srr_guard.settings import Settings
 
@@ -259,6 +260,8 @@ class DecisionPolicy(Settings):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if is_blank(self.refusal):
+            raise ValueError(f"refusal={self.refusal!r} shows nothing: write a text")
         if self.enforce_share and self.mode == "enforce":
             raise ValueError(
                 f"enforce_share={self.enforce_share} with mode='enforce', which enforces all: "
@@ -377,7 +380,7 @@ class Policies(Settings):
             ConfigurationError: It cannot be read, or a value is out of range.
         """
         try:
-            record = json.loads(Path(file).read_text(encoding="utf-8-sig"))
+            record = strict_json(utf8_text(Path(file).read_bytes(), repr(os.fspath(file))))
             made: dict[str, Any] = {
                 k: _PARTS[k](**v) if k in _PARTS and v is not None else v for k, v in record.items()
             }

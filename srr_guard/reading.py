@@ -24,6 +24,7 @@ from srr_guard.blocks import (
     TEXT_KEYS,
     TEXTS,
 )
+from srr_guard.characters import is_blank
 from srr_guard.errors import InvalidInputError
 
 
@@ -195,7 +196,7 @@ def _state_text(state: Mapping[str, Any], found: _Found) -> str:
     messages = state["messages"]
     human = [i for i, message in enumerate(messages[:-1]) if isinstance(message, HumanMessage)]
     texts = [_text_of(m, found) for m in messages[human[-1] + 1 if human else 0 :]]
-    if texts[-1].strip():
+    if not is_blank(texts[-1]):
         rest = (v for k, v in state.items() if k != "messages")
         texts += [_text_of(v, found, inside=True) for v in rest if isinstance(v, _WORDY) and v]
         return "\n".join(text for text in texts if text)
@@ -265,7 +266,7 @@ class _Parts:
             elif name in ("tool_calls", "function_call"):
                 calls = value if isinstance(value, list) else [value]
                 self._repeated += [call for call in calls if isinstance(call, Mapping)]
-            elif name == "parsed" and "".join(self._texts).strip():
+            elif name == "parsed" and not is_blank("".join(self._texts)):
                 pass  # the text, as the provider's client has read it
             elif name not in SILENT and not name.startswith("__"):
                 self._add(value, self._beside, field=name)
@@ -343,8 +344,9 @@ def _is_plain_document(block: Mapping[Any, Any]) -> bool:
 
 def _has_text(block: Mapping[Any, Any]) -> bool:
     """True if media hold text in place of their data."""
-    said = block.get("transcript") or (block.get("text") if block["type"] in DOCUMENTS else None)
-    return _is_plain_document(block) or isinstance(said, str)
+    names = ("transcript", "text") if block["type"] in DOCUMENTS else ("transcript",)
+    said = (block.get(name) for name in names)
+    return _is_plain_document(block) or any(isinstance(s, str) and not is_blank(s) for s in said)
 
 
 def _name_and_args(call: Mapping[Any, Any]) -> tuple[Any, Any]:

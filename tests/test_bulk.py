@@ -66,6 +66,8 @@ BAD = [
     '{"prompt": "q", "candidates": [1]}\n',
     '{"prompt": NaN, "candidates": ["a"]}\n',
     '{"prompt": "q", "candidates": ["a"], "x": 1e999}\n',
+    '{"prompt": "q", "candidates": ["a"], "candidates": ["b"]}\n',
+    '{"prompt": "q", "candidates": ["a"], "line": 7, "input_line": 8}\n',
 ]
 
 
@@ -75,10 +77,10 @@ def test_bad_rows_stand_aside_with_their_reason(paths):
     with open(source, "ab") as file:
         file.write(b"\xff\xfe\n")
     found = rank_file(source, output, scorer=SCORER)
-    assert (found.ranked, found.bad) == (2, 12)
+    assert (found.ranked, found.bad) == (2, 14)
     assert [r["id"] for r in read(output)] == [0, 13]
     bad = read(found.bad_rows)
-    assert [r["line"] for r in bad] == [*range(2, 13), 15]
+    assert [r["line"] for r in bad] == [*range(2, 15), 17]
     assert all(r["reason"] for r in bad)
     assert bad[0]["row"] == "not json"
 
@@ -145,6 +147,9 @@ def test_mistakes(paths, tmp_path):
     write(source, [row(0)])
     with pytest.raises(ConfigurationError, match="give three different files"):
         rank_file(source, source, scorer=SCORER)
+    with pytest.raises(ConfigurationError, match="is a folder"):
+        rank_file(tmp_path, output, scorer=SCORER)
+    assert not output.exists()
     with pytest.raises(ConfigurationError, match="nowhere"):
         rank_file(tmp_path / "nowhere", output, scorer=SCORER)
     with pytest.raises(ConfigurationError, match="no_folder"):
@@ -224,6 +229,61 @@ def test_from_the_command_line(paths, monkeypatch):
     assert done.exit_code == 0, done.output
     assert "1 rows ranked, 1 bad, 0 were there already" in done.stderr
     assert read(output)[0]["ranking"]["order"] == [1, 0]
+
+
+@pytest.mark.parametrize("rows", [["bad\n", "bad\n"], [json.dumps([row(0)])]])
+def test_where_no_row_can_be_ranked(paths, monkeypatch, rows):
+    source, output = paths
+    write(source, rows)
+    monkeypatch.setattr("srr_guard.cli.rank._scorer", lambda *_: SCORER)
+    for _ in range(2):  # a further run finds the same
+        done = CliRunner().invoke(app, ["rank", "--input", str(source), "--output", str(output)])
+        assert done.exit_code == 1
+        assert "error: no row could be ranked" in done.stderr
+        assert str(output) + ".bad" in done.stderr
+        assert len(read(output.with_name("out.jsonl.bad"))) == len(rows)
+    assert output.read_text() == ""
+
+
+def test_no_rows_are_no_error(paths, monkeypatch):
+    source, output = paths
+    write(source, ["\n"])
+    monkeypatch.setattr("srr_guard.cli.rank._scorer", lambda *_: SCORER)
+    done = CliRunner().invoke(app, ["rank", "--input", str(source), "--output", str(output)])
+    assert (done.exit_code, done.stderr.splitlines()[-1][:13]) == (0, "0 rows ranked")
+
+
+def test_fields_with_the_names_of_ours_are_kept(paths):
+    source, output = paths
+    write(source, [row(0, line="theirs", ranking={"their": 1}), row(1), row(2, line=7)])
+    rank_file(source, output, scorer=SCORER)
+    first, second, third = read(output)
+    assert (first["input_line"], first["input_ranking"]) == ("theirs", {"their": 1})
+    assert (first["line"], first["ranking"]["order"]) == (1, [1, 0])
+    assert "input_line" not in second
+    assert (third["input_line"], third["line"]) == (7, 3)
+    kept = output.read_text()
+    output.write_text(kept.splitlines(keepends=True)[0])
+    assert rank_file(source, output, scorer=SCORER).skipped == 1
+    assert output.read_text() == kept
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32"])
+def test_files_in_another_encoding_are_one_error(paths, encoding):
+    source, output = paths
+    write(source, [row(0), row(1)])
+    source.write_text(source.read_text(), encoding=encoding)
+    with pytest.raises(ConfigurationError, match=r"in.jsonl' cannot be read: .*UTF-8"):
+        rank_file(source, output, scorer=SCORER)
+
+
+def test_bytes_that_are_not_utf8_make_one_row_bad(paths):
+    source, output = paths
+    write(source, [row(0), row(1)])
+    source.write_bytes(b'{"x": "\xe9"}\n\xef\xbb\xbf' + source.read_bytes())
+    assert rank_file(source, output, scorer=SCORER).ranked == 2
+    (bad,) = read(output.with_name("out.jsonl.bad"))
+    assert bad["reason"] == "not UTF-8 (byte 0xe9): save the file as UTF-8"
 
 
 def test_one_scorer_at_a_time():

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from srr_guard.characters import plain_characters
+from srr_guard.characters import is_blank, plain_characters
 
 DISGUISED = {
     "controls": "h\x00a\x08r\x7fm\x9b",
@@ -106,6 +106,16 @@ def test_line_separators() -> None:
 def test_arabic_and_chinese_in_other_dress() -> None:
     assert plain_characters("\ufee3\ufeae\ufea3\ufe92\ufe8e \ufefb") == "مرحبا لا"
     assert plain_characters("\u2f08\u2f3c \uf9b4") == "人心 領"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", " \n\t", "\x00\x85", "\u200b", "\u200d\u200c", "\ufeff \u2060", "\u3164\u2800", "\xad"],
+)
+def test_what_shows_nothing(text: str) -> None:
+    assert is_blank(text)
+    assert not is_blank(f"{text}.")
+    assert not is_blank(f"न{text}")
 
 
 def test_emoji_lose_what_does_not_show() -> None:

@@ -65,6 +65,8 @@ def test_roles():
         {"messages": []},
         [("user", "")],
         [HumanMessage(" ")],
+        "\u200b",
+        [("system", "\ufeff"), ("user", "\u2060 \u3164")],
         None,
         7,
         b"bytes",

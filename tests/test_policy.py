@@ -57,6 +57,7 @@ def test_bad_sampling_values_name_field_and_value(field, value):
         ("scoring_timeout", 0),
         ("refusal", ""),
         ("refusal", " \n"),
+        ("refusal", "\u200b"),
         ("scoring_timeout", float("inf")),
     ],
 )

@@ -287,6 +287,26 @@ def test_parts_that_are_named(message, kind):
     assert read(message).unreadable[0].startswith(kind)
 
 
+BLANK = ["", " ", "\u200b", "\u2060\ufeff", "\u3164"]
+
+
+@pytest.mark.parametrize("blank", BLANK)
+@pytest.mark.parametrize(
+    ("kind", "field"), [("audio", "transcript"), ("video", "transcript"), ("file", "text")]
+)
+def test_a_text_that_shows_nothing_does_not_stand_for_media(kind, field, blank):
+    block = {"type": kind, "base64": "xx", field: blank}
+    assert read(AIMessage([TEXT, block])).unreadable == (kind,)
+    beside = {"audio": {"id": "1", "data": "xx", "transcript": blank}}
+    assert read(AIMessage(SORRY, additional_kwargs=beside)).unreadable == ("audio",)
+
+
+@pytest.mark.parametrize("blank", BLANK)
+def test_an_agent_that_ends_in_nothing_visible_has_no_answer(blank):
+    state = {"messages": [HumanMessage("q"), AIMessage("I look."), AIMessage(blank)]}
+    assert candidate_text(state) == ""
+
+
 def test_every_standard_block_of_langchain_is_known():
     known = {
         block["type"] for block in (*READABLE.values(), *UNREADABLE.values()) if "type" in block
@@ -413,7 +433,8 @@ def test_reasoning_in_the_state_of_an_agent():
 
 def test_what_the_client_has_parsed_is_read_where_there_is_no_text():
     parsed = {"parsed": {"answer": HARM}}
-    assert HARM in candidate_text(AIMessage("", additional_kwargs=parsed))
+    for blank in BLANK:
+        assert HARM in candidate_text(AIMessage(blank, additional_kwargs=parsed))
     assert (
         candidate_text(AIMessage('{"answer": "x"}', additional_kwargs=parsed)) == '{"answer": "x"}'
     )

@@ -8,7 +8,8 @@ from typing import Any, TypeVar, Unpack, cast
 
 from srr_guard.errors import ConfigurationError, MissingExtraError
 from srr_guard.formats import anthropic
-from srr_guard.formats.schemas import schema_check
+from srr_guard.formats.schemas import call_check, every, schema_check
+from srr_guard.formats.shapes import as_sent
 from srr_guard.wrappers.settings import GuardSettings, guard_from
 from srr_guard_integrations.client_parts import (
     Creating,
@@ -38,6 +39,8 @@ def guard_anthropic(client: C, **settings: Unpack[GuardSettings]) -> C:
     All blocks are scored: text with citations, thinking, tool calls, results of the provider's
     tools. Encrypted thinking is passed on unread. A message that does not fit the schema of
     `output_config`, or calls no tool where one must be called, is a failed candidate.
+
+    `extra_body` is read like arguments, but for turns and `stream`, which are refused there.
 
     What would return a model's text unscored raises UnguardedError: `beta`, `completions`,
     `messages.batches`, `with_raw_response`, `with_streaming_response`, `get`, `get_api_list`,
@@ -140,17 +143,14 @@ class _Messages(Creating, _Part):
         return MessageStreamManager(cast("Any", answer), output_format=parsed_as)
 
     def _read(self, kwargs: dict[str, Any]) -> Request:
-        body = kwargs.get("extra_body") or {}
-        for name in ("messages", "system", "stream"):
-            if name in body:
-                raise ConfigurationError(
-                    f"{name!r} in extra_body is not read: give it as `{name}=`"
-                )
+        as_sent(kwargs, direct=("messages", "system", "stream"))
         streamed = bool(kwargs.get("stream"))
         may_refuse = not (streamed and kwargs.get("output_format") is not None)
         return Request(
             anthropic.as_conversation(kwargs.get("system"), kwargs.get("messages")),
             without_stream(kwargs),
-            anthropic.message_delivery(schema_check(kwargs), may_refuse=may_refuse),
+            anthropic.message_delivery(
+                every(schema_check(kwargs), call_check(kwargs)), may_refuse=may_refuse
+            ),
             anthropic.as_events if streamed else None,
         )

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from srr_guard import Conversation, Guard
 from srr_guard.core.calls import FunctionSource
 from srr_guard.errors import ConfigurationError, UnguardedError
+from srr_guard.formats.shapes import as_sent
 from srr_guard.protocols import Delivery
 from srr_guard.replay import listed
 from srr_guard_integrations.bypass import hand_out
@@ -150,6 +151,20 @@ def given_of(kwargs: dict[str, Any]) -> dict[str, Any]:
 def _is_omitted(value: Any) -> bool:
     """True for the marks of `openai` and `anthropic` that stand for no argument."""
     return type(value).__name__ in ("Omit", "NotGiven")
+
+
+def require_one_answer(kwargs: dict[str, Any]) -> None:
+    """Refuse a chat completion of several answers, or one whose `extra_body` hides turns.
+
+    Raises:
+        ConfigurationError: It is such a call.
+    """
+    n = as_sent(kwargs, direct=("messages", "stream", "stream_options")).get("n")
+    if n not in (None, 1):
+        raise ConfigurationError(
+            f"n={n!r} asks for several answers, and a guarded call returns the best one: leave n "
+            "out, and set the candidates with `sampling=SamplingPolicy(n=...)`"
+        )
 
 
 def without_stream(kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from typing import Any, TypeVar, Unpack
 
 from srr_guard import Decision, Guard
-from srr_guard.core.delivery import PiecesDelivery
 from srr_guard.errors import (
     ConfigurationError,
     InvalidInputError,
@@ -18,6 +17,7 @@ from srr_guard.errors import (
     WithheldError,
 )
 from srr_guard.wrappers.settings import GuardSettings, guard_from
+from srr_guard_integrations.stream_forms import TextForm, form_of, texts_of
 
 try:
     from fastapi import HTTPException, Response
@@ -131,30 +131,36 @@ class RequestGuard:
     ) -> StreamingResponse:
         """Select among n answers that come in pieces, then stream the chosen one.
 
+        With `text/event-stream` each piece is sent as an event of its own, with `application/jsonl`
+        and its like as a line of JSON; an answer in events or lines already is sent as it is, and
+        read without them. A refusal has the same form.
+
         Args:
             prompt: What was asked: anything that `Conversation.of` reads.
-            call: Makes one answer, an iterable of str.
+            call: Makes one answer, an iterable of str, or of bytes in UTF-8.
             media_type: Of the response.
 
         Raises:
             HTTPException: There is no answer that may be passed on.
-            ConfigurationError: The pieces are no str.
+            ConfigurationError: The pieces are of another kind.
         """
+        form = form_of(media_type)
         with _http_errors():
-            decision = self._guard.decide(prompt, lambda _: list(call()), delivery=PiecesDelivery())
-            return self._streamed(self._tell(decision), media_type)
+            decision = self._guard.decide(prompt, lambda _: texts_of(call()), delivery=form)
+            return self._streamed(self._tell(decision), form, media_type)
 
     async def astream(
         self, prompt: Any, call: Callable[[], Any], *, media_type: str = "text/plain"
     ) -> StreamingResponse:
-        """Like `stream`; `call` makes an async iterable of str."""
+        """Like `stream`; `call` makes an async iterable."""
+        form = form_of(media_type)
 
         async def candidate(_: int) -> list[Any]:
-            return [piece async for piece in call()]
+            return texts_of([piece async for piece in call()])
 
         with _http_errors():
-            decision = await self._guard.adecide(prompt, candidate, delivery=PiecesDelivery())
-            return self._streamed(self._tell(decision), media_type)
+            decision = await self._guard.adecide(prompt, candidate, delivery=form)
+            return self._streamed(self._tell(decision), form, media_type)
 
     def _tell(self, decision: Decision[T]) -> T:
         self.decision = decision
@@ -162,14 +168,14 @@ class RequestGuard:
         assert decision.output is not None
         return decision.output
 
-    def _streamed(self, pieces: list[str], media_type: str) -> StreamingResponse:
+    def _streamed(self, pieces: list[str], form: TextForm, media_type: str) -> StreamingResponse:
         if kinds := {type(piece).__name__ for piece in pieces if not isinstance(piece, str)}:
             raise ConfigurationError(
                 f"the pieces are of type {min(kinds)!r}, and a response streams text: let `call` "
                 "yield str"
             )
         headers = {HEADER: self._response.headers[HEADER]}
-        return StreamingResponse(iter(pieces), media_type=media_type, headers=headers)
+        return StreamingResponse(iter(form.sent(pieces)), media_type=media_type, headers=headers)
 
 
 @contextmanager

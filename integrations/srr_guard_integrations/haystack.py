@@ -19,7 +19,7 @@ from srr_guard import Conversation, Decision, DecisionPolicy, Guard, SamplingPol
 from srr_guard.core.calls import FunctionSource
 from srr_guard.errors import ConfigurationError, MissingExtraError, SamplingError
 from srr_guard.formats.converted import ConvertedDelivery, usage_of
-from srr_guard.formats.schemas import schema_check
+from srr_guard.formats.schemas import call_check, every, schema_check
 from srr_guard.formats.shapes import add_call, total_usage
 from srr_guard.wrappers.settings import GuardSettings, guard_from
 from srr_guard_integrations.bypass import hand_out
@@ -231,7 +231,7 @@ def _delivery(given: dict[str, Any]) -> ConvertedDelivery[Any]:
         message=_assistant,
         refuse=_refusal if check is None else None,
         attach=_attach,
-        check=check,
+        check=every(check, call_check(options)),
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, TypeVar, Unpack, cast
 from srr_guard import Guard
 from srr_guard.errors import ConfigurationError, MissingExtraError, WithheldError
 from srr_guard.formats import openai, responses
-from srr_guard.formats.schemas import schema_check
+from srr_guard.formats.schemas import call_check, schema_check
 from srr_guard.formats.shapes import replaced
 from srr_guard.wrappers.settings import GuardSettings, guard_from
 from srr_guard_integrations.client_parts import (
@@ -22,6 +22,7 @@ from srr_guard_integrations.client_parts import (
     Request,
     closed_error,
     given_of,
+    require_one_answer,
     without_stream,
 )
 
@@ -105,11 +106,11 @@ class _Calls(Answering):
     def answer(self, method: Any, arguments: dict[str, Any]) -> Any:
         """Answer by calling this method n times."""
         given = given_of(arguments)
-        n = given.get("n")
-        if isinstance(n, int) and n != 1:
+        require_one_answer(given)
+        if prompt := given.get("prompt_id"):
             raise ConfigurationError(
-                f"n={n!r} asks a guarded call for several answers, and it returns the best one: "
-                "leave n out, and set the candidates with `sampling=SamplingPolicy(n=...)`"
+                f"prompt_id={prompt!r} stands for turns that LiteLLM fetches, and the scorer must "
+                "see what the model sees: give all of them as `messages=`"
             )
         # a cache would give n copies of one answer
         plain = {"cache": {"no-cache": True, "no-store": True}, **without_stream(given)}
@@ -118,7 +119,7 @@ class _Calls(Answering):
         request = Request(
             openai.as_conversation(given.get("messages")),
             plain,
-            openai.CompletionDelivery(schema_check(given)),
+            openai.CompletionDelivery(schema_check(given), call_check(given)),
             partial(_chunks, usage=usage) if given.get("stream") else None,
         )
         return self._answer(method, request)

@@ -21,7 +21,7 @@ from srr_guard import Conversation, Decision, Guard
 from srr_guard.core.calls import FunctionSource
 from srr_guard.errors import ConfigurationError, MissingExtraError
 from srr_guard.formats.converted import ConvertedDelivery, usage_of
-from srr_guard.formats.schemas import schema_check
+from srr_guard.formats.schemas import call_check, every, schema_check
 from srr_guard.formats.shapes import add_call, count_of, field_of, plain, replaced
 from srr_guard.wrappers.settings import GuardSettings, guard_from
 from srr_guard_integrations.bypass import hand_out
@@ -254,7 +254,7 @@ def _chats(options: dict[str, Any]) -> ConvertedDelivery[Any]:
         message=_chat_message,
         refuse=_refused_chat if check is None else None,
         attach=_attach,
-        check=check,
+        check=every(check, call_check(options)),
     )
 
 
@@ -264,7 +264,7 @@ def _completions(options: dict[str, Any]) -> ConvertedDelivery[Any]:
         message=lambda output: _counted(AIMessage(output.text), output),
         refuse=_refused_completion if check is None else None,
         attach=_attach,
-        check=check,
+        check=every(check, call_check(options)),
     )
 
 

@@ -36,9 +36,10 @@ def guard_ollama(client: C, **settings: Unpack[GuardSettings]) -> C:
     that does not fit it is a failed candidate, and a refusal has no form: BelowThresholdError is
     raised.
 
-    `context=`, which stands for turns that only the server knows, is refused; `systemone`, and the
-    classes of clients in the module `ollama`, raise UnguardedError, unless asked for by
-    `client.unguarded("systemone")`: a bypass, logged and counted. All else (models, embeddings, web
+    `context=`, which stands for turns that only the server knows, and `template=`, which puts text
+    around the prompt, are refused. `systemone`, and the classes of clients in the module `ollama`,
+    raise UnguardedError, unless asked for by `client.unguarded("systemone")`: a bypass, logged and
+    counted. All else (models, embeddings, web
     search, ...) passes through.
 
     Args:

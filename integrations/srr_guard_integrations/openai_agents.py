@@ -17,7 +17,7 @@ from srr_guard.core.calls import FunctionSource
 from srr_guard.errors import MissingExtraError, WithheldError
 from srr_guard.formats import responses
 from srr_guard.formats.response_events import as_events
-from srr_guard.formats.schemas import schema_check
+from srr_guard.formats.schemas import call_check, every, schema_check
 from srr_guard.wrappers.settings import GuardSettings, guard_from
 from srr_guard_integrations.bypass import hand_out
 
@@ -137,7 +137,9 @@ class SafetyRankedModel(Model):
                 **kept,
             )
 
-        delivery = _Delivery(_wanted(model_settings, [*tools, *handoffs], output_schema))
+        wanted = _wanted(model_settings, [*tools, *handoffs], output_schema)
+        strict = output_schema is None or output_schema.is_strict_json_schema()
+        delivery = _Delivery(wanted, strict=strict)
         with generation_span(model=repr(self), disabled=tracing.is_disabled()) as span:
             decision = await self.guard.adecide(
                 asked, FunctionSource(call, isolated=False), delivery=delivery
@@ -214,8 +216,12 @@ def safety_guardrail(
 class _Delivery(responses.ResponseDelivery):
     """Outputs that are responses of the SDK, which hold items of the Responses API."""
 
-    def __init__(self, wanted: dict[str, Any]) -> None:
-        super().__init__(schema_check(wanted))
+    def __init__(self, wanted: dict[str, Any], *, strict: bool) -> None:
+        called = {name: wanted[name] for name in ("tool_choice", "tools")}
+        typed = {name: value for name, value in wanted.items() if name not in called}
+        # tools convert their arguments, and output types that are not strict the answer
+        check = every(schema_check(called, lax=True), schema_check(typed, lax=not strict))
+        super().__init__(check, call_check(wanted))
         self._typed = "response_format" in wanted
 
     def refusal(self, text: str, output: ModelResponse) -> ModelResponse:

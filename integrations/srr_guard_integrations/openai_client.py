@@ -63,6 +63,8 @@ def guard_openai(
     `client.unguarded("beta")` hands such a part out: a bypass, logged and counted in the guard's
     totals. All else (models, files, embeddings, ...) passes through.
 
+    `extra_body` is read like arguments, but for turns and `stream`, which are refused there.
+
     Whatever traces the client sees each candidate where it is put inside the guard, and the
     chosen answer where it is put around it.
 

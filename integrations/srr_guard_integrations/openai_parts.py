@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping
 from functools import cached_property, partial
 from typing import Any
 
-from srr_guard.errors import ConfigurationError
 from srr_guard.formats import openai, response_events, responses
-from srr_guard.formats.schemas import schema_check
+from srr_guard.formats.schemas import call_check, schema_check
 from srr_guard_integrations.client_parts import (
     Creating,
     Proxy,
     Request,
     closed_error,
+    require_one_answer,
     without_stream,
 )
 
@@ -108,18 +108,13 @@ class _Completions(_Answering):
     closed = Proxy.closed | {"retrieve", "list", "update"}
 
     def _read(self, kwargs: dict[str, Any]) -> Request:
-        n = kwargs.get("n")
-        if isinstance(n, int) and n != 1:
-            raise ConfigurationError(
-                f"n={n!r} asks a guarded client for several answers, and it returns the best one: "
-                "leave n out, and set the candidates with `sampling=SamplingPolicy(n=...)`"
-            )
+        require_one_answer(kwargs)
         options = kwargs.get("stream_options")
         usage = isinstance(options, Mapping) and bool(options.get("include_usage"))
         return Request(
             openai.as_conversation(kwargs.get("messages")),
             without_stream(kwargs),
-            openai.CompletionDelivery(schema_check(kwargs)),
+            openai.CompletionDelivery(schema_check(kwargs), call_check(kwargs)),
             partial(openai.as_chunks, usage=usage) if kwargs.get("stream") else None,
         )
 
@@ -132,7 +127,7 @@ class _Responses(_Answering):
         return Request(
             responses.as_conversation(kwargs),
             without_stream(kwargs),
-            responses.ResponseDelivery(schema_check(kwargs)),
+            responses.ResponseDelivery(schema_check(kwargs), call_check(kwargs)),
             response_events.as_events if kwargs.get("stream") else None,
         )
 

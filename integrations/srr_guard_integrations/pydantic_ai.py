@@ -19,7 +19,7 @@ from srr_guard import Conversation, Decision, Guard
 from srr_guard.core.calls import FunctionSource
 from srr_guard.errors import ConfigurationError, MissingExtraError, SamplingError
 from srr_guard.formats.converted import ConvertedDelivery, usage_of
-from srr_guard.formats.schemas import Check, schema_check
+from srr_guard.formats.schemas import Check, call_check, every, schema_check
 from srr_guard.formats.shapes import add_call, plain
 from srr_guard.wrappers.settings import GuardSettings, guard_from
 from srr_guard_integrations.bypass import hand_out, refuse_unguarded
@@ -184,7 +184,12 @@ def _delivery(asked: ModelRequestParameters) -> ConvertedDelivery[ModelResponse]
 
 def _check(asked: ModelRequestParameters) -> Check | None:
     """The check of what answers must fit; None where they may be anything."""
-    check = schema_check(_wanted(asked))
+    known = call_check({"tools": [{"name": name} for name in asked.tool_defs]})
+    return every(known, _schema_check(asked))
+
+
+def _schema_check(asked: ModelRequestParameters) -> Check | None:
+    check = schema_check(_wanted(asked), lax=True)
     if check is None or asked.output_mode == "native":
         return check
 
@@ -241,8 +246,8 @@ def _response_message(response: ModelResponse) -> AIMessage:
                 blocks.append({"type": "tool_result", "name": part.tool_name, "content": given})
             case "compaction" if part.content is not None:
                 blocks.append({"type": "compaction", "content": part.content})
-            case "speech" if part.transcript is not None:
-                blocks.append({"type": "text", "text": part.transcript})
+            case "speech":
+                blocks.append({"type": "audio", "transcript": part.transcript})
             case kind:
                 blocks.append({"type": kind, "value": None})  # unreadable, by kind
     message.content = blocks
@@ -302,7 +307,7 @@ def _turns(parts: Iterable[Any]) -> Iterator[BaseMessage]:
             case "user-prompt":
                 yield HumanMessage([_user_block(c) for c in _several(content)])
             case "speech":
-                yield HumanMessage([part.transcript or {"type": "audio"}])
+                yield HumanMessage([{"type": "audio", "transcript": part.transcript}])
             case "tool-return":
                 yield ToolMessage(part.model_response_str(), tool_call_id=part.tool_call_id)
             case "retry-prompt" if part.tool_name is not None:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from srr_guard.cli.options import DATA, DEVICE, DTYPE, REFERENCE, SCORER
+from srr_guard.cli.options import DATA, DEVICE, DTYPE, REFERENCE, SCORER, require_folder
 from srr_guard.errors import InvalidInputError
 from srr_guard.extras import require_local
 from srr_guard.reference.spec import DType
@@ -49,6 +49,7 @@ def adapt(
 ) -> None:
     """Move a scorer towards your own traffic with 32 to 500 labelled answers."""
     require_local("`srr-guard adapt`")
+    require_folder("--output", output)
     from srr_guard.training import adapt as run
     from srr_guard.training.evaluation.reporting import progress_report
 

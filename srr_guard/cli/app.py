@@ -50,14 +50,24 @@ app.add_typer(soft_prompt, name="soft-prompt")
 
 
 def main() -> None:
-    """Run the command line. Prints errors of srr_guard and of files without a traceback."""
+    """Run the command line. Prints errors of srr_guard and of files without a traceback.
+
+    Exit codes: 0, done; 1, done, and there is nothing to show for it, or whoever reads the output
+    is gone; 2, an error; 130, interrupted.
+    """
     try:
         app()
-    except (SRRGuardError, OSError) as error:
+    except _told() as error:
         Console(stderr=True).print(
             f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True
         )
         sys.exit(2)
+
+
+def _told() -> tuple[type[Exception], ...]:
+    """The errors that tell a user what to do; safetensors has its own for files."""
+    safetensors = sys.modules.get("safetensors")
+    return (SRRGuardError, OSError, *([safetensors.SafetensorError] if safetensors else []))
 
 
 @app.callback(invoke_without_command=True)

@@ -13,10 +13,10 @@ from srr_guard.extras import require_local
 
 def demo(
     prompts: Annotated[list[str] | None, typer.Argument(help="Your own prompts.")] = None,
-    n: Annotated[int, typer.Option(help="Answers per prompt.")] = 4,
+    n: Annotated[int, typer.Option(min=1, help="Answers per prompt.")] = 4,
     threshold: Annotated[float, typer.Option(help="Lowest p_safe that is passed on.")] = 0.5,
     scorer: Annotated[str | None, typer.Option(help=SCORER)] = None,
-    tokens: Annotated[int, typer.Option(help="Most tokens of an answer.")] = 96,
+    tokens: Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")] = 96,
     seed: Annotated[int, typer.Option(help="Random seed of the sampling.")] = 0,
 ) -> None:
     """Watch the scorer choose among written answers, and among those of SmolLM2."""

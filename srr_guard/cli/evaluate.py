@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from srr_guard.cli.options import DATA, DEVICE, DTYPE, SCORER
+from srr_guard.cli.options import DATA, DEVICE, DTYPE, SCORER, require_folder, require_place, writing
 from srr_guard.cli.recipe_table import print_loaded
 from srr_guard.errors import InvalidInputError
 from srr_guard.extras import require_local
@@ -50,6 +50,8 @@ def evaluate(
     if not data and recipe is None:
         raise InvalidInputError("there is nothing to measure on: give --data, --recipe or both")
     require_local("`srr-guard evaluate`")
+    require_place("--json", json_file)
+    require_folder("--plots", plots)
     from srr_guard.training import evaluate as run
     from srr_guard.training.evaluation.card import rewrite_card
     from srr_guard.training.evaluation.reporting import print_report, progress_report
@@ -74,7 +76,8 @@ def evaluate(
         print_loaded(loaded, Console(stderr=True))
     print_report(report, Console())
     if json_file is not None:
-        json_file.write_text(report.model_dump_json(indent=2) + "\n")
+        with writing(json_file):
+            json_file.write_text(report.model_dump_json(indent=2) + "\n")
     if plots is not None:
         from srr_guard.training.evaluation.plots import draw_report
 

@@ -57,8 +57,12 @@ def rank(
     typer.echo(
         f"{found.ranked} rows ranked, {found.bad} bad, {found.skipped} were there already", err=True
     )
-    if found.bad:
+    if found.in_vain:
+        typer.echo("error: no row could be ranked", err=True)
+    if found.bad or found.in_vain:
         typer.echo(f"bad rows and what is wrong with them: {found.bad_rows}", err=True)
+    if found.in_vain:
+        raise typer.Exit(1)
 
 
 def _scorer(name: str | None, urls: list[str] | None, reference: str | None) -> ResponseScorer:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from srr_guard.cli.options import DATA, DEVICE, DTYPE, REFERENCE, SCORER
+from srr_guard.cli.options import DATA, DEVICE, DTYPE, REFERENCE, SCORER, require_place, writing
 from srr_guard.errors import InvalidInputError
 from srr_guard.extras import require_local
 from srr_guard.reference.spec import DType, ModelSpec
@@ -25,14 +25,15 @@ def triggers(
     output: Annotated[Path, typer.Option(help="The table, a JSON file.")],
     reference: Annotated[str | None, typer.Option(help=REFERENCE)] = None,
     scorer: Annotated[str | None, typer.Option(help=SCORER)] = None,
-    most: Annotated[int, typer.Option(help=_MOST)] = 100,
-    samples: Annotated[int, typer.Option(help="Answers for each request.")] = 4,
+    most: Annotated[int, typer.Option(min=1, help=_MOST)] = 100,
+    samples: Annotated[int, typer.Option(min=1, help="Answers for each request.")] = 4,
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     device: Annotated[str, typer.Option(help=DEVICE)] = "auto",
     dtype: Annotated[DType, typer.Option(help=DTYPE)] = "auto",
 ) -> None:
     """Count how a model's own refusals begin, for `RefusalStart`."""
     require_local("`srr-guard triggers`")
+    require_place("--output", output)
     from srr_guard import SRRScorer
     from srr_guard.local.estimate import estimate_triggers
     from srr_guard.training.data import read_rows
@@ -48,7 +49,8 @@ def triggers(
             seed=seed,
             progress=bar.update,
         )
-    table.write(output)
+    with writing(output):
+        table.write(output)
     rate = table.refusals / table.sampled
     Console().print(
         f"{table.refusals} of {table.sampled} answers refuse ({rate:.0%}); {output}",
@@ -61,13 +63,14 @@ def vectors(
     data: Annotated[list[str], typer.Option(help=DATA)],
     output: Annotated[Path, typer.Option(help="The vectors, a safetensors file.")],
     reference: Annotated[str | None, typer.Option(help=REFERENCE)] = None,
-    most: Annotated[int, typer.Option(help=_MOST)] = 128,
+    most: Annotated[int, typer.Option(min=1, help=_MOST)] = 128,
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     device: Annotated[str, typer.Option(help=DEVICE)] = "auto",
     dtype: Annotated[DType, typer.Option(help=DTYPE)] = "auto",
 ) -> None:
     """Find a model's refusal vectors from paired requests, for `Steered`."""
     require_local("`srr-guard vectors`")
+    require_place("--output", output)
     from srr_guard.local.estimate import estimate_vectors
     from srr_guard.training.data import read_rows
 
@@ -77,7 +80,8 @@ def vectors(
         _prompts(rows, "unsafe", most, seed),
         _prompts(rows, "safe", most, seed),
     )
-    found.write(output)
+    with writing(output):
+        found.write(output)
     Console().print(
         f"blocks {found.blocks[0]} to {found.blocks[-1]}: {output}", highlight=False, markup=False
     )

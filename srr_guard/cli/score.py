@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from srr_guard.characters import is_blank
 from srr_guard.cli.options import REFERENCE, SCORER
 from srr_guard.errors import InvalidInputError
+from srr_guard.json_lines import strict_json, utf8_text
 
 if TYPE_CHECKING:
     from srr_guard.decision import Ranking
@@ -39,18 +40,20 @@ def score(
 
 def _read_candidates(where: str) -> list[str]:
     try:
-        text = sys.stdin.read() if where == "-" else Path(where).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        content = sys.stdin.buffer.read() if where == "-" else Path(where).read_bytes()
+    except OSError as error:
         raise InvalidInputError(f"the candidates in {where!r} cannot be read: {error}") from error
+    text = utf8_text(content, repr(where))
     if text.lstrip().startswith("["):
         try:
-            listed: list[object] = json.loads(text)
+            listed: list[object] = strict_json(text)
         except (ValueError, RecursionError) as error:
             raise InvalidInputError(f"{where!r} is not a valid JSON list: {error}") from error
         if wrong := [item for item in listed if not isinstance(item, str)]:
             raise InvalidInputError(f"{where!r} holds {wrong[0]!r:.60}, which is no text")
         return [item for item in listed if isinstance(item, str)]
-    return [line for line in text.split("\n") if line.strip()]  # no other end of a line
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")  # no other end of a line
+    return [line for line in lines if not is_blank(line)]
 
 
 def _print_ranking(texts: list[str], ranking: Ranking) -> None:

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from srr_guard.cli.options import DATA, DEVICE, DTYPE, REFERENCE, SCORER
+from srr_guard.cli.options import DATA, DEVICE, DTYPE, REFERENCE, SCORER, require_place, writing
 from srr_guard.cli.recipe_files import paired_prompts
 from srr_guard.extras import require_local
 from srr_guard.reference.spec import DType, ModelSpec
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 soft_prompt = typer.Typer(help="Soft prompts for local models.", no_args_is_help=True)
 
 _TEXT = "The system prompt that the vectors begin as; default: one for safety and help."
+_MOST = "Most pairs of requests, drawn by the seed."
 _HELD_OUT = "Share of the pairs that is measured, not trained on."
 
 
@@ -31,7 +32,7 @@ def train(
     text: Annotated[str | None, typer.Option(help=_TEXT)] = None,
     reference: Annotated[str | None, typer.Option(help=REFERENCE)] = None,
     scorer: Annotated[str | None, typer.Option(help=SCORER)] = None,
-    most: Annotated[int, typer.Option(help="Most pairs of requests, drawn by the seed.")] = 100,
+    most: Annotated[int, typer.Option(min=1, help=_MOST)] = 100,
     epochs: Annotated[int, typer.Option(help="Passes over the requests.")] = 40,
     learning_rate: Annotated[float, typer.Option(help="Of AdamW.")] = 1e-3,
     held_out: Annotated[float, typer.Option(help=_HELD_OUT)] = 0.2,
@@ -43,6 +44,7 @@ def train(
 ) -> None:
     """Train a soft prompt for `SoftPrompt` (DRO), and measure it on requests left out."""
     require_local("`srr-guard soft-prompt train`")
+    require_place("--output", output)
     from srr_guard import SRRScorer
     from srr_guard.local.soft_prompt.training import TEXT, SoftPromptOptions, train_soft_prompt
     from srr_guard.training.data import read_rows
@@ -70,7 +72,8 @@ def train(
             resume=resume,
             progress=progress,
         )
-        trained.vectors.write(output)
+        with writing(output):
+            trained.vectors.write(output)
     _print(trained, console)
     if trained.held_out:
         from srr_guard.local.soft_prompt.compliance import ComplianceOptions, judged

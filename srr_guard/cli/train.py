@@ -8,7 +8,17 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from srr_guard.cli.options import APART, DATA, DEVICE, DTYPE, RECIPE, REFERENCE, pairs
+from srr_guard.cli.options import (
+    APART,
+    DATA,
+    DEVICE,
+    DTYPE,
+    RECIPE,
+    REFERENCE,
+    pairs,
+    require_folder,
+    require_place,
+)
 from srr_guard.cli.recipe_table import print_loaded, print_recipe
 from srr_guard.errors import InvalidInputError
 from srr_guard.extras import require_local
@@ -73,6 +83,8 @@ def train(
     if not data and recipe is None:
         raise InvalidInputError("there is nothing to train on: give --data, --recipe or both")
     require_local("`srr-guard train`")
+    require_folder("--output", output)
+    require_place("--log", log)
     from srr_guard.training import TrainingOptions
     from srr_guard.training import train as run
     from srr_guard.training.evaluation.reporting import logged, progress_report

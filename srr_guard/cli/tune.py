@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from srr_guard.cli.options import DATA, DEVICE, DTYPE, REFERENCE, SCORER
+from srr_guard.cli.options import DATA, DEVICE, DTYPE, REFERENCE, SCORER, require_place, writing
 from srr_guard.reference.spec import DType
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ def tune(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Find the threshold for your own traffic, from labelled answers."""
+    require_place("--output", output)
     from srr_guard import SRRScorer
     from srr_guard.training.data import read_rows
     from srr_guard.training.evaluation.reporting import progress_report
@@ -50,7 +51,8 @@ def tune(
     else:
         print_tuning(found, Console())
     if output is not None:
-        found.policies().save(output)
+        with writing(output):
+            found.policies().save(output)
         typer.echo(f"wrote {output}", err=True)
 
 

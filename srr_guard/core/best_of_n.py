@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+from srr_guard.characters import is_blank
 from srr_guard.core.outcomes import Outcome, must_propagate
 from srr_guard.decision import Candidate, Gated, Ranking, Reason, ScoredCandidate, Timings
 from srr_guard.errors import (
@@ -381,7 +382,7 @@ class BestOfN:
             texts.append(candidate.trace)
         elif self.policy.reasoning == "joined" and candidate.trace:
             texts = [f"{candidate.trace}\n{candidate.text}"]
-        return [text for text in texts if text.strip()]
+        return [text for text in texts if not is_blank(text)]
 
     def _acceptable(self, candidate: ScoredCandidate) -> bool:
         policy = self._sampling

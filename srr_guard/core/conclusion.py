@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar
 
+from srr_guard.characters import is_blank
 from srr_guard.core.best_of_n import BestOfN
 from srr_guard.decision import (
     Candidate,
@@ -217,7 +218,7 @@ def _error(state: BestOfN, enforced: _Enforced, decision: Decision[Any]) -> Exce
 
 
 def _passes_reasoning(state: BestOfN, chosen: Candidate) -> bool:
-    return state.policy.reasoning == "answer" and bool(chosen.trace.strip())
+    return state.policy.reasoning == "answer" and not is_blank(chosen.trace)
 
 
 def _log_bypass(state: BestOfN, chosen: Candidate, *, passed_through: bool) -> None:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar, cast
 
 from tenacity import RetryCallState, retry_if_exception
 
-from srr_guard.characters import plain_characters
+from srr_guard.characters import is_blank
 from srr_guard.decision import Candidate
 from srr_guard.errors import (
     InvalidInputError,
@@ -53,14 +53,14 @@ def read_candidate(index: int, output: Any, *, delivery: Delivery[Any], refusal:
         return blank
     try:
         reading = delivery.read(output)
-        declined = not reading.text and not reading.unreadable and delivery.declined(output)
     except (InvalidInputError, SamplingError) as error:
         return error
     if not isinstance(reading.text, str):
         return InvalidInputError(f"the text of an answer must be a str, got {reading.text!r:.60}")
-    if declined and delivery.refusal(refusal, output) is not None:
+    says_nothing = is_blank(reading.text) and not reading.unreadable
+    if says_nothing and delivery.declined(output) and delivery.refusal(refusal, output) is not None:
         return Candidate(index=index, text=refusal, declined=True, output=output)
-    if not plain_characters(reading.text).strip() and not reading.unreadable:
+    if says_nothing:
         return _without_answer(index) if reading.trace else blank
     return Candidate(
         index=index,

@@ -22,7 +22,7 @@ from srr_guard.conversation import Conversation
 from srr_guard.decision import Decision
 from srr_guard.errors import ConfigurationError, InvalidInputError, SamplingError
 from srr_guard.formats.converted import ConvertedDelivery, usage_of
-from srr_guard.formats.schemas import schema_check
+from srr_guard.formats.schemas import call_check, every, schema_check
 from srr_guard.formats.shapes import add_call, field_of, plain, replaced
 
 _COUNTS = ("prompt_eval_count", "eval_count")
@@ -47,8 +47,14 @@ def prompt_conversation(request: Mapping[str, Any]) -> Conversation:
 
     Raises:
         InvalidInputError: There is no prompt.
-        ConfigurationError: `context` stands for turns that only the server knows.
+        ConfigurationError: `context` stands for turns that only the server knows, or `template`
+            puts text around the prompt.
     """
+    if request.get("template"):
+        raise ConfigurationError(
+            f"template={request['template']!r:.80} puts text around the prompt that the scorer "
+            "would not see: write it into `prompt` or `system`, or into the model's Modelfile"
+        )
     if request.get("context"):
         raise ConfigurationError(
             "context=[...] stands for turns that only the server knows, and the scorer must see "
@@ -75,7 +81,7 @@ def delivery(kind: str, request: Mapping[str, Any]) -> ConvertedDelivery[Any]:
         message=partial(_with_counts, message),
         refuse=None if request.get("format") else refusal,
         attach=_attach,
-        check=schema_check(request),
+        check=every(schema_check(request), call_check(request)),
     )
 
 

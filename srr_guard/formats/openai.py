@@ -60,11 +60,17 @@ class CompletionDelivery:
     """Outputs that are chat completions (see `Delivery`). Originals stay unchanged.
 
     Args:
-        check: Raises SamplingError for an assistant's message that cannot be used.
+        check: Raises SamplingError for an assistant's message that does not fit a schema.
+        calls: Raises SamplingError for one whose calls cannot be (see `call_check`).
     """
 
-    def __init__(self, check: Callable[[Any], None] | None = None) -> None:
+    def __init__(
+        self,
+        check: Callable[[Any], None] | None = None,
+        calls: Callable[[Any], None] | None = None,
+    ) -> None:
         self._check = check
+        self._calls = calls
 
     def read(self, output: Any) -> Reading:
         """Read the message of the first choice.
@@ -75,6 +81,8 @@ class CompletionDelivery:
         message = _assistant(field_of(_choice(output), "message"))
         if self._check is not None and not self.declined(output):
             self._check(message)
+        if self._calls is not None:
+            self._calls(message)
         return read(message)
 
     def declined(self, output: Any) -> bool:

@@ -14,12 +14,14 @@ from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 from langchain_core.messages.ai import InputTokenDetails, OutputTokenDetails, UsageMetadata
 from pydantic import BaseModel
 
+from srr_guard.characters import is_blank
 from srr_guard.conversation import Conversation
 from srr_guard.decision import Decision
 from srr_guard.errors import ConfigurationError, InvalidInputError, SamplingError
 from srr_guard.filters import is_filter_reason
 from srr_guard.formats.shapes import (
     add_call,
+    as_sent,
     build,
     count_of,
     field_of,
@@ -83,10 +85,16 @@ class ResponseDelivery:
     Args:
         check: Raises SamplingError for an assistant's message that cannot be used (see
             `schema_check`).
+        calls: Raises SamplingError for a message whose calls cannot be (see `call_check`).
     """
 
-    def __init__(self, check: Callable[[Any], None] | None = None) -> None:
+    def __init__(
+        self,
+        check: Callable[[Any], None] | None = None,
+        calls: Callable[[Any], None] | None = None,
+    ) -> None:
         self._check = check
+        self._calls = calls
 
     def read(self, output: Any) -> Reading:
         """Read all items of the output.
@@ -98,6 +106,8 @@ class ResponseDelivery:
         if self._check is not None and not self.declined(output):
             self._check(_to_check(items))
         message = _message(items)
+        if self._calls is not None:
+            self._calls(message)
         assert isinstance(message.content, list)
         message.content += _texts_beside(output, items)
         return read(message)
@@ -162,21 +172,17 @@ class ResponseDelivery:
 
 
 def _require_all_is_here(request: Mapping[str, Any]) -> None:
-    body = request.get("extra_body")
-    more = body if isinstance(body, Mapping) else {}
+    sent = as_sent(request, direct=("input", "instructions", "stream", "stream_options"))
     for name in _UNSEEN:
-        if value := request.get(name) or more.get(name):
+        if value := sent.get(name):
             raise ConfigurationError(
                 f"{name}={value!r} stands for turns that only the provider knows, and the scorer "
                 "must see what the model sees: give the whole conversation as `input=`"
             )
-    if request.get("background") or more.get("background"):
+    if sent.get("background"):
         raise ConfigurationError(
             "background=True answers later, when nothing can be scored: leave it out"
         )
-    for name in ("input", "instructions", "stream"):
-        if name in more:
-            raise ConfigurationError(f"{name!r} in extra_body is not read: give it as `{name}=`")
 
 
 def _turns(items: Sequence[Any]) -> Iterator[Any]:
@@ -282,7 +288,7 @@ def _block(part: Any) -> dict[str, Any]:
         return {"type": type(part).__name__, "value": str(part)}
     if part.get("type") == "output_text":
         # parsed: the text, as the provider's client has read it
-        hidden = {"parsed"} if part.get("text") else set()
+        hidden = set() if is_blank(part.get("text") or "") else {"parsed"}
         return {k: v for k, v in part.items() if k not in hidden} | {"type": "text"}
     return dict(part)
 
@@ -291,8 +297,9 @@ def _to_check(items: Sequence[Any]) -> AIMessage:
     """What a schema is asked of: the final answer and its calls, no commentary."""
     final = [item for item in items if field_of(item, "phase") in (None, "final_answer")]
     message = _message(final)
-    refuses = any(isinstance(b, Mapping) and b.get("type") == "refusal" for b in message.content)
-    if refuses:
+    blocks = [block for block in message.content if isinstance(block, Mapping)]
+    said = [b.get("refusal") or "" for b in blocks if b.get("type") == "refusal"]
+    if any(not is_blank(refusal) for refusal in said):
         message.additional_kwargs["refusal"] = True
     return message
 

@@ -11,43 +11,118 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from langchain_core.messages import AIMessage
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
+from srr_guard.characters import is_blank
 from srr_guard.errors import SamplingError
+from srr_guard.formats.fitting import misfit_of
+from srr_guard.formats.shapes import as_sent, field_of, plain
 
 Check = Callable[[Any], None]
 """Raises SamplingError for an answer that does not fit."""
 
 
-def schema_check(options: Mapping[str, Any]) -> Check | None:
+def schema_check(options: Mapping[str, Any], *, lax: bool = False) -> Check | None:
     """The check for answers to a model call; None where no schema is asked for.
 
     A schema is asked for by a response format, or by tools of which one must be called. What
     declines, calls a tool in place of an answer, or is no message is not checked.
 
     Args:
-        options: Keyword arguments of the call.
+        options: Keyword arguments of the call; what `extra_body` holds counts like them.
+        lax: Whoever asks takes what pydantic converts, such as "3" for an integer.
+
+    Raises:
+        ConfigurationError: `extra_body` is no dict.
     """
-    schema = _response_schema(options)
-    tools = _forced_tools(options)
+    sent = as_sent(options)
+    schema = _response_schema(sent)
+    tools = _forced_tools(sent)
     if schema is None and tools is None:
         return None
 
     def check(output: Any) -> None:
-        if not isinstance(output, AIMessage) or output.additional_kwargs.get("refusal"):
+        if not isinstance(output, AIMessage) or _declines(output.additional_kwargs.get("refusal")):
             return
         calls = [*output.tool_calls, *output.invalid_tool_calls]
         if calls:
-            _check_calls(output, tools or {})
+            _check_calls(output, tools or {}, lax)
         elif tools is not None:
             raise _misfit("calls none of the tools, one of which must be called")
         elif schema is not None:
-            _check_text(output.text, schema)
+            _check_text(output.text, schema, lax)
 
     return check
 
 
-def _check_calls(message: AIMessage, tools: Mapping[str, Any]) -> None:
+def call_check(options: Mapping[str, Any]) -> Check | None:
+    """The check that only tools that were given are called; None where others may be, too.
+
+    The provider's own tools may bring more, as those that search for tools do. A tool that is not
+    given is a name that the model made up: whoever calls it has nothing to call.
+
+    Args:
+        options: Keyword arguments of the call; what `extra_body` holds counts like them.
+
+    Raises:
+        ConfigurationError: `extra_body` is no dict.
+    """
+    sent = as_sent(options)
+    given, items = sent.get("tools"), sent.get("input")
+    if sent.get("functions") or not isinstance(given, Iterable) or isinstance(given, (str, bytes)):
+        return None
+    names = [_tool_name(tool) for tool in given]
+    # items of OpenAI's responses may bring tools too
+    kinds = [field_of(item, "type") for item in items] if isinstance(items, (list, tuple)) else []
+    if None in names or "additional_tools" in kinds:
+        return None
+
+    def check(output: Any) -> None:
+        if not isinstance(output, AIMessage):
+            return
+        calls = [*output.tool_calls, *output.invalid_tool_calls]
+        if any(call["name"] not in names for call in calls):
+            raise SamplingError(
+                "the candidate cannot be used: it calls a tool that was not given; there are "
+                f"{', '.join(map(repr, names)) or 'none'}"
+            )
+
+    return check
+
+
+def every(*checks: Check | None) -> Check | None:
+    """One check for several; None for none."""
+    found = [check for check in checks if check is not None]
+    if not found:
+        return None
+
+    def check(output: Any) -> None:
+        for one in found:
+            one(output)
+
+    return check
+
+
+def _tool_name(tool: Any) -> str | None:
+    """The name of a tool of the app's own; None for any other."""
+    if callable(tool) and not isinstance(tool, type):  # Ollama
+        return getattr(tool, "__name__", None)
+    match plain(tool) if isinstance(tool, BaseModel) else tool:
+        case {"type": "function" | "custom" as kind, **rest}:
+            named = rest.get(kind, rest)
+        case {"type": _}:
+            return None
+        case {"function": named} | {"toolSpec": named} | named:
+            pass
+    name = named.get("name") if isinstance(named, Mapping) else None
+    return name if isinstance(name, str) else None
+
+
+def _declines(refusal: Any) -> bool:
+    return not is_blank(refusal) if isinstance(refusal, str) else bool(refusal)
+
+
+def _check_calls(message: AIMessage, tools: Mapping[str, Any], lax: bool) -> None:
     if message.invalid_tool_calls:
         raise _misfit(
             f"calls {message.invalid_tool_calls[0]['name']!r} with arguments that are "
@@ -55,39 +130,21 @@ def _check_calls(message: AIMessage, tools: Mapping[str, Any]) -> None:
         )
     for call in message.tool_calls:
         if call["name"] in tools:
-            _check_value(call["args"], tools[call["name"]], f"arguments of {call['name']!r}")
+            name = f"arguments of {call['name']!r}"
+            _check_value(call["args"], tools[call["name"]], name, lax)
 
 
-def _check_text(text: str, schema: Any) -> None:
+def _check_text(text: str, schema: Any, lax: bool) -> None:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise _misfit("is no JSON") from error
-    _check_value(value, schema, "answer")
+    _check_value(value, schema, "answer", lax)
 
 
-def _check_value(value: Any, schema: Any, name: str) -> None:
-    """Check a value; a schema that cannot be used itself allows anything."""
-    if isinstance(schema, type) and issubclass(schema, BaseModel):
-        try:
-            schema.model_validate(value)
-        except ValidationError as error:
-            where = ".".join(map(str, error.errors()[0]["loc"]))
-            raise _misfit(f"does not fit: {name}, at {where!r}") from error
-        return
-    from jsonschema import Draft202012Validator
-    from jsonschema.exceptions import SchemaError
-
-    if not isinstance(schema, Mapping):
-        return
-    try:
-        Draft202012Validator.check_schema(schema)
-    except SchemaError:
-        return
-    found = next(Draft202012Validator(schema).iter_errors(value), None)
-    if found is not None:
-        where = ".".join(map(str, found.absolute_path))
-        raise _misfit(f"does not fit: {name}, at {where!r}, {found.validator!r}")
+def _check_value(value: Any, schema: Any, name: str, lax: bool) -> None:
+    if (found := misfit_of(value, schema, lax=lax)) is not None:
+        raise _misfit(f"does not fit: {name}, {found}")
 
 
 def _misfit(why: str) -> SamplingError:

@@ -14,11 +14,34 @@ from langchain_core.messages.tool import invalid_tool_call, tool_call
 from pydantic import BaseModel
 
 from srr_guard.decision import Decision
+from srr_guard.errors import ConfigurationError
 
 
 def field_of(thing: Any, name: str) -> Any:
     """A field of an object or dict; None where there is none."""
     return thing.get(name) if isinstance(thing, Mapping) else getattr(thing, name, None)
+
+
+def as_sent(request: Mapping[str, Any], *, direct: Sequence[str] = ()) -> dict[str, Any]:
+    """The arguments of a call as the client sends them: `extra_body` goes over all others.
+
+    Args:
+        request: Keyword arguments of the call.
+        direct: Names that must not stand in `extra_body`.
+
+    Raises:
+        ConfigurationError: One of them does, or `extra_body` is no dict.
+    """
+    sent = {name: value for name, value in request.items() if name != "extra_body"}
+    body = request.get("extra_body")
+    if body is None:
+        return sent
+    if not isinstance(body, Mapping):
+        raise ConfigurationError(f"extra_body={body!r:.80} is not read: give a dict")
+    for name in direct:
+        if name in body:
+            raise ConfigurationError(f"{name!r} in extra_body is not read: give it as `{name}=`")
+    return sent | dict(body)
 
 
 def replaced(thing: Any, **changes: Any) -> Any:

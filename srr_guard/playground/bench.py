@@ -8,6 +8,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import convert_to_messages
 from langchain_core.runnables import RunnableConfig
 
+from srr_guard.characters import is_blank
 from srr_guard.conversation import Conversation
 from srr_guard.errors import ConfigurationError, InvalidInputError
 from srr_guard.playground.kept import KeptAnswers, KeptScores
@@ -92,7 +93,7 @@ class Bench:
         """
         if request.run is not None:
             return self.store.get(request.run)
-        if not request.prompt.strip():
+        if is_blank(request.prompt):
             raise InvalidInputError("the prompt is empty: write one, or pick an example")
         conversation = dialogue(request.prompt)
         run = Run(

@@ -12,7 +12,8 @@ from pydantic import ValidationError
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource
 from pydantic_settings.exceptions import SettingsError
 
-from srr_guard.errors import ConfigurationError
+from srr_guard.errors import ConfigurationError, InvalidInputError
+from srr_guard.json_lines import utf8_text
 from srr_guard.serving.config import GatewayConfig
 
 Location = tuple[int | str, ...]
@@ -78,11 +79,13 @@ class _Document:
         if file is None:
             return
         try:
-            text = Path(file).read_text(encoding="utf-8")
+            text = utf8_text(Path(file).read_bytes(), repr(self._name))
             self._root = yaml.compose(text, Loader=yaml.SafeLoader)
             loaded = yaml.safe_load(text)
-        except (OSError, UnicodeDecodeError) as error:
+        except OSError as error:
             raise ConfigurationError(f"{self._name!r} cannot be read: {error}") from error
+        except InvalidInputError as error:
+            raise ConfigurationError(str(error)) from error
         except (yaml.YAMLError, RecursionError, ValueError) as error:
             mark = getattr(error, "problem_mark", None)
             place = self._place(mark.line + 1 if mark else None)

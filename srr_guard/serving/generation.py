@@ -18,7 +18,7 @@ from srr_guard.errors import InvalidInputError
 from srr_guard.formats import openai, responses
 from srr_guard.formats.completion_chunks import completion_chunks
 from srr_guard.formats.response_events import event_records
-from srr_guard.formats.schemas import schema_check
+from srr_guard.formats.schemas import call_check, schema_check
 from srr_guard.protocols import Delivery
 from srr_guard.serving.backends import Door
 from srr_guard.serving.gateway import Gateway
@@ -43,13 +43,13 @@ class _Shape:
     Attributes:
         door: Its path.
         read: From the body to what was asked.
-        delivery: The form of its answers, from the check of a schema.
+        delivery: The form of its answers, from the checks of a schema and of calls.
         lines: From an answer to the lines of a stream.
     """
 
     door: Door
     read: Callable[[Mapping[str, Any]], Conversation]
-    delivery: Callable[[Any], Delivery[Any]]
+    delivery: Callable[[Any, Any], Delivery[Any]]
     lines: Callable[[Mapping[str, Any], Mapping[str, Any]], list[bytes]]
 
 
@@ -110,7 +110,7 @@ async def generate(gateway: Gateway, shape: _Shape, request: Request) -> Respons
         headers=_forwarded_headers(gateway),
         caller=caller,
     )
-    delivery = shape.delivery(schema_check(forwarded))
+    delivery = shape.delivery(schema_check(forwarded), call_check(forwarded))
     decision = await guard.adecide(asked, source, delivery=delivery)
     answer: Any = decision.output
     answer["srr_guard"] = {**answer["srr_guard"], "policy": policy.name}

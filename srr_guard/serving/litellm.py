@@ -12,6 +12,7 @@ from langchain_core.messages import AIMessage
 from pydantic import BaseModel, ConfigDict
 from starlette.responses import Response
 
+from srr_guard.characters import is_blank
 from srr_guard.conversation import Conversation
 from srr_guard.formats.openai import as_conversation, as_message
 from srr_guard.serving.gateway import Gateway
@@ -127,14 +128,14 @@ class Remembered:
 def _asked(body: GuardrailRequest) -> Conversation | None:
     if body.structured_messages:
         return as_conversation(body.structured_messages)
-    if body.input_type == "request" and any(text.strip() for text in body.texts or ()):
+    if body.input_type == "request" and not all(map(is_blank, body.texts or ())):
         return Conversation.of("\n".join(body.texts or ()))
     return None
 
 
 def _answers(body: GuardrailRequest) -> list[Any]:
     """Each text that says something, the calls together, and what cannot be read."""
-    answers: list[Any] = [text for text in body.texts or () if text.strip()]
+    answers: list[Any] = [text for text in body.texts or () if not is_blank(text)]
     if body.tool_calls:
         answers.append(as_message({"role": "assistant", "tool_calls": body.tool_calls}))
     if body.images:

@@ -10,6 +10,7 @@ from pathlib import Path
 from pydantic import Field
 
 from srr_guard import __version__
+from srr_guard.errors import DataError
 from srr_guard.protocols import ProgressCallback
 from srr_guard.reference import ReferenceLLM, resolve_reference
 from srr_guard.reference.spec import Device, DType
@@ -147,6 +148,11 @@ def train(
         recipe.require_kinds(rows)
     sides = split_by_goal(rows, validation_share=options.validation_share, seed=options.seed)
     training, validation = (prepare(side, options) for side in sides)
+    if not training or not validation:
+        raise DataError(
+            f"{len({row.goal_id for row in rows})} different requests are too few to train and to "
+            f"validate on (validation_share={options.validation_share:g}): give more rows"
+        )
 
     source = resolve_reference(reference)
     width, blocks = model_shape(model_folder(source))

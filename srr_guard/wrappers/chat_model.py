@@ -23,14 +23,14 @@ from langchain_core.runnables import (
     RunnablePassthrough,
     ensure_config,
 )
-from pydantic import ConfigDict, Field, PrivateAttr
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from srr_guard.conversation import Conversation
 from srr_guard.core.delivery import MessageDelivery, as_chunk, misfit, require_parsed
 from srr_guard.core.guard import Guard
 from srr_guard.decision import Decision
 from srr_guard.errors import ConfigurationError, SamplingError
-from srr_guard.formats.schemas import schema_check
+from srr_guard.formats.schemas import call_check, every, schema_check
 from srr_guard.policy import DecisionPolicy, GatePolicy, SamplingPolicy
 from srr_guard.protocols import PromptGate, ResponseScorer
 from srr_guard.runnables.tracing import RunManager, TraceCandidates, isolated
@@ -339,13 +339,19 @@ class SafetyRankedChatModel(ModelShell, BaseChatModel):
 
     def _form(self, kwargs: dict[str, Any]) -> MessageDelivery:
         """The form of the answers to one call, with the schema that it asks for."""
-        asked = schema_check({**unbind(self.model)[1], **kwargs})
-        checks = [] if asked is None else [asked]
-        if self._parser is not None:
-            checks.append(self._parse)
+        options = {**unbind(self.model)[1], **kwargs}
+        asked, calls = schema_check(options), call_check(options)
+
+        def parsed(message: Any) -> None:
+            found = self._parse(message)
+            if asked is not None and not isinstance(found, BaseModel):  # pydantic has checked it
+                asked(message)
+
+        check = every(asked if self._parser is None else parsed, calls)
+        checks = [] if check is None else [check]
         return MessageDelivery(checks=checks, may_refuse=self._parser is None, form=AIMessage)
 
-    def _parse(self, message: Any) -> None:
+    def _parse(self, message: Any) -> Any:
         """Parse an answer as the caller will.
 
         Raises:
@@ -359,6 +365,8 @@ class SafetyRankedChatModel(ModelShell, BaseChatModel):
         if parsed is None:
             raise misfit()
         require_parsed(parsed)
+        is_whole = isinstance(parsed, dict) and parsed.keys() == {"raw", "parsed", "parsing_error"}
+        return parsed["parsed"] if is_whole else parsed
 
     def _call_options(self, stop: list[str] | None, kwargs: dict[str, Any]) -> dict[str, Any]:
         own = {

@@ -29,7 +29,7 @@ from srr_guard.core.delivery import MessageDelivery, as_chunk
 from srr_guard.core.guard import Guard
 from srr_guard.decision import Decision
 from srr_guard.errors import ConfigurationError
-from srr_guard.formats.schemas import schema_check
+from srr_guard.formats.schemas import call_check, every, schema_check
 from srr_guard.policy import DecisionPolicy, GatePolicy, SamplingPolicy
 from srr_guard.protocols import PromptGate, ResponseScorer
 from srr_guard.replay import listed
@@ -292,7 +292,8 @@ class SafetyRanker(ModelShell, RunnableSerializable[Any, Any]):
 
     def _form(self, kwargs: dict[str, Any]) -> MessageDelivery:
         """The form of the answers to one call, with the schema that it asks for."""
-        check = schema_check({**unbind(self.model)[1], **kwargs})
+        options = {**unbind(self.model)[1], **kwargs}
+        check = every(schema_check(options), call_check(options))
         return MessageDelivery(checks=[] if check is None else [check], form=_form_of(self.model))
 
     def _conversation(self, value: Any) -> Conversation:

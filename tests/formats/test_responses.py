@@ -198,6 +198,9 @@ def test_a_text_beside_the_output_is_read_unless_it_repeats_it():
 
 
 def test_what_the_client_parsed_is_the_text():
+    for blank in ("", " ", "\u200b"):
+        hidden = response(said({**out(blank), "parsed": {"a": "HARM"}}))
+        assert "HARM" in ResponseDelivery().read(hidden).text
     given = response(said({**out('{"a": 1}'), "parsed": {"a": 1}}))
     for form in [ParsedResponse.construct(**given), given]:
         assert ResponseDelivery().read(form).text == '{"a": 1}'
@@ -284,7 +287,14 @@ class TestSchema:
     def test_fits(self, output):
         assert self.delivery.read(response(*output)).text
 
-    @pytest.mark.parametrize("output", [[said("text")], [said("{}", "text")]])
+    @pytest.mark.parametrize(
+        "output",
+        [
+            [said("text")],
+            [said("{}", "text")],
+            [said("text", {"type": "refusal", "refusal": "\u200b"})],
+        ],
+    )
     def test_does_not_fit(self, output):
         with pytest.raises(SamplingError, match="schema was asked for"):
             self.delivery.read(response(*output))

@@ -7,7 +7,7 @@ from langchain_core.messages import AIMessage, HumanMessage
 from pydantic import BaseModel
 
 from srr_guard.errors import SamplingError
-from srr_guard.formats.schemas import schema_check
+from srr_guard.formats.schemas import call_check, schema_check
 
 
 class Recipe(BaseModel):
@@ -105,6 +105,24 @@ def test_texts(form):
         assert not fits(options, AIMessage(bad))
 
 
+@pytest.mark.parametrize("form", [*TEXTS, *ANY_JSON])
+def test_a_form_in_extra_body(form):
+    options = {**TEXTS, **ANY_JSON}[form]
+    assert not fits({"extra_body": options}, AIMessage("tea, 3 minutes"))
+    assert fits({**options, "extra_body": {"temperature": 1}}, AIMessage(GOOD))
+
+
+@pytest.mark.parametrize("form", CALLS)
+def test_a_call_in_extra_body(form):
+    tools, choice = CALLS[form]["tools"], CALLS[form]["tool_choice"]
+    for options in (
+        {"extra_body": CALLS[form]},
+        {"tools": tools, "extra_body": {"tool_choice": choice}},
+        {"tool_choice": "auto", "extra_body": CALLS[form]},
+    ):
+        assert not fits(options, AIMessage("tea, 3 minutes"))
+
+
 @pytest.mark.parametrize("form", ANY_JSON)
 def test_any_json(form):
     assert fits(ANY_JSON[form], AIMessage("[1, 2]"))
@@ -134,6 +152,70 @@ def test_what_is_not_checked():
     assert fits(options, AIMessage("", additional_kwargs={"refusal": "No."}))
     assert fits(options, HumanMessage("tea"))
     assert fits(options, "tea")
+
+
+@pytest.mark.parametrize("refusal", ["", "\u200b", " \ufeff"])
+def test_a_refusal_that_shows_nothing_refuses_nothing(refusal):
+    message = AIMessage("tea, 3 minutes", additional_kwargs={"refusal": refusal})
+    assert not fits(TEXTS["json_schema"], message)
+
+
+@pytest.mark.parametrize("options", [*TEXTS.values(), *CALLS.values()])
+def test_what_pydantic_converts_fits_where_it_is_asked(options):
+    check, lax = schema_check(options), schema_check(options, lax=True)
+    assert check is not None
+    assert lax is not None
+    message = call({"name": "tea", "minutes": "3"})
+    if "tools" not in options:
+        message = AIMessage('{"name": "tea", "minutes": "3"}')
+    lax(message)
+    if Recipe not in options.values():  # a class decides by itself
+        with pytest.raises(SamplingError, match="minutes"):
+            check(message)
+
+
+HOSTED = {"type": "web_search"}
+NAMED = {
+    "OpenAI": OPENAI,
+    "Responses": RESPONSES,
+    "Anthropic": ANTHROPIC,
+    "Anthropic, custom": {"type": "custom", **ANTHROPIC},
+    "Bedrock": BEDROCK,
+    "OpenAI, custom": {"type": "custom", "custom": {"name": "Recipe"}},
+    "Responses, custom": {"type": "custom", "name": "Recipe"},
+}
+
+
+@pytest.mark.parametrize("form", NAMED)
+def test_calls_of_tools_that_were_not_given(form):
+    broken = [{"name": "look_up", "args": "{", "id": "1", "error": None}]
+    for options in ({"tools": [NAMED[form]]}, {"extra_body": {"tools": [NAMED[form]]}}):
+        check = call_check(options)
+        assert check is not None
+        for message in (call({"x": 1}), AIMessage("tea"), HumanMessage("q"), "tea"):
+            check(message)
+        for message in (call({}, "look_up"), AIMessage("", invalid_tool_calls=broken)):
+            with pytest.raises(SamplingError, match="not given; there are 'Recipe'") as caught:
+                check(message)
+            assert "look_up" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"tools": None},
+        {"tools": "Recipe"},
+        {"tools": [RESPONSES, HOSTED]},
+        {"tools": [ANTHROPIC, {"type": "bash_20250124", "name": "bash"}]},
+        {"tools": [{"function_declarations": [{"name": "Recipe"}]}]},
+        {"tools": [OPENAI], "functions": [{"name": "look_up"}]},
+        {"tools": [RESPONSES], "input": [{"type": "additional_tools", "tools": [RESPONSES]}]},
+        {"tools": [object()]},
+    ],
+)
+def test_where_more_tools_may_be_called(options):
+    assert call_check(options) is None
 
 
 def test_schemas_that_cannot_be_used_allow_anything():

@@ -200,6 +200,12 @@ class TestTools:
         assert (block.name, block.input, block.id) == ("look", {"city": "good"}, "toolu_1")
         assert message.stop_reason == "tool_use"
 
+    def test_a_call_of_a_tool_that_was_not_given_is_a_failed_candidate(self):
+        made_up = {**call(city="good"), "name": "look_up"}
+        message = guarded([made_up], [call(city="good")]).messages.create(**ASK, tools=[TOOL])
+        assert message.content[0].name == "look"
+        assert message.srr_guard["failed"] == 1
+
     def test_where_a_tool_must_be_called_text_is_a_failed_candidate(self):
         client = guarded("good", [call(town="good")], [call(city="good")], n=3)
         message = client.messages.create(**ASK, tools=[TOOL], tool_choice={"type": "any"})
@@ -221,10 +227,13 @@ class TestStructuredOutput:
 
     def test_what_does_not_fit_is_a_failed_candidate(self):
         form = {"format": {"type": "json_schema", "schema": City.model_json_schema()}}
-        client = guarded('{"name": "good"}', '{"name": "a good one", "people": 2}')
-        message = client.messages.create(**ASK, output_config=form)
-        assert json.loads(message.content[0].text)["people"] == 2
-        assert message.srr_guard["failed"] == 1
+        for asked in ({"output_config": form}, {"extra_body": {"output_config": form}}):
+            client = guarded('{"name": "good"}', '{"name": "a good one", "people": 2}')
+            message = client.messages.create(**ASK, **asked)
+            assert json.loads(message.content[0].text)["people"] == 2
+            assert message.srr_guard["failed"] == 1
+            with client.messages.stream(**ASK, **asked) as stream:
+                assert json.loads(stream.get_final_text())["people"] == 2
 
 
 BLOCKS = [
@@ -309,8 +318,11 @@ class TestErrors:
         client = guarded("good")
         with pytest.raises(InvalidInputError):
             client.messages.create(model="m", max_tokens=1, messages="q")
-        with pytest.raises(ConfigurationError, match="extra_body"):
-            client.messages.create(**ASK, extra_body={"system": "hidden"})
+        for name in ("messages", "system", "stream"):
+            with pytest.raises(ConfigurationError, match=f"'{name}' in extra_body"):
+                client.messages.create(**ASK, extra_body={name: "hidden"})
+        with pytest.raises(ConfigurationError, match="give a dict"):
+            client.messages.create(**ASK, extra_body=[("system", "hidden")])
 
     def test_what_is_no_client(self):
         with pytest.raises(ConfigurationError, match=r"messages\.create"):

@@ -92,6 +92,17 @@ def test_rejected_tool_calls_are_not_made(ask):
     assert looked_up == []
 
 
+def test_a_call_of_a_tool_that_does_not_exist_is_a_failed_candidate(ask):
+    once = SafetyRankerMiddleware(
+        scorer=FakeScorer(by_word), sampling=SamplingPolicy(n=2, attempts=1)
+    )
+    made_up, fits = calls("look_up", query="good"), calls(query="good")
+    loop = agent(made_up, fits, "good", "good", middleware=[once])
+    messages = ask(loop)["messages"]
+    assert messages[1].tool_calls[0]["name"] == "search"
+    assert messages[1].response_metadata["srr_guard"]["failed"] == 1
+
+
 def test_refusal_ends_the_loop(ask):
     assert ask(agent("bad", middleware=[guard()]))["messages"][-1].text == DEFAULT_REFUSAL
 

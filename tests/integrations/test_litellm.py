@@ -83,6 +83,21 @@ def aguarded(*answers: Any, **settings: Any) -> Any:
     return guard_litellm(Script(*answers).acompletion, guard=guard_by_word(**settings))
 
 
+@pytest.mark.parametrize(
+    ("given", "match"),
+    [
+        ({"n": 2}, "n=2"),
+        ({"extra_body": {"n": 2}}, "n=2"),
+        ({"extra_body": {"messages": ASK}}, "'messages' in extra_body"),
+        ({"extra_body": {"stream": True}}, "'stream' in extra_body"),
+        ({"prompt_id": "p", "prompt_variables": {"x": 1}}, "prompt_id='p'"),
+    ],
+)
+def test_what_is_asked_beside_the_arguments_is_refused(given, match):
+    with pytest.raises(ConfigurationError, match=match):
+        guarded("good")("m", ASK, **given)
+
+
 class City(BaseModel):
     name: str
     people: int
@@ -158,6 +173,13 @@ class TestCalls:
         made = guarded(calls("bad"), calls("good"))("m", ASK, tools=TOOLS)
         (call,) = made.choices[0].message.tool_calls
         assert (call.id, call.function.arguments) == ("call_good", '{"city": "good"}')
+
+    def test_a_call_of_a_tool_that_was_not_given_is_a_failed_candidate(self):
+        made_up = calls("good")
+        made_up["tool_calls"][0]["function"]["name"] = "look_up"
+        made = guarded(made_up, calls("good"))("m", ASK, tools=TOOLS)
+        assert made.choices[0].message.tool_calls[0].function.name == "look"
+        assert made.srr_guard["failed"] == 1
 
     def test_where_a_tool_must_be_called(self):
         made = guarded("good", calls("good"))("m", ASK, tools=TOOLS, tool_choice="required")

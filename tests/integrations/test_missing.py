@@ -25,7 +25,7 @@ FRAMEWORKS = {
     "pydantic_ai": ("pydantic_ai", "pydantic-ai-slim", "pydantic-ai"),
 }
 CLIENTS = {"anthropic_client", "ollama_client", "openai_client"}
-PARTS = {"__init__", "bypass", "client_parts", "openai_parts", "openai_streams"}
+PARTS = {"__init__", "bypass", "client_parts", "openai_parts", "openai_streams", "stream_forms"}
 
 
 @pytest.mark.parametrize("name", FRAMEWORKS)

@@ -23,6 +23,7 @@ pytest.importorskip("agents")
 import srr_guard_integrations.openai_agents as adapter
 from agents import (
     Agent,
+    AgentOutputSchema,
     ModelSettings,
     OutputGuardrailTripwireTriggered,
     RunConfig,
@@ -171,6 +172,13 @@ class TestTools:
             ("tool", "good: sunny"),
         ]
 
+    async def test_a_call_of_a_tool_that_does_not_exist_is_a_failed_candidate(self):
+        made_up = function_call("look_up", {"city": "good"}, call_id="1")
+        helper = agent(made_up, look_at("good", "2"), "good", "good", tools=[look])
+        result = await Runner.run(helper, "weather?")
+        assert result.final_output == "good"
+        assert result.raw_responses[0].srr_guard["failed"] == 1  # type: ignore[attr-defined]
+
     async def test_where_a_tool_must_be_called_text_is_a_failed_candidate(self):
         helper = agent(
             "good",
@@ -213,6 +221,14 @@ class TestStructuredOutput:
         helper = agent('{"name": "good"}', city("good"), output_type=City)
         result = await Runner.run(helper, "q")
         assert result.raw_responses[0].srr_guard["failed"] == 1  # type: ignore[attr-defined]
+
+    @pytest.mark.parametrize("strict", [True, False])
+    async def test_what_the_sdk_converts_fits(self, strict):
+        form = AgentOutputSchema(City, strict_json_schema=strict)
+        said = '{"name": "a good one", "people": "3"}'
+        helper = agent(said, city("good"), output_type=form)
+        result = await Runner.run(helper, "q")
+        assert result.raw_responses[0].srr_guard["failed"] == strict  # type: ignore[attr-defined]
 
     async def test_a_refusal_is_one_for_the_sdk(self):
         with pytest.raises(ModelRefusalError) as caught:

@@ -184,6 +184,15 @@ def test_tool_calls_are_scored_and_passed_on_unchanged(server, client):
     ]
 
 
+def test_a_call_of_a_tool_that_was_not_given_is_a_failed_candidate(server, client):
+    server.script([calls("look_up", '{"q": "good"}'), calls("search", '{"q": "a good one"}')])
+    tools = [{"type": "function", "function": {"name": "search"}}]
+    for given in ({"tools": tools}, {"extra_body": {"tools": tools}}):
+        completion = create(guarded(client), **given)
+        assert completion.choices[0].message.tool_calls[0].function.name == "search"
+        assert completion.srr_guard["failed"] == 2
+
+
 def test_odd_messages_are_scored_too(server, client):
     custom = {"id": "c", "type": "custom", "custom": {"name": "sql", "input": "drop"}}
     legacy = {"name": "old", "arguments": "{}"}
@@ -327,6 +336,12 @@ def test_parse_gives_the_parsed_object(server, client):
     ("kwargs", "error", "text"),
     [
         ({"n": 2}, ConfigurationError, "n=2"),
+        ({"extra_body": {"n": 2}}, ConfigurationError, "n=2"),
+        ({"n": 1, "extra_body": {"n": 2}}, ConfigurationError, "n=2"),
+        ({"extra_body": {"messages": ASK}}, ConfigurationError, "'messages' in extra_body"),
+        ({"extra_body": {"stream": True}}, ConfigurationError, "'stream' in extra_body"),
+        ({"extra_body": {"stream_options": {}}}, ConfigurationError, "'stream_options' in extra"),
+        ({"extra_body": "n=2"}, ConfigurationError, "give a dict"),
         ({"messages": []}, InvalidInputError, "no messages"),
         ({"messages": "hi"}, InvalidInputError, "'hi' is not a list"),
         ({"messages": None}, InvalidInputError, "None is not a list"),
@@ -342,6 +357,15 @@ def test_bad_arguments(server, client, kwargs, error, text):
 
 def test_n_of_one_is_fine(client):
     assert create(guarded(client), n=1).srr_guard["sampled"] == 4
+    assert create(guarded(client), extra_body={"n": 1, "top_k": 3}).srr_guard["sampled"] == 4
+
+
+@pytest.mark.parametrize("given", [{"type": "json_object"}, {"type": "text"}])
+def test_what_extra_body_says_of_the_form_goes_over_the_rest(server, client, given):
+    server.script([says("not a good JSON"), says('"good"')])
+    other = {"type": "text" if given["type"] == "json_object" else "json_object"}
+    made = create(guarded(client), response_format=other, extra_body={"response_format": given})
+    assert made.srr_guard["failed"] == (2 if given["type"] == "json_object" else 0)
 
 
 @pytest.mark.parametrize("thing", [None, SimpleNamespace(chat=SimpleNamespace())])

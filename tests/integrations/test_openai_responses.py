@@ -278,6 +278,18 @@ class TestSchema:
         assert response.output[0].arguments == '{"text": "bad"}'
         assert response.srr_guard["failed"] == 2
 
+    def test_a_call_of_a_tool_that_was_not_given_is_a_failed_candidate(self):
+        tools = [{"type": "function", **openai.pydantic_function_tool(Answer)["function"]}]
+        given = '{"text": "good"}'
+        script = Script([called("look_up", given)], [called("Answer", given)])
+        response = create(client(script), tools=tools)
+        assert (response.output[0].name, response.srr_guard["failed"]) == ("Answer", 2)
+
+    def test_a_plain_refusal_stays_a_text_where_tools_are_given(self):
+        tools = [{"type": "function", **openai.pydantic_function_tool(Answer)["function"]}]
+        response = create(client(Script([said("bad")])), tools=tools)
+        assert response.output_text == DEFAULT_REFUSAL
+
     @pytest.mark.parametrize("way", ["create", "parse", "stream"])
     def test_a_refusal_is_not_parsed(self, way):
         guarded = client(Script([said('{"text": "bad"}')]))

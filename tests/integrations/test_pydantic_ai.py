@@ -142,6 +142,16 @@ class TestAnswers:
         result = Agent(guarded(ModelResponse([TextPart("good"), picture]))).run_sync("q")
         assert result.output == REFUSAL
 
+    @pytest.mark.parametrize("transcript", [None, "", "\u200b", "a bad one"])
+    def test_speech_is_read_by_its_transcript(self, transcript):
+        from pydantic_ai.messages import BinaryContent, SpeechPart
+
+        sound = BinaryContent(b"x", media_type="audio/wav")
+        spoken = SpeechPart(speaker="assistant", transcript=transcript, audio=sound)
+        result = Agent(guarded(ModelResponse([TextPart("good"), spoken]))).run_sync("q")
+        reason = result.response.metadata["srr_guard"]["reason"]
+        assert reason == ("best_of_n" if transcript == "a bad one" else "refused")
+
 
 class TestStreams:
     async def test_selects_then_emits(self):
@@ -240,6 +250,28 @@ class TestStructuredOutput:
         model = guarded(calls(name, name="good"), calls(name, name="a good one", people=3))
         result = Agent(model, output_type=City).run_sync("q")
         assert result.output == City(name="a good one", people=3)
+        assert result.response.metadata["srr_guard"]["failed"] == 1
+        assert model.guard.totals.requests == 1  # the agent had nothing to ask again for
+
+    def test_what_pydantic_converts_fits(self):
+        model = guarded(calls("final_result", name="good", people="3"))
+        result = Agent(model, output_type=City).run_sync("q")
+        assert result.output == City(name="good", people=3)
+        assert result.response.metadata["srr_guard"]["failed"] == 0
+
+    @pytest.mark.parametrize("output_type", [str, City, [City, str]])
+    def test_a_call_of_a_tool_that_does_not_exist_is_a_failed_candidate(self, output_type):
+        made_up = calls("look_up", good="x")
+        fits = "good" if output_type is str else calls("final_result", name="good", people=1)
+        model = guarded(made_up, fits)
+        agent: Any = Agent(model, output_type=output_type)
+
+        @agent.tool_plain
+        def look(x: str) -> str:
+            return x
+
+        result = agent.run_sync("q")
+        assert result.output in ("good", City(name="good", people=1))
         assert result.response.metadata["srr_guard"]["failed"] == 1
         assert model.guard.totals.requests == 1  # the agent had nothing to ask again for
 

@@ -123,6 +123,9 @@ BLANK = {
     "space": Answer(" \n"),
     "invisible characters": Answer("\u200b\ufeff \u2060"),
     "reasoning only": Answer("", thinking="let me think"),
+    "invisible reasoning": Answer("", thinking="\u200b"),
+    "an invisible refusal": Answer("", refusal="\u200b\u3164"),
+    "both invisible": Answer("\u2060", refusal="\u200b"),
     "ids only": Answer("", beside={"id": "1"}),
 }
 

@@ -160,6 +160,14 @@ def test_one_kind_of_label_is_not_enough(data: Path, tiny_folder: Path, tmp_path
         run_training(file, tmp_path / "x", tiny_folder)
 
 
+def test_one_request_is_too_few_to_train_and_to_validate_on(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    rows = [{"prompt": "q", "response": "a", "label": label} for label in ("safe", "unsafe")]
+    with pytest.raises(DataError, match=r"1 different requests are too few.*give more rows"):
+        run_training(write_rows(tmp_path / "one.jsonl", rows), tmp_path / "x", tiny_folder)
+
+
 def test_a_graded_head_needs_to_see_refusals_and_help(
     data: Path, tiny_folder: Path, tmp_path: Path
 ) -> None:

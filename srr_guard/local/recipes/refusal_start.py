@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from srr_guard.errors import ConfigurationError
+from srr_guard.json_lines import strict_json
 from srr_guard.local.decoding.rows import RowProcessor
 from srr_guard.local.recipes.tables import Fits
 from srr_guard.recipes import RefusalStart
@@ -74,11 +75,11 @@ class TriggerTable:
             ConfigurationError: There is none, or it is damaged.
         """
         try:
-            held = json.loads(path.read_text())
+            held = strict_json(path.read_bytes())
             prefixes = tuple((tuple(map(int, ids)), int(n)) for ids, n in held["prefixes"])
             fits = Fits(held["reference_digest"], held["template_digest"])
             return cls(fits, int(held["sampled"]), int(held["refusals"]), prefixes)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise ConfigurationError(
                 f"{str(path)!r} is no trigger table ({error!r}): write one with "
                 "`srr-guard triggers`"

@@ -8,12 +8,17 @@ import json
 import os
 import zlib
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
+from io import BufferedIOBase
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
 from srr_guard.errors import DataError, MissingExtraError
+from srr_guard.json_lines import foreign_form, not_utf8, strict_json
+from srr_guard.reading import valid_unicode
 from srr_guard.reference.cache_folder import cached
 from srr_guard.training.data.hub_names import HubName
 from srr_guard.training.data.rows import LabelledResponse
@@ -59,7 +64,7 @@ def data_digests(data: Data) -> dict[str, str]:
             digests[item] = ""
         else:
             for file in _files(item):
-                with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as content:
+                with _opened(file) as content:
                     digests[file.name] = hashlib.file_digest(content, "sha256").hexdigest()
     return digests
 
@@ -102,25 +107,52 @@ def _files(item: str | os.PathLike[str]) -> list[Path]:
 def _file_rows(file: Path) -> Iterator[LabelledResponse]:
     name = file.name.removesuffix(".gz").removesuffix(".jsonl")
     own = "" if file.parent.name == CONTRAST else name
-    packed, text = file.suffix == ".gz", "utf-8-sig"  # of which a byte order mark is no part
+    with _opened(file) as lines:
+        for number, line in enumerate(lines, start=1):
+            where = f"{file.name}, line {number}"
+            if number == 1 and (form := foreign_form(line)) is not None:
+                raise DataError(
+                    f"{str(file)!r} cannot be read: it is {form}; give JSON Lines in UTF-8"
+                )
+            if line.strip():
+                yield _row(_record(line, where), where=where, name=name, file=own)
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[BufferedIOBase]:
+    """Open a file, unpacked.
+
+    Raises:
+        DataError: It cannot be read.
+    """
     try:
-        with gzip.open(file, "rt", encoding=text) if packed else file.open(encoding=text) as lines:
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    yield _row(line, where=f"{file.name}, line {number}", name=name, file=own)
-    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
+        with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as content:
+            yield content
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{str(file)!r} cannot be read: {error}") from error
 
 
-def _row(line: str, *, where: str, name: str, file: str) -> LabelledResponse:
+def _record(line: bytes, where: str) -> Any:
     try:
-        record = json.loads(line)
+        return strict_json(line)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{where}: {not_utf8(error)}") from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"{where}: not valid JSON ({error})") from error
+
+
+def _row(record: Any, *, where: str, name: str, file: str) -> LabelledResponse:
     if not isinstance(record, dict):
-        raise DataError(f"{where}: a row must be a JSON object, got {type(record).__name__}")
+        raise DataError(
+            f"{where}: a row must be a JSON object, got {type(record).__name__}: give JSON Lines, "
+            "an object on each line"
+        )
     try:
-        return LabelledResponse(**{"source": name, **record, "file": file})
+        texts: dict[str, Any] = {
+            name: valid_unicode(value) if isinstance(value, str) else value
+            for name, value in record.items()
+        }
+        return LabelledResponse(**{"source": name, **texts, "file": file})
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"]))
@@ -145,6 +177,5 @@ def _hub_rows(name: str) -> Iterator[LabelledResponse]:
         ) from error
     own = f"{wanted.path}/{wanted.config}" if wanted.config else wanted.path
     for number, record in enumerate(records, start=1):
-        yield _row(
-            json.dumps(record, default=str), where=f"{name}, row {number}", name=own, file=own
-        )
+        plain = json.loads(json.dumps(record, default=str))
+        yield _row(plain, where=f"{name}, row {number}", name=own, file=own)

@@ -39,6 +39,9 @@ def test_files_folders_and_gzip_are_read(tmp_path: Path) -> None:
         ('{"response": "r", "label": "safe"}', "prompt"),
         ('{"prompt": "p", "response": null, "label": "safe"}', "response=None"),
         ("[" * 100_000, "not valid JSON"),
+        ('{"prompt": "q", "response": "a", "label": "safe", "label": "unsafe"}', "twice"),
+        ('{"prompt": "q", "response": "a", "label": "safe", "x": NaN}', "NaN is not JSON"),
+        ("[{}]", "an object on each line"),
         ('{"prompt": ' + "9" * 5000 + "}", "not valid JSON"),
     ],
 )
@@ -64,6 +67,26 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path, name: str, content:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=rf"{name}' cannot be read"):
         read_rows([tmp_path])
+
+
+@pytest.mark.parametrize("content", [b"no gzip", gzip.compress(b"{}" * 99, mtime=0)[:-9]])
+def test_digests_name_files_that_cannot_be_read(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.jsonl.gz").write_bytes(content)
+    with pytest.raises(DataError, match=r"a.jsonl.gz' cannot be read"):
+        data_digests(tmp_path)
+
+
+def test_the_line_that_is_not_utf8(tmp_path: Path) -> None:
+    good = (json.dumps(GOOD) + "\n").encode()
+    (tmp_path / "a.jsonl").write_bytes(good + b'{"prompt": "\xe9"}\n')
+    with pytest.raises(DataError, match=r"a.jsonl, line 2: not UTF-8 \(byte 0xe9\): save"):
+        read_rows(tmp_path)
+
+
+def test_lone_surrogates_are_replaced(tmp_path: Path) -> None:
+    file = write_rows(tmp_path / "a.jsonl", [{**GOOD, "prompt": "q\ud800", "goal": "g\ud800"}])
+    (row,) = read_rows(file)
+    assert (row.prompt, row.goal) == ("q\ufffd", "g\ufffd")
 
 
 def test_a_byte_order_mark_is_no_part_of_a_row(tmp_path: Path) -> None:
