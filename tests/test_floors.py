@@ -29,6 +29,7 @@ FLOORS = [
         "reading",
         "replay",
         "recipes",
+        "retry_after",
     ),
     ("conversation", "decision"),
     ("policy", "protocols"),

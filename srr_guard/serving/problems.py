@@ -20,6 +20,7 @@ from srr_guard.errors import (
     SamplingError,
     ScorerBusyError,
     ScorerError,
+    ScoringError,
     UpstreamError,
     WithheldError,
 )
@@ -108,11 +109,16 @@ def problem_of(error: BaseException) -> HttpError:
         case SamplingError():
             return HttpError(502, str(error), code="no_usable_answer")
         case ScorerBusyError():
-            return HttpError(429, str(error), code="scorer_busy", retry_after=1.0)
+            # its text may name addresses of ours
+            wait = 1.0 if error.retry_after is None else error.retry_after
+            message = "the scorer has too much to do"
+            return HttpError(429, message, code="scorer_busy", retry_after=wait)
         case ScorerError() | ReferenceModelError():
-            # its text may name folders and addresses of ours
+            # its text may name folders and addresses of ours; where this very request may be why
+            # it failed, nobody is told to leave the server alone
+            after = error.retry_after if isinstance(error, ScoringError) else None
             message = f"the answers cannot be scored ({type(error).__name__})"
-            return HttpError(503, message, code="scorer_unavailable", retry_after=5.0)
+            return HttpError(503, message, code="scorer_unavailable", retry_after=after)
         case MissingExtraError():
             return HttpError(500, str(error), code="not_installed")
         case InvalidInputError() | ConfigurationError():

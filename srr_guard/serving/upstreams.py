@@ -9,21 +9,19 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any, Protocol
 
 import httpx2
 
 from srr_guard import __version__
 from srr_guard.errors import UpstreamError
+from srr_guard.retry_after import LONGEST_REST, seconds_to_wait
 from srr_guard.serving.config import UpstreamConfig
 from srr_guard.serving.health import Call, Caller, Health
 
 logger = logging.getLogger("srr_guard.serving")
 
 _RETRYABLE = (408, 409, 425, 429)
-_LONGEST_REST = 60.0
 
 
 class Observer(Protocol):
@@ -258,7 +256,7 @@ def _tell(call: Call, error: UpstreamError, caller: Caller) -> None:
     if isinstance(error, _UnusableError) or error.status == 401 or error.status < 400:
         call.unusable()
     elif error.status in (429, 503) and error.retry_after:
-        call.rest(min(error.retry_after, _LONGEST_REST))
+        call.rest(min(error.retry_after, LONGEST_REST))
     elif error.status >= 500 and error.status != 501:
         call.failed(by=caller.request)
     else:
@@ -294,7 +292,7 @@ def _refused(label: str, response: httpx2.Response, answer: Any) -> UpstreamErro
         f"the server {label!r} answered with HTTP {status}",
         status=status,
         detail=_said(answer),
-        retry_after=_seconds(response.headers.get("retry-after")),
+        retry_after=seconds_to_wait(response.headers) if status >= 400 else None,
         is_retryable=status in _RETRYABLE or status >= 500 or status in (401, 403) or status < 400,
     )
 
@@ -316,20 +314,6 @@ def _said(answer: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
             "param": places[0] if places else None,
         }
     return error if isinstance(error, Mapping) and "message" in error else None
-
-
-def _seconds(retry_after: str | None) -> float | None:
-    """Seconds in a `Retry-After` header, which may hold a date."""
-    if retry_after is None:
-        return None
-    if retry_after.strip().isdigit():
-        return float(retry_after)
-    try:
-        until = parsedate_to_datetime(retry_after)
-    except ValueError:
-        return None
-    until = until if until.tzinfo else until.replace(tzinfo=UTC)
-    return max(0.0, (until - datetime.now(UTC)).total_seconds())
 
 
 def _object(content: bytes) -> dict[str, Any] | None:
