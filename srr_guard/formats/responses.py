@@ -57,6 +57,8 @@ def as_conversation(request: Mapping[str, Any]) -> Conversation:
     """
     _require_all_is_here(request)
     instructions, given = request.get("instructions"), request.get("input")
+    if instructions is not None and not isinstance(instructions, str):
+        raise InvalidInputError(f"instructions={instructions!r:.60} cannot be read: give a str")
     turns: list[Any] = [("system", instructions)] if isinstance(instructions, str) else []
     if isinstance(given, str):
         turns.append(("user", given))

@@ -15,6 +15,12 @@ from srr_guard.serving.upstreams import Upstreams
 
 Door = Literal["/chat/completions", "/responses"]
 
+LIMIT_FIELDS: Mapping[Door, tuple[str, ...]] = {
+    "/chat/completions": ("max_completion_tokens", "max_tokens"),
+    "/responses": ("max_output_tokens",),
+}
+"""Fields by which a request limits the tokens of an answer."""
+
 
 class Backend(Protocol):
     """Answers requests; one for all of them."""
@@ -34,10 +40,21 @@ class Backend(Protocol):
         *,
         sampling: SamplingPolicy,
         limit: CallLimit,
+        output_tokens: int | None,
         headers: Mapping[str, str],
         caller: Caller,
     ) -> CandidateSource[dict[str, Any]]:
-        """Makes the candidates of one request, as answers of this door."""
+        """Makes the candidates of one request, as answers of this door.
+
+        Args:
+            door: Where the request came.
+            body: What it asks for.
+            sampling: How candidates differ.
+            limit: Places for calls.
+            output_tokens: Most tokens of an answer, where the body says nothing; None: no limit.
+            headers: Go on to servers.
+            caller: Who asks.
+        """
         ...
 
     async def models(self) -> list[dict[str, Any]]:
@@ -70,11 +87,14 @@ class UpstreamBackend:
         *,
         sampling: SamplingPolicy,
         limit: CallLimit,
+        output_tokens: int | None,
         headers: Mapping[str, str],
         caller: Caller,
     ) -> CandidateSource[dict[str, Any]]:
         """One call per candidate."""
-        return _UpstreamSource(self._upstreams, door, body, sampling, limit, headers, caller)
+        return _UpstreamSource(
+            self._upstreams, door, body, sampling, limit, output_tokens, headers, caller
+        )
 
     async def models(self) -> list[dict[str, Any]]:
         """The models of all servers."""
@@ -92,6 +112,7 @@ class _UpstreamSource:
     body: Mapping[str, Any]
     sampling: SamplingPolicy
     limit: CallLimit
+    output_tokens: int | None
     headers: Mapping[str, str]
     caller: Caller
     batches: bool = False
@@ -102,7 +123,9 @@ class _UpstreamSource:
     async def asample(self, indices: Sequence[int]) -> Sequence[dict[str, Any]]:
         body = varied(self.door, self.body, self.sampling, indices[0])
         async with self.limit.aplace():
-            answer = await self.upstreams.post(self.door, body, self.headers, self.caller)
+            answer = await self.upstreams.post(
+                self.door, body, self.headers, self.caller, output_tokens=self.output_tokens
+            )
         return [cleaned(self.door, answer)]
 
 

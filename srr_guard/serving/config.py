@@ -101,6 +101,9 @@ class UpstreamConfig(_WithSecret):
         fallback: Asked only when no other server answers.
         models: Models that it is asked for; None: any.
         model: Sent in place of the model that was asked for.
+        tokens_field: Field of chat completions by which it is told `limits.output_tokens`; None:
+            `max_completion_tokens` for api.openai.com, whose newer models take nothing else,
+            `max_tokens` for all others.
         timeout: Seconds until it must have answered.
         connections: Most connections to it.
         failures: Failures in a row after which it is left alone for a while.
@@ -114,6 +117,7 @@ class UpstreamConfig(_WithSecret):
     fallback: bool = False
     models: tuple[str, ...] | None = Field(default=None, min_length=1)
     model: str | None = None
+    tokens_field: Literal["max_tokens", "max_completion_tokens"] | None = None
     timeout: float = Field(default=60.0, gt=0.0)
     connections: int = Field(default=256, ge=1)
     failures: int = Field(default=3, ge=1)
@@ -123,6 +127,12 @@ class UpstreamConfig(_WithSecret):
     def label(self) -> str:
         """Its name in logs and metrics."""
         return self.name or urlsplit(self.url).netloc
+
+    @property
+    def limit_field(self) -> str:
+        """Where a chat completion says how many tokens its answer may have."""
+        newer = urlsplit(self.url).hostname == "api.openai.com"
+        return self.tokens_field or ("max_completion_tokens" if newer else "max_tokens")
 
 
 class LocalConfig(_Section):

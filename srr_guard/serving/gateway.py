@@ -116,14 +116,18 @@ class Gateway:
             return "no scorer answers"
         return None
 
-    def policy(self, asked: Any) -> ActivePolicy:
+    def policy(self, asked: Any, *, checking: bool = False) -> ActivePolicy:
         """The policy of the request that is being served, which its note then names.
+
+        Args:
+            asked: The request's `srr_guard` object.
+            checking: Answers are checked, none are made.
 
         Raises:
             InvalidInputError: It asks for what does not exist or is not allowed.
         """
         note = current_note()
-        found = self._live.policies.select(note.key, asked)
+        found = self._live.policies.select(note.key, asked, checking=checking)
         note.policy = found.name
         return found
 

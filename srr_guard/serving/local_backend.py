@@ -18,9 +18,34 @@ from srr_guard.formats.responses import as_conversation
 from srr_guard.local.chat_model import LocalChatModel
 from srr_guard.policy import SamplingPolicy
 from srr_guard.protocols import CandidateSource
-from srr_guard.serving.backends import Door, varied
+from srr_guard.serving.backends import LIMIT_FIELDS, Door, varied
 from srr_guard.serving.config import LocalConfig
 from srr_guard.serving.health import Caller
+
+_FOLLOWED = frozenset(
+    {"model", "messages", "input", "instructions", "response_format", "text", "stop"}
+    | {"temperature", "top_p", "seed", "tools", "tool_choice"}
+    | {name for names in LIMIT_FIELDS.values() for name in names}
+)
+_OF_NO_EFFECT = frozenset(
+    {"user", "metadata", "safety_identifier", "service_tier", "prediction"}
+    | {"prompt_cache_key", "prompt_cache_retention"}
+)
+"""Fields that change no answer."""
+_DEFAULTS: Mapping[str, Sequence[Any]] = {
+    "parallel_tool_calls": [True],
+    "truncation": ["disabled"],
+    "modalities": [["text"]],
+    "verbosity": ["medium"],
+    "function_call": ["none", "auto"],
+    "frequency_penalty": [0],
+    "presence_penalty": [0],
+    "top_logprobs": [0],
+    **{key: [False] for key in ("store", "background", "logprobs")},
+    **{key: [[]] for key in ("include", "functions")},
+    **{key: [{}] for key in ("logit_bias", "reasoning")},
+}
+"""Values of other fields that ask for nothing special."""
 
 
 class LocalBackend:
@@ -50,6 +75,18 @@ class LocalBackend:
                     f"the local model cannot be held to a schema ({name}={inner.get('type')!r}): "
                     "leave it out, or serve an upstream that can"
                 )
+        for name, value in body.items():
+            known = value is None or name in _FOLLOWED | _OF_NO_EFFECT
+            if not known and value not in _DEFAULTS.get(name, ()):
+                raise ConfigurationError(
+                    f"the local model cannot follow {name}={value!r:.60}: leave it out, or serve "
+                    "an upstream that can"
+                )
+        for name in ("temperature", "top_p"):
+            _require(body, name, "a number", (int, float))
+        _require(body, "seed", "a whole number", int)
+        _require(body, "tools", "a list", list)
+        _require(body, "stop", "a str or a list of them", (str, list))
 
     def plan(self, body: Mapping[str, Any], sampling: SamplingPolicy) -> SamplingPolicy:
         """One candidate where the temperature is 0: all would be equal."""
@@ -65,11 +102,14 @@ class LocalBackend:
         *,
         sampling: SamplingPolicy,
         limit: CallLimit,
+        output_tokens: int | None,
         headers: Mapping[str, str],
         caller: Caller,
     ) -> CandidateSource[dict[str, Any]]:
         """All candidates in one call."""
-        return _LocalSource(self._model, self._config, door, body, sampling, limit)
+        most = min(output_tokens or self._config.max_new_tokens, self._config.max_new_tokens)
+        config = self._config.model_copy(update={"max_new_tokens": most})
+        return _LocalSource(self._model, config, door, body, sampling, limit)
 
     async def models(self) -> list[dict[str, Any]]:
         """The one model."""
@@ -128,10 +168,8 @@ def _local_request(
         ]
         messages = convert_to_messages(pairs)
     options: dict[str, Any] = {}
-    limits = ("max_completion_tokens", "max_tokens", "max_output_tokens")
-    asked = [body[name] for name in limits if body.get(name) is not None]
-    if asked:
-        options["max_new_tokens"] = min(asked[0], config.max_new_tokens)
+    asked = [body[name] for name in LIMIT_FIELDS[door] if body.get(name) is not None]
+    options["max_new_tokens"] = min([*asked, config.max_new_tokens])
     for name in ("temperature", "top_p", "seed"):
         if body.get(name) is not None:
             options[name] = body[name]
@@ -142,6 +180,12 @@ def _local_request(
     if tools:
         options |= {"tools": tools, "tool_choice": body.get("tool_choice")}
     return messages, options
+
+
+def _require(body: Mapping[str, Any], name: str, wanted: str, kinds: Any) -> None:
+    value = body.get(name)
+    if value is not None and (not isinstance(value, kinds) or isinstance(value, bool)):
+        raise InvalidInputError(f"{name}={value!r:.60} cannot be used: give {wanted}")
 
 
 def _tool(tool: Any) -> dict[str, Any]:

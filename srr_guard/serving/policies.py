@@ -15,6 +15,9 @@ from srr_guard.protocols import PromptGate, ResponseScorer
 from srr_guard.serving.config import GatewayConfig, KeyConfig, PolicyConfig
 
 _SAMPLING = ("n", "accept_at")
+_RANGES = {"n": (1, 256), "accept_at": (0, 1), "threshold": (0, 1), "min_familiarity": (0, 1)}
+_OF_CHECKS = ("threshold",)
+"""What changes a decision about one answer that is there."""
 
 
 @dataclass(frozen=True)
@@ -89,12 +92,14 @@ class PolicyBook:
             for name, policy in config.policies.items()
         }
 
-    def select(self, key: KeyConfig | None, asked: Any) -> ActivePolicy:
+    def select(self, key: KeyConfig | None, asked: Any, *, checking: bool = False) -> ActivePolicy:
         """The policy of a request.
 
         Args:
             key: Whose request it is; None: everyone may name every policy.
             asked: The request's `srr_guard` object: `policy`, and settings to change; or None.
+            checking: Answers are checked, none are made: settings that would say nothing are
+                refused.
 
         Raises:
             InvalidInputError: It asks for what does not exist or is not allowed.
@@ -108,6 +113,11 @@ class PolicyBook:
                 f"srr_guard.policy={name!r} is not yours to choose: there are {', '.join(allowed)}"
             )
         policy = self._configs[name]
+        for setting in wanted:
+            if checking and setting in _RANGES.keys() - _OF_CHECKS:
+                raise InvalidInputError(
+                    f"srr_guard.{setting} changes nothing in a check of answers: leave it out"
+                )
         sampling, decision = _overridden(policy, wanted)
         guard = Guard(
             scorer=self._scorer,
@@ -137,7 +147,7 @@ def _overridden(
     for name, value in wanted.items():
         if name not in limits.allow:
             raise InvalidInputError(
-                f"srr_guard.{name} cannot be set by a request here: these can be: "
+                f"srr_guard.{name:.80} cannot be set by a request here: these can be: "
                 f"{', '.join(('policy', *limits.allow))}"
             )
         _require_kind(name, value)
@@ -149,11 +159,13 @@ def _overridden(
         ("min_familiarity", decision.min_familiarity, None),
         ("accept_at", sampling.accept_at, None),
     )
-    for name, least, most in bounds:
+    for name, lowest, highest in bounds:
+        least, most = _RANGES[name]
+        least, most = _first(lowest, least), _first(highest, most)
         value = wanted.get(name)
-        if value is not None and least is not None and value < least:
+        if value is not None and value < least:
             raise InvalidInputError(f"srr_guard.{name}={value!r} is below {least}, the least here")
-        if value is not None and most is not None and value > most:
+        if value is not None and value > most:
             raise InvalidInputError(f"srr_guard.{name}={value!r} is above {most}, the most here")
     of_sampling = {k: v for k, v in wanted.items() if k in _SAMPLING}
     of_decision = {k: v for k, v in wanted.items() if k not in _SAMPLING}

@@ -108,11 +108,25 @@ class Upstreams:
             )
 
     async def post(
-        self, path: str, body: Mapping[str, Any], headers: Mapping[str, str], caller: Caller
+        self,
+        path: str,
+        body: Mapping[str, Any],
+        headers: Mapping[str, str],
+        caller: Caller,
+        *,
+        output_tokens: int | None = None,
     ) -> dict[str, Any]:
         """Ask one server after another until one answers.
 
         Calls of one request wait for each other where a server is on trial.
+
+        Args:
+            path: Behind `/v1`.
+            body: The request.
+            headers: Added to those of the server.
+            caller: Who asks.
+            output_tokens: Most tokens of the answer, in the server's own field for it; None: as
+                the body says.
 
         Raises:
             UpstreamError: None does, or one says that the request is wrong.
@@ -121,8 +135,9 @@ class Upstreams:
         last: UpstreamError | None = None
         while last is None:
             for server, call in self._in_turn(model, caller):
+                own = _fitted(server.config, path, body, output_tokens)
                 try:
-                    return await self._ask(server, call, path, body, headers, caller)
+                    return await self._ask(server, call, path, own, headers, caller)
                 except UpstreamError as error:
                     if not error.is_retryable:
                         raise
@@ -179,8 +194,6 @@ class Upstreams:
         headers: Mapping[str, str],
         caller: Caller,
     ) -> dict[str, Any]:
-        if server.config.model is not None:
-            body = {**body, "model": server.config.model}
         with call:
             try:
                 answer = await self._call(server, "POST", path, json.dumps(body).encode(), headers)
@@ -276,6 +289,17 @@ def _client(
         limits=httpx2.Limits(max_connections=most, max_keepalive_connections=most),
         transport=transport,
     )
+
+
+def _fitted(
+    config: UpstreamConfig, path: str, body: Mapping[str, Any], output_tokens: int | None
+) -> Mapping[str, Any]:
+    """The body for one server: with its model, and the limit in its own field."""
+    own: dict[str, Any] = {} if config.model is None else {"model": config.model}
+    if output_tokens is not None:
+        field = "max_output_tokens" if path == "/responses" else config.limit_field
+        own[field] = output_tokens
+    return {**body, **own}
 
 
 def _model(name: str, owner: str) -> dict[str, Any]:
