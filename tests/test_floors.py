@@ -61,7 +61,7 @@ INNER = {
     ],
     "serving": [
         ("config",),
-        ("config_file", "health", "keys", "note", "policies", "problems", "routes"),
+        ("config_file", "health", "keys", "note", "policies", "problems", "routes", "streams"),
         ("front", "logs", "metrics", "spans", "upstreams"),
         ("backends",),
         ("local_backend",),

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, Protocol
 
+from srr_guard.conversation import Conversation
+from srr_guard.core import Guard
 from srr_guard.core.in_flight import CallLimit
 from srr_guard.errors import ConfigurationError, UpstreamError
 from srr_guard.policy import SamplingPolicy
-from srr_guard.protocols import CandidateSource
+from srr_guard.protocols import AnswerWatch, CandidateSource, CutOff
 from srr_guard.serving.health import Caller
 from srr_guard.serving.upstreams import Upstreams
+from srr_guard.threads import blocking_calls
 
 Door = Literal["/chat/completions", "/responses"]
 
@@ -38,18 +42,20 @@ class Backend(Protocol):
         door: Door,
         body: Mapping[str, Any],
         *,
-        sampling: SamplingPolicy,
+        guard: Guard,
+        asked: Conversation,
         limit: CallLimit,
         output_tokens: int | None,
         headers: Mapping[str, str],
         caller: Caller,
-    ) -> CandidateSource[dict[str, Any]]:
+    ) -> CandidateSource[Any]:
         """Makes the candidates of one request, as answers of this door.
 
         Args:
             door: Where the request came.
             body: What it asks for.
-            sampling: How candidates differ.
+            guard: Says how candidates differ, and follows them where they are to be cut off.
+            asked: The body as the scorer sees it.
             limit: Places for calls.
             output_tokens: Most tokens of an answer, where the body says nothing; None: no limit.
             headers: Go on to servers.
@@ -85,15 +91,16 @@ class UpstreamBackend:
         door: Door,
         body: Mapping[str, Any],
         *,
-        sampling: SamplingPolicy,
+        guard: Guard,
+        asked: Conversation,
         limit: CallLimit,
         output_tokens: int | None,
         headers: Mapping[str, str],
         caller: Caller,
-    ) -> CandidateSource[dict[str, Any]]:
+    ) -> CandidateSource[Any]:
         """One call per candidate."""
         return _UpstreamSource(
-            self._upstreams, door, body, sampling, limit, output_tokens, headers, caller
+            self._upstreams, door, body, guard, asked, limit, output_tokens, headers, caller
         )
 
     async def models(self) -> list[dict[str, Any]]:
@@ -110,23 +117,40 @@ class _UpstreamSource:
     upstreams: Upstreams
     door: Door
     body: Mapping[str, Any]
-    sampling: SamplingPolicy
+    guard: Guard
+    asked: Conversation
     limit: CallLimit
     output_tokens: int | None
     headers: Mapping[str, str]
     caller: Caller
     batches: bool = False
 
-    def sample(self, indices: Sequence[int]) -> Sequence[dict[str, Any]]:
+    def sample(self, indices: Sequence[int]) -> Sequence[Any]:
         raise ConfigurationError("the gateway makes candidates as tasks only: use `adecide`")
 
-    async def asample(self, indices: Sequence[int]) -> Sequence[dict[str, Any]]:
-        body = varied(self.door, self.body, self.sampling, indices[0])
+    async def asample(self, indices: Sequence[int]) -> Sequence[Any]:
+        sampling = self.guard.sampling
+        body = varied(self.door, self.body, sampling, indices[0])
         async with self.limit.aplace():
             answer = await self.upstreams.post(
-                self.door, body, self.headers, self.caller, output_tokens=self.output_tokens
+                self.door,
+                body,
+                self.headers,
+                self.caller,
+                output_tokens=self.output_tokens,
+                watching=self._watching if self._streams else None,
             )
+        if isinstance(answer, CutOff):
+            return [CutOff(cleaned(self.door, answer.output))]
         return [cleaned(self.door, answer)]
+
+    @property
+    def _streams(self) -> bool:
+        """Answers are streamed to be cut off; sound, which nothing cuts, has another form then."""
+        return self.guard.sampling.cut_below is not None and not self.body.get("audio")
+
+    async def _watching(self, *, trace: bool = False) -> AnswerWatch:
+        return await blocking_calls.run(partial(self.guard.watch, self.asked, trace=trace))
 
 
 _COMPLETION = ("id", "created", "model", "usage", "service_tier", "system_fingerprint")

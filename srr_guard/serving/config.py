@@ -219,9 +219,10 @@ class PolicyConfig(_Section):
             if "gating" not in self.model_fields_set:
                 object.__setattr__(self, "gating", base.gating)
         if self.sampling.read_ahead:
-            raise ValueError("sampling.read_ahead: the gateway does not stream candidates")
-        if self.sampling.cut_below is not None:
-            raise ValueError("sampling.cut_below: the gateway cuts no candidates off")
+            raise ValueError(
+                "sampling.read_ahead: the gateway streams candidates only to cut them off: set "
+                "cut_below alone, or leave it out"
+            )
         for name, policy in (("sampling", self.sampling), ("gating", self.gating)):
             if policy is not None and policy.plan is not None:
                 raise ValueError(
@@ -357,6 +358,12 @@ class GatewayConfig(BaseSettings):
             raise ValueError(
                 f"the policy {gated[0]!r} has gating, and remote scorers (scorer.urls) assess no "
                 "prompts: leave one of them out"
+            )
+        cut = [n for n, policy in self.policies.items() if policy.sampling.cut_below is not None]
+        if self.scorer.urls and self.local is not None and cut:
+            raise ValueError(
+                f"the policy {cut[0]!r} has cut_below, and remote scorers (scorer.urls) follow no "
+                "local model: leave one of them out"
             )
         labels = [upstream.label for upstream in self.upstreams]
         for what, names in (("upstreams", labels), ("keys", [key.name for key in self.keys])):

@@ -102,7 +102,8 @@ async def generate(gateway: Gateway, shape: _Shape, request: Request) -> Respons
     source = backend.source(
         shape.door,
         forwarded,
-        sampling=sampling,
+        guard=guard,
+        asked=asked,
         limit=policy.limit,
         output_tokens=limit,
         headers=_forwarded_headers(gateway),

@@ -12,15 +12,18 @@ from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage, convert_to_messages
 
+from srr_guard.conversation import Conversation
+from srr_guard.core import Guard
 from srr_guard.core.in_flight import CallLimit
 from srr_guard.errors import ConfigurationError, InvalidInputError
 from srr_guard.formats.responses import as_conversation
 from srr_guard.local.chat_model import LocalChatModel
 from srr_guard.policy import SamplingPolicy
-from srr_guard.protocols import CandidateSource
+from srr_guard.protocols import CandidateSource, CutOff
 from srr_guard.serving.backends import LIMIT_FIELDS, Door, varied
 from srr_guard.serving.config import LocalConfig
 from srr_guard.serving.health import Caller
+from srr_guard.threads import blocking_calls
 
 _FOLLOWED = frozenset(
     {"model", "messages", "input", "instructions", "response_format", "text", "stop"}
@@ -100,16 +103,17 @@ class LocalBackend:
         door: Door,
         body: Mapping[str, Any],
         *,
-        sampling: SamplingPolicy,
+        guard: Guard,
+        asked: Conversation,
         limit: CallLimit,
         output_tokens: int | None,
         headers: Mapping[str, str],
         caller: Caller,
-    ) -> CandidateSource[dict[str, Any]]:
+    ) -> CandidateSource[Any]:
         """All candidates in one call."""
         most = min(output_tokens or self._config.max_new_tokens, self._config.max_new_tokens)
         config = self._config.model_copy(update={"max_new_tokens": most})
-        return _LocalSource(self._model, config, door, body, sampling, limit)
+        return _LocalSource(self._model, config, door, body, guard, asked, limit)
 
     async def models(self) -> list[dict[str, Any]]:
         """The one model."""
@@ -128,25 +132,32 @@ class _LocalSource:
     config: LocalConfig
     door: Door
     body: Mapping[str, Any]
-    sampling: SamplingPolicy
+    guard: Guard
+    asked: Conversation
     limit: CallLimit
 
     @property
     def batches(self) -> bool:
-        policy = self.sampling
+        policy = self.guard.sampling
         varies = policy.temperatures or policy.system_prompts or policy.seed is not None
         return not varies and policy.batched == "auto"
 
-    def sample(self, indices: Sequence[int]) -> Sequence[dict[str, Any]]:
+    def sample(self, indices: Sequence[int]) -> Sequence[Any]:
         raise ConfigurationError("the gateway makes candidates as tasks only: use `adecide`")
 
-    async def asample(self, indices: Sequence[int]) -> Sequence[dict[str, Any]]:
-        body = varied(self.door, self.body, self.sampling, indices[0])
+    async def asample(self, indices: Sequence[int]) -> Sequence[Any]:
+        body = varied(self.door, self.body, self.guard.sampling, indices[0])
         messages, options = _local_request(self.door, body, self.config)
+        cut = None
+        if self.guard.sampling.cut_below is not None:
+            cut = await blocking_calls.run(self.guard.early_cut, self.asked)
+            options |= {} if cut is None else {"cut": cut}
         async with self.limit.aplace():
             answers = await self.model.asample_candidates(messages, len(indices), **options)
         shape = _completion if self.door == "/chat/completions" else _response
-        return [shape(answer, self.config.name) for answer in answers]
+        made = [shape(answer, self.config.name) for answer in answers]
+        cuts = [_ended(answer) == "cut" for answer in answers]
+        return [CutOff(one) if was else one for one, was in zip(made, cuts, strict=True)]
 
 
 def _local_request(
@@ -211,7 +222,7 @@ def _completion(answer: AIMessage, model: str) -> dict[str, Any]:
         {"id": i, "type": "function", "function": {"name": name, "arguments": args}}
         for i, name, args in _calls(answer)
     ]
-    finish = "length" if answer.response_metadata.get("finish_reason") == "length" else "stop"
+    finish = {"length": "length", "cut": "content_filter"}.get(_ended(answer), "stop")
     if calls:
         message["tool_calls"] = calls
         finish = "tool_calls"
@@ -247,15 +258,15 @@ def _response(answer: AIMessage, model: str) -> dict[str, Any]:
         }
         for i, name, args in _calls(answer)
     ]
-    cut = answer.response_metadata.get("finish_reason") == "length"
+    why = {"length": "max_output_tokens", "cut": "content_filter"}.get(_ended(answer))
     usage = _counts(answer)
     return {
         "id": _id("resp"),
         "object": "response",
         "created_at": int(time.time()),
         "model": model,
-        "status": "incomplete" if cut else "completed",
-        "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
+        "status": "incomplete" if why else "completed",
+        "incomplete_details": {"reason": why} if why else None,
         "error": None,
         "output": output,
         "parallel_tool_calls": True,
@@ -269,6 +280,11 @@ def _response(answer: AIMessage, model: str) -> dict[str, Any]:
             "output_tokens_details": {"reasoning_tokens": 0},
         },
     }
+
+
+def _ended(answer: AIMessage) -> str:
+    """Why an answer ended: `stop`, `length`, `cut`."""
+    return str(answer.response_metadata.get("finish_reason"))
 
 
 def _counts(answer: AIMessage) -> tuple[int, int]:

@@ -15,7 +15,12 @@ from srr_guard.protocols import PromptGate, ResponseScorer
 from srr_guard.serving.config import GatewayConfig, KeyConfig, PolicyConfig
 
 _SAMPLING = ("n", "accept_at")
-_RANGES = {"n": (1, 256), "accept_at": (0, 1), "threshold": (0, 1), "min_familiarity": (0, 1)}
+_RANGES: Mapping[str, tuple[float, float]] = {
+    "n": (1, 256),
+    "accept_at": (0, 1),
+    "threshold": (0, 1),
+    "min_familiarity": (0, 1),
+}
 _OF_CHECKS = ("threshold",)
 """What changes a decision about one answer that is there."""
 
@@ -63,10 +68,12 @@ class PolicyBook:
         config: The policies.
         scorer: Ranks the candidates.
         gate: Assesses prompts; None: there is none.
+        follows_rows: The scorer can follow the answers of a local model.
         on_decision: Told of each decision.
 
     Raises:
-        ConfigurationError: A policy has `gating`, and there is no gate.
+        ConfigurationError: A policy has `gating`, and there is no gate; or it has `cut_below`,
+            and nobody follows the local model.
     """
 
     def __init__(
@@ -75,8 +82,10 @@ class PolicyBook:
         *,
         scorer: ResponseScorer,
         gate: PromptGate | None,
+        follows_rows: bool,
         on_decision: Callable[[Decision], object],
     ) -> None:
+        self._streams, self._cuts = bool(config.upstreams), config.local is not None
         self._configs = config.policies
         self._scorer = scorer
         self._gate = gate
@@ -85,6 +94,11 @@ class PolicyBook:
                 raise ConfigurationError(
                     f"the policy {name!r} has gating, and its scorer assesses no "
                     "prompts: leave gating out, or give a scorer that does (SRRScorer)"
+                )
+            if policy.sampling.cut_below is not None and self._cuts and not follows_rows:
+                raise ConfigurationError(
+                    f"the policy {name!r} has cut_below, and its scorer follows no local model: "
+                    "leave it out, or give a scorer that does (SRRScorer)"
                 )
         self._on_decision = on_decision
         self._limits = {
@@ -121,13 +135,21 @@ class PolicyBook:
         sampling, decision = _overridden(policy, wanted)
         guard = Guard(
             scorer=self._scorer,
-            sampling=sampling.model_copy(update={"max_in_flight": None}),
+            sampling=self._followed(sampling),
             decision=decision,
             gating=policy.gating,
             gate=self._gate if policy.gating is not None else None,
             on_decision=self._on_decision,
         )
         return ActivePolicy(name, guard, self._limits[name])
+
+    def _followed(self, sampling: SamplingPolicy) -> SamplingPolicy:
+        """The policy as a guard takes it: servers' answers are cut off while they are streamed."""
+        changed: dict[str, Any] = {"max_in_flight": None}
+        if sampling.cut_below is not None:
+            changed["read_ahead"] = self._streams
+            changed["cut_below"] = sampling.cut_below if self._streams or self._cuts else None
+        return sampling.model_copy(update=changed)
 
 
 def _mapping(asked: Any) -> Mapping[str, Any]:

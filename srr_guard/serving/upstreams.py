@@ -15,9 +15,11 @@ import httpx2
 
 from srr_guard import __version__
 from srr_guard.errors import UpstreamError
+from srr_guard.protocols import CutOff
 from srr_guard.retry_after import LONGEST_REST, seconds_to_wait
 from srr_guard.serving.config import UpstreamConfig
 from srr_guard.serving.health import Call, Caller, Health
+from srr_guard.serving.streams import Watching, is_stream, read_stream
 
 logger = logging.getLogger("srr_guard.serving")
 
@@ -32,7 +34,8 @@ class Observer(Protocol):
 
         Args:
             upstream: Name of the server.
-            outcome: `ok`, a status, `unreachable`, `timeout`, `crowded`, `garbage`, `cancelled`.
+            outcome: `ok`, `cut`, a status, `unreachable`, `timeout`, `crowded`, `garbage`,
+                `cancelled`.
         """
         ...
 
@@ -115,7 +118,8 @@ class Upstreams:
         caller: Caller,
         *,
         output_tokens: int | None = None,
-    ) -> dict[str, Any]:
+        watching: Watching | None = None,
+    ) -> dict[str, Any] | CutOff[dict[str, Any]]:
         """Ask one server after another until one answers.
 
         Calls of one request wait for each other where a server is on trial.
@@ -127,6 +131,10 @@ class Upstreams:
             caller: Who asks.
             output_tokens: Most tokens of the answer, in the server's own field for it; None: as
                 the body says.
+            watching: Follows the answer, which is streamed then; None: it comes whole.
+
+        Returns:
+            The answer; a CutOff with what came of it where it was cut off.
 
         Raises:
             UpstreamError: None does, or one says that the request is wrong.
@@ -137,7 +145,7 @@ class Upstreams:
             for server, call in self._in_turn(model, caller):
                 own = _fitted(server.config, path, body, output_tokens)
                 try:
-                    return await self._ask(server, call, path, own, headers, caller)
+                    return await self._ask(server, call, path, own, headers, caller, watching)
                 except UpstreamError as error:
                     if not error.is_retryable:
                         raise
@@ -167,7 +175,7 @@ class Upstreams:
             answer = await self._call(server, "GET", "/models", None, {})
         except UpstreamError:
             return []
-        data = answer.get("data")
+        data = answer.get("data") if isinstance(answer, dict) else None
         models = data if isinstance(data, list) else []
         names = [m["id"] for m in models if isinstance(m, dict) and isinstance(m.get("id"), str)]
         return [_model(name, config.label) for name in names]
@@ -193,10 +201,15 @@ class Upstreams:
         body: Mapping[str, Any],
         headers: Mapping[str, str],
         caller: Caller,
-    ) -> dict[str, Any]:
+        watching: Watching | None,
+    ) -> dict[str, Any] | CutOff[dict[str, Any]]:
+        if watching is not None:
+            usage = {} if path == "/responses" else {"stream_options": {"include_usage": True}}
+            body = {**body, "stream": True, **usage}
+        content = json.dumps(body).encode()
         with call:
             try:
-                answer = await self._call(server, "POST", path, json.dumps(body).encode(), headers)
+                answer = await self._call(server, "POST", path, content, headers, watching)
             except UpstreamError as error:
                 logger.warning("%s", error)
                 before = server.health.wait(caller)
@@ -214,12 +227,18 @@ class Upstreams:
         path: str,
         body: bytes | None,
         headers: Mapping[str, str],
-    ) -> dict[str, Any]:
+        watching: Watching | None = None,
+    ) -> dict[str, Any] | CutOff[dict[str, Any]]:
         label, outcome = server.config.label, "unreachable"
         try:
             async with server.client.stream(
                 method, f"{server.config.url}{path}", content=body, headers=dict(headers)
             ) as response:
+                if watching is not None and is_stream(response):
+                    outcome, most = "garbage", self._answer_bytes
+                    streamed = await read_stream(response, path, watching, label=label, most=most)
+                    outcome = "cut" if isinstance(streamed, CutOff) else "ok"
+                    return streamed
                 content = bytearray()
                 async for part in response.aiter_bytes():
                     content += part
