@@ -208,6 +208,7 @@ def _stands_for_turns(item: Any) -> bool:
 def _role(item: Any) -> str | None:
     """Who speaks in an item of an input; None if it says nothing."""
     kind = field_of(item, "type")
+    kind = kind if isinstance(kind, str | None) else repr(kind)
     if kind in _NO_TURN:
         return None
     if not isinstance(item, Mapping) or kind in (None, "message"):

@@ -175,6 +175,15 @@ def cleaned(door: Door, answer: Mapping[str, Any]) -> dict[str, Any]:
     message = choice.get("message") if isinstance(choice, Mapping) else None
     if not isinstance(choice, Mapping) or not isinstance(message, Mapping):
         raise UpstreamError("a server gave a completion without a message", status=502)
+    content, calls = message.get("content"), message.get("tool_calls") or []
+    parts = content if isinstance(content, list) else []
+    if not (
+        isinstance(content, str | list | None)
+        and all(isinstance(part, str | Mapping) for part in parts)
+        and isinstance(calls, list)
+        and all(isinstance(call, Mapping) for call in calls)
+    ):
+        raise UpstreamError("a server gave a message that cannot be read", status=502)
     kept = {k: v for k, v in message.items() if k not in ("parsed", "srr_guard")}
     return {
         **{name: answer[name] for name in _COMPLETION if name in answer},

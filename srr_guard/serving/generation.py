@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import jsonschema  # noqa: F401 (else imported by the first check, which would block the loop)
 from starlette.requests import Request
@@ -24,7 +24,7 @@ from srr_guard.serving.backends import LIMIT_FIELDS, Door
 from srr_guard.serving.gateway import Gateway
 from srr_guard.serving.health import Caller
 from srr_guard.serving.note import current_note
-from srr_guard.serving.problems import encode, json_response
+from srr_guard.serving.problems import encode, finite, json_response
 from srr_guard.serving.spans import trace_headers
 
 logger = logging.getLogger("srr_guard.serving")
@@ -128,11 +128,14 @@ def read_json(body: bytes) -> dict[str, Any]:
         InvalidInputError: It is no JSON object.
     """
 
-    def refuse(name: str) -> None:
-        raise InvalidInputError(f"the body holds {name}, which is not JSON")
+    def refuse(name: str) -> NoReturn:
+        raise InvalidInputError(f"the body holds {name:.20}, which is no number of JSON")
+
+    def number(text: str) -> float:
+        return float(text) if finite(text) is not None else refuse(text)
 
     try:
-        found = json.loads(body, parse_constant=refuse)
+        found = json.loads(body, parse_constant=refuse, parse_float=number)
     except InvalidInputError:
         raise
     except (ValueError, RecursionError) as error:

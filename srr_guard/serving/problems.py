@@ -92,6 +92,22 @@ def encode(content: Any) -> bytes:
         return json.dumps(content, separators=(",", ":")).encode()
 
 
+def loads(content: str | bytes) -> Any:
+    """Read the JSON of a server; numbers that JSON has no form for are null.
+
+    Raises:
+        ValueError: It is none.
+        RecursionError: It is too deep.
+    """
+    return json.loads(content, parse_constant=lambda _: None, parse_float=finite)
+
+
+def finite(number: str) -> float | None:
+    """A number that has been read; None where it is too large for one."""
+    value = float(number)
+    return value if math.isfinite(value) else None
+
+
 def problem_of(error: BaseException) -> HttpError:
     """The answer to a request that ended in this error. Unknown errors keep their text."""
     match error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -11,6 +10,7 @@ import httpx2
 from srr_guard.errors import UpstreamError
 from srr_guard.protocols import AnswerWatch, CutOff
 from srr_guard.reading import split_trace
+from srr_guard.serving.problems import loads
 
 
 class Watching(Protocol):
@@ -75,7 +75,7 @@ def _record(event: httpx2.ServerSentEvent, label: str) -> Mapping[str, Any]:
     if not event.data.strip():
         return {}
     try:
-        found = json.loads(event.data)
+        found = loads(event.data)
     except (ValueError, RecursionError) as error:
         raise _broken(label, "gave no JSON in a stream") from error
     if not isinstance(found, Mapping):

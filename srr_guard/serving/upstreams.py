@@ -19,6 +19,7 @@ from srr_guard.protocols import CutOff
 from srr_guard.retry_after import LONGEST_REST, seconds_to_wait
 from srr_guard.serving.config import UpstreamConfig
 from srr_guard.serving.health import Call, Caller, Health
+from srr_guard.serving.problems import loads
 from srr_guard.serving.streams import Watching, is_stream, read_stream
 
 logger = logging.getLogger("srr_guard.serving")
@@ -361,7 +362,7 @@ def _said(answer: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
 
 def _object(content: bytes) -> dict[str, Any] | None:
     try:
-        found = json.loads(content)
+        found = loads(content)
     except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
