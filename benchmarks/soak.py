@@ -22,7 +22,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -197,6 +197,7 @@ class Ledger:
         outcomes: Counts by kind and what came back.
         crossed: Ids that got another one's answer, or id.
         leaked: Ids whose answer holds text below the threshold.
+        chats: Counts of plain requests for an answer, by whether a server was down.
         wrong: Ids that got a status that their kind does not allow, with it.
         unanswered: Ids on which nothing came back though the client waited.
     """
@@ -208,10 +209,13 @@ class Ledger:
     wrong: list[tuple[str, str, str]] = field(default_factory=list)
     unanswered: list[tuple[str, str, str]] = field(default_factory=list)
     took: list[float] = field(default_factory=list)
+    chats: Counter[tuple[str, str]] = field(default_factory=Counter)
 
-    def note(self, kind: str, ident: str, outcome: Outcome, seconds: float) -> None:
-        """Note the end of one request."""
+    def note(self, kind: str, ident: str, outcome: Outcome, seconds: float, *, down: bool) -> None:
+        """Note the end of one request, and whether a server was down meanwhile."""
         self.outcomes[kind, outcome.status] += 1
+        if kind in ("chat", "chat stream", "responses"):
+            self.chats["a server down" if down else "all servers up", outcome.status] += 1
         if not outcome.allowed:
             place = self.unanswered if outcome.status.startswith("no answer") else self.wrong
             place.append((kind, ident, outcome.status))
@@ -245,6 +249,9 @@ class Soak:
         self.ledger = Ledger()
         self.samples: list[dict[str, Any]] = []
         self.restarts: Counter[str] = Counter()
+        self.seconds_down: defaultdict[str, float] = defaultdict(float)
+        self._down: set[str] = set()
+        self._last_up = 0.0
         self.log = folder / "gateway.log"
         self.audit = folder / "audit.jsonl"
         self.upstream = Child(run_upstream)
@@ -300,12 +307,14 @@ class Soak:
 
     async def _one(self, kind: str, ident: str) -> None:
         started = time.perf_counter()
+        down = bool(self._down)
         target = Target(self.http, "127.0.0.1", self.gateway.port, KEY)
         try:
             outcome = await asyncio.wait_for(KINDS[kind].send(target, ident), 45)
         except (httpx2.HTTPError, OSError, TimeoutError, asyncio.IncompleteReadError) as error:
             outcome = Outcome(f"no answer: {type(error).__name__}", allowed=self._stopping)
-        self.ledger.note(kind, ident, outcome, time.perf_counter() - started)
+        down = down or bool(self._down) or self._last_up > started
+        self.ledger.note(kind, ident, outcome, time.perf_counter() - started, down=down)
 
     _stopping = False
 
@@ -316,9 +325,15 @@ class Soak:
             name = random.choice(list(children))
             if end - time.monotonic() < 15:
                 return  # so that the end is calm
+            killed = time.perf_counter()
+            self._down.add(name)
             await asyncio.to_thread(children[name].kill)
             await asyncio.sleep(random.uniform(0, 2))
             await asyncio.to_thread(children[name].start)
+            await _answers(self.http, children[name].url)
+            self._last_up = time.perf_counter()
+            self._down.discard(name)
+            self.seconds_down[name] += self._last_up - killed
             self.restarts[name] += 1
 
     async def _sampling(self, seconds: float) -> None:
@@ -368,6 +383,8 @@ class Soak:
         return {
             "samples": self.samples,
             "restarts": dict(self.restarts),
+            "seconds down": {name: round(s, 1) for name, s in self.seconds_down.items()},
+            "chats": {", ".join(k): n for k, n in sorted(ledger.chats.items())},
             "outcomes": {" -> ".join(k): n for k, n in sorted(ledger.outcomes.items())},
             "sent": len(ledger.sent),
             "ended": sum(ledger.outcomes.values()),
@@ -382,6 +399,15 @@ class Soak:
             "full disk": full,
             "sigterm": last,
         }
+
+
+async def _answers(http: httpx2.AsyncClient, url: str) -> None:
+    """Wait until a server answers anything at all."""
+    while True:
+        with contextlib.suppress(httpx2.HTTPError):
+            await http.post(f"{url}/v1/chat/completions", json={})
+            return
+        await asyncio.sleep(0.05)
 
 
 async def _ready(http: httpx2.AsyncClient, url: str) -> None:
@@ -413,7 +439,8 @@ def show(report: dict[str, Any]) -> Iterator[str]:
         kind, status = name.split(" -> ")
         yield f"| {kind} | {status} | {count} |"
     yield ""
-    for name in ("sent", "ended", "logged", "restarts", "audit lines", "full disk", "sigterm"):
+    names = ("sent", "ended", "logged", "restarts", "seconds down", "chats")
+    for name in (*names, "audit lines", "full disk", "sigterm"):
         yield f"{name}: {report[name]}"
     for name in ("logged twice", "crossed", "leaked", "wrong", "unanswered"):
         yield f"{name}: {len(report[name])} {report[name][:5]}"

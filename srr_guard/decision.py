@@ -316,6 +316,30 @@ class Timings(_Frozen):
         return self.generation + self.scoring + self.overhead
 
 
+_CHARACTERS_OF_A_TOKEN = 4
+
+
+def tokens_saved(candidates: Sequence[Candidate[Any]]) -> int:
+    """Estimate the tokens that candidates which were cut off did not write.
+
+    Each is taken to have become as long as the others of its request are on average, at four
+    characters a token. Where all were cut off nothing tells, and 0 is counted.
+
+    Example:
+        >>> whole = Candidate(index=0, text="x" * 800)
+        >>> cut = Candidate(index=1, text="x" * 200, cut=True)
+        >>> tokens_saved([whole, cut]), tokens_saved([cut])
+        (150, 0)
+    """
+    lengths = [(len(c.trace) + len(c.text), c.cut) for c in candidates if not c.declined]
+    whole = [length for length, is_cut in lengths if not is_cut]
+    if not whole:
+        return 0
+    mean = sum(whole) / len(whole)
+    missing = sum(max(0.0, mean - length) for length, is_cut in lengths if is_cut)
+    return round(missing / _CHARACTERS_OF_A_TOKEN)
+
+
 class Totals(_Frozen):
     """Counts of all requests of one guard so far, over all threads and tasks.
 
@@ -328,6 +352,7 @@ class Totals(_Frozen):
         gate_refusals: Requests that the prompt gate refused.
         observed: Requests that were only observed.
         cut: Candidates that were cut off.
+        tokens_saved: Tokens that these did not write, about (see `tokens_saved`).
 
     Example:
         >>> Totals(requests=4, candidates=5).mean_candidates
@@ -340,6 +365,7 @@ class Totals(_Frozen):
     gate_refusals: int = Field(default=0, ge=0)
     observed: int = Field(default=0, ge=0)
     cut: int = Field(default=0, ge=0)
+    tokens_saved: int = Field(default=0, ge=0)
 
     @property
     def mean_candidates(self) -> float:
@@ -405,6 +431,11 @@ class Decision(_Frozen, Generic[T]):
         return sum(candidate.cut for candidate in self.candidates)
 
     @property
+    def tokens_saved(self) -> int:
+        """Tokens that candidates which were cut off did not write, about (see `tokens_saved`)."""
+        return tokens_saved(self.candidates)
+
+    @property
     def passed(self) -> bool:
         """True if a candidate was passed on, rather than a refusal or nothing."""
         return self.chosen is not None
@@ -425,6 +456,7 @@ class Decision(_Frozen, Generic[T]):
             "failed": self.failed,
             "distinct": self.distinct,
             "cut": self.cut,
+            "tokens_saved": self.tokens_saved,
             "unreadable": list(self.chosen.unreadable) if self.chosen else [],
             "recipe": self.chosen.recipe if self.chosen else None,
             "skipped": list(self.skipped),

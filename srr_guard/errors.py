@@ -119,7 +119,15 @@ class IncompatibleScorerError(ScorerError):
 
 
 class ScoringError(ScorerError):
-    """Scoring failed, or gave numbers that must not be used (NaN, infinity)."""
+    """Scoring failed, or gave numbers that must not be used (NaN, infinity).
+
+    Attributes:
+        retry_after: Seconds after which the scorer wants to be asked again; None: it does not say.
+    """
+
+    def __init__(self, *args: object, retry_after: float | None = None) -> None:
+        self.retry_after = retry_after
+        super().__init__(*args)
 
 
 class ScorerBusyError(ScoringError):

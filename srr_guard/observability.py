@@ -112,6 +112,8 @@ class Telemetry:
     - `srr_guard.decisions`: counter, by `reason`, and by `would_have` where only observed
     - `srr_guard.candidates`: counter, by `outcome` (`returned`, `cut`, `failed`)
       and `recipe`
+    - `srr_guard.tokens_saved`: counter, of candidates that were cut off; an estimate (see
+      `Decision.tokens_saved`)
     - `srr_guard.tokens`: counter, by `type` (`input`, `output`), of all candidates together
     - `srr_guard.duration`: histogram in seconds, by `phase` (`generation`, `scoring`,
       `overhead`)
@@ -149,6 +151,7 @@ class Telemetry:
         self._decisions = meter.create_counter(f"{_NAME}.decisions", unit="{decision}")
         self._candidates = meter.create_counter(f"{_NAME}.candidates", unit="{candidate}")
         self._tokens = meter.create_counter(f"{_NAME}.tokens", unit="{token}")
+        self._saved = meter.create_counter(f"{_NAME}.tokens_saved", unit="{token}")
         self._duration = meter.create_histogram(f"{_NAME}.duration", unit="s")
         self._p_safe = meter.create_histogram(f"{_NAME}.p_safe", unit="1")
 
@@ -165,6 +168,8 @@ class Telemetry:
         for (recipe, cut), count in Counter((c.recipe, c.cut) for c in decision.candidates).items():
             made_by = {} if recipe is None else {"recipe": recipe}
             self._candidates.add(count, {"outcome": "cut" if cut else "returned", **made_by})
+        if decision.cut:
+            self._saved.add(decision.tokens_saved)
         if decision.failed:
             self._candidates.add(decision.failed, {"outcome": "failed"})
         for phase, seconds in decision.timings.model_dump().items():

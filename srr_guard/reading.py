@@ -306,6 +306,8 @@ class _Parts:
 
     def _add_block(self, block: Mapping[Any, Any], into: list[str], *, inside: bool) -> None:
         kind = block.get("type")
+        if not isinstance(kind, str | None):
+            kind = repr(kind)  # a kind that nobody knows
         silent, beside = SILENT, into if into is self._thoughts else self._beside
         if kind == "non_standard" and isinstance(block.get("value"), Mapping):
             self._add_block(block["value"], into, inside=inside)

@@ -30,6 +30,7 @@ FLOORS = [
         "reading",
         "replay",
         "recipes",
+        "retry_after",
     ),
     ("conversation", "decision"),
     ("policy", "protocols"),
@@ -61,7 +62,7 @@ INNER = {
     ],
     "serving": [
         ("config",),
-        ("config_file", "health", "keys", "note", "policies", "problems", "routes"),
+        ("config_file", "health", "keys", "note", "policies", "problems", "routes", "streams"),
         ("front", "logs", "metrics", "spans", "upstreams"),
         ("backends",),
         ("local_backend",),

@@ -15,6 +15,7 @@ from srr_guard.decision import (
     ScoredCandidate,
     Totals,
     WouldHave,
+    tokens_saved,
 )
 from srr_guard.errors import (
     BelowThresholdError,
@@ -59,6 +60,7 @@ def conclude(state: BestOfN, form: Delivery[Any], *, count: Count) -> Ended[Any]
         bypasses=int(bypassed),
         gate_refusals=int(enforced.reason == "refused_by_gate"),
         cut=sum(candidate.cut for candidate in state.candidates),
+        tokens_saved=tokens_saved(state.candidates),
     )
     if enforced.chosen is not None:
         _log_bypass(state, enforced.chosen, passed_through=enforced.reason == "passed_through")

@@ -45,7 +45,7 @@ def read_candidate(index: int, output: Any, *, delivery: Delivery[Any], refusal:
         refusal: Stands in for an answer that the provider took away.
     """
     if isinstance(output, CutOff):
-        return _cut_off(index, output.output)
+        return _cut_off(index, output.output, delivery)
     if isinstance(output, Mapping) and output.get("__interrupt__"):
         raise _not_repeatable("interrupts its graph to ask a human")
     blank = SamplingError(f"candidate {index} is blank: the model returned no text")
@@ -71,9 +71,12 @@ def read_candidate(index: int, output: Any, *, delivery: Delivery[Any], refusal:
     )
 
 
-def _cut_off(index: int, output: Any) -> Outcome:
+def _cut_off(index: int, output: Any, delivery: Delivery[Any]) -> Outcome:
     """What was cut off, as far as it came: no schema is asked of it."""
-    reading = read(output)
+    try:
+        reading = delivery.read(output)
+    except (InvalidInputError, SamplingError):
+        reading = read(output)
     return Candidate(
         index=index,
         text=reading.text,

@@ -11,7 +11,7 @@ from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, convert_to_messages
 from langchain_core.messages.ai import UsageMetadata
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from srr_guard.conversation import Conversation
 from srr_guard.decision import Decision
@@ -182,8 +182,16 @@ def _assistant(message: Any) -> AIMessage:
         fields.pop(name, None)
     if fields.get("refusal") == content:  # a refusal of ours
         del fields["refusal"]
-    result = AIMessage(content, additional_kwargs=fields)
-    for call in [*(field_of(message, "tool_calls") or ()), *([legacy] if legacy else ())]:
+    try:
+        result = AIMessage(content, additional_kwargs=fields)
+    except ValidationError as error:
+        raise InvalidInputError(
+            f"content={content!r:.60} cannot be read: give a str, or a list of parts"
+        ) from error
+    calls = field_of(message, "tool_calls") or []
+    if not isinstance(calls, (list, tuple)):
+        raise InvalidInputError(f"tool_calls={calls!r:.60} cannot be read: give a list")
+    for call in [*calls, *([legacy] if legacy else ())]:
         _add_call(result, call)
     return result
 

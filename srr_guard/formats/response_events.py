@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel
@@ -112,7 +112,7 @@ class _Events:
         self.add("response.output_item.added", item=_begun(item), output_index=index)
         match field_of(item, "type"):
             case "message":
-                for number, part in enumerate(field_of(item, "content") or []):
+                for number, part in enumerate(_listed(item, "content")):
                     self._add_part(part, {**place, "content_index": number})
             case "reasoning":
                 self._add_reasoning(item, place)
@@ -129,7 +129,7 @@ class _Events:
                 text = field_of(part, "text")
                 logprobs = {"logprobs": field_of(part, "logprobs") or []}
                 self.add("response.output_text.delta", delta=text, **place, **logprobs)
-                for number, annotation in enumerate(field_of(part, "annotations") or []):
+                for number, annotation in enumerate(_listed(part, "annotations")):
                     self.add(
                         "response.output_text.annotation.added",
                         annotation=plain(annotation),
@@ -142,12 +142,12 @@ class _Events:
         self.add("response.content_part.done", part=part, **place)
 
     def _add_reasoning(self, item: Any, place: dict[str, Any]) -> None:
-        for number, part in enumerate(field_of(item, "summary") or []):
+        for number, part in enumerate(_listed(item, "summary")):
             where = {**place, "summary_index": number}
             self.add("response.reasoning_summary_part.added", part=_begun(part), **where)
             self._add_text("reasoning_summary_text", part, "text", where)
             self.add("response.reasoning_summary_part.done", part=part, **where)
-        for number, part in enumerate(field_of(item, "content") or []):
+        for number, part in enumerate(_listed(item, "content")):
             self._add_text("reasoning_text", part, "text", {**place, "content_index": number})
 
     def _add_text(self, kind: str, thing: Any, field: str, place: dict[str, Any]) -> None:
@@ -167,8 +167,15 @@ _EMPTY: dict[str, dict[str, Any]] = {
 }
 
 
+def _listed(thing: Any, name: str) -> Sequence[Any]:
+    """The parts in a field; none where it holds something else."""
+    found = field_of(thing, name)
+    return found if isinstance(found, (list, tuple)) else ()
+
+
 def _begun(thing: Any) -> Any:
     """An item or part as it is when it begins; other kinds come whole."""
-    empty = _EMPTY.get(field_of(thing, "type") or "")
+    kind = field_of(thing, "type")
+    empty = _EMPTY.get(kind) if isinstance(kind, str) else None
     known = isinstance(thing, (BaseModel, Mapping))
     return replaced(thing, **empty) if empty and known else thing

@@ -59,6 +59,8 @@ def as_conversation(request: Mapping[str, Any]) -> Conversation:
     """
     _require_all_is_here(request)
     instructions, given = request.get("instructions"), request.get("input")
+    if instructions is not None and not isinstance(instructions, str):
+        raise InvalidInputError(f"instructions={instructions!r:.60} cannot be read: give a str")
     turns: list[Any] = [("system", instructions)] if isinstance(instructions, str) else []
     if isinstance(given, str):
         turns.append(("user", given))
@@ -212,6 +214,7 @@ def _stands_for_turns(item: Any) -> bool:
 def _role(item: Any) -> str | None:
     """Who speaks in an item of an input; None if it says nothing."""
     kind = field_of(item, "type")
+    kind = kind if isinstance(kind, str | None) else repr(kind)
     if kind in _NO_TURN:
         return None
     if not isinstance(item, Mapping) or kind in (None, "message"):

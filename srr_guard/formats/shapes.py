@@ -86,9 +86,9 @@ def total_usage(outputs: Sequence[Any]) -> Any:
 
 
 def count_of(usage: Any, name: str) -> int:
-    """A count of tokens; 0 where it is not given."""
+    """A count of tokens; 0 where it is not given, or makes no sense."""
     value = field_of(usage, name)
-    return value if isinstance(value, int) else 0
+    return value if isinstance(value, int) and value > 0 else 0
 
 
 def with_decision(output: Any, decision: Decision[Any]) -> Any:

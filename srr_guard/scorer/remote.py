@@ -6,8 +6,9 @@ import asyncio
 import json
 import os
 import threading
+import time
 import weakref
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -29,6 +30,7 @@ from srr_guard.errors import (
     SRRGuardError,
 )
 from srr_guard.reading import valid_unicode
+from srr_guard.retry_after import LONGEST_REST, seconds_to_wait
 from srr_guard.threads import reset_after_fork
 
 if TYPE_CHECKING:
@@ -42,14 +44,18 @@ class RemoteScorer:
 
     Servers take turns; one at which three rankings in a row fail, or which three calls in a row
     do not reach, is left alone, for one second at first, for at most ten. A failed call is tried
-    again, on the next server. If none gives a ranking, an error is raised: no answer passes
-    unscored. One thread with an event loop of its own makes all calls, so a scorer may be shared
-    between threads and event loops; it is copied without its connections.
+    again, on the next server. A server that answers 429 or 503 with `Retry-After` (or
+    `retry-after-ms`) is left alone for so long, a minute at most; where no other is left, the
+    ranking waits, within `timeout`, or fails at once. If none gives a ranking, an error is
+    raised: no answer passes unscored. One thread with an event loop of its own makes all calls,
+    so a scorer may be shared between threads and event loops; it is copied without its
+    connections.
 
     Args:
         urls: Addresses of the servers up to and with `/v1`, or one of them.
         key: API key.
-        timeout: Seconds one call may take.
+        timeout: Seconds one call may take, and that a ranking may wait for servers that want to
+            be left alone.
         connect_timeout: Seconds until a connection must stand.
         attempts: Calls per ranking, over all servers.
         connections: Most connections to all servers together.
@@ -98,6 +104,7 @@ class RemoteScorer:
         self._lock = threading.Lock()
         self._network: _Network | None = None
         self._breakers = [CircuitBreaker() for _ in self._urls]
+        self._rests = _Rests(len(self._urls))
         self._next = 0
         reset_after_fork(self)
 
@@ -108,15 +115,17 @@ class RemoteScorer:
 
     @property
     def available(self) -> bool:
-        """False while every server is left alone because it failed."""
-        return any(breaker.wait == 0.0 for breaker in self._breakers)
+        """False while every server is left alone: it failed, or wants to be for too long."""
+        longest = self._settings["timeout"]
+        return any(self._rests.left(place) <= longest for place in self._working())
 
     def score(self, conversation: Any, candidates: Sequence[str]) -> Ranking:
         """Rank candidates (see `ResponseScorer.score`).
 
         Raises:
             InvalidInputError: The conversation or a candidate cannot be read.
-            ScorerBusyError: The servers have too much to do.
+            ScorerBusyError: The servers have too much to do; `retry_after` holds for how long,
+                if they say.
             ScorerUnreachableError: No server gave a ranking that can be used.
             ScoringError: A server refused the key, or could not score.
             MissingExtraError: The extra `remote` is not installed.
@@ -151,6 +160,7 @@ class RemoteScorer:
         self._lock = threading.Lock()
         self._network = None
         self._breakers = [CircuitBreaker() for _ in self._urls]
+        self._rests = _Rests(len(self._urls))
 
     def _submit(self, conversation: Any, candidates: Sequence[str]) -> Future[Ranking]:
         asked = Conversation.of(conversation)
@@ -165,22 +175,30 @@ class RemoteScorer:
         return network.submit(self._rank(network, json.dumps(body).encode(), len(texts)))
 
     async def _rank(self, network: _Network, body: bytes, n: int) -> Ranking:
+        end = self._rests.clock() + self._settings["timeout"]
+
         def worth_it(error: BaseException) -> bool:
-            return isinstance(error, (ScorerUnreachableError, ScorerBusyError))
+            if not isinstance(error, (ScorerUnreachableError, ScorerBusyError)):
+                return False
+            wait = error.retry_after or 0.0
+            return wait <= end - self._rests.clock() or self._ready() != []
 
         ranking = object()  # however often it makes a server fail, that is one failure
         retrying = AsyncRetrying(
             stop=stop_after_attempt(self._attempts),
             wait=wait_random_exponential(multiplier=0.1, max=2.0),
             retry=retry_if_exception(worth_it),
+            sleep=self._rests.sleep,
             reraise=True,
         )
-        return await retrying(self._ask, network, body, n, ranking)
+        return await retrying(self._ask, network, body, n, ranking, end)
 
-    async def _ask(self, network: _Network, body: bytes, n: int, cause: object) -> Ranking:
+    async def _ask(
+        self, network: _Network, body: bytes, n: int, cause: object, end: float
+    ) -> Ranking:
         import httpx2
 
-        place, permit = self._server()
+        place, permit = await self._server(end)
         url, breaker = self._urls[place], self._breakers[place]
         try:
             answer = await network.client.post(f"{url}/score", content=body)
@@ -195,29 +213,88 @@ class RemoteScorer:
             raise ScorerUnreachableError(
                 f"the scorer at {url} does not answer: {type(error).__name__}"
             ) from error
-        except ScorerUnreachableError:
-            breaker.failed(permit, by=cause)
-            raise
-        except SRRGuardError:
-            breaker.succeeded(permit)  # it answers, if not with a ranking
+        except SRRGuardError as error:
+            asked = error.retry_after if isinstance(error, ScoringError) else None
+            if asked:
+                self._rests.begin(place, asked)
+            elif isinstance(error, ScorerUnreachableError):
+                breaker.failed(permit, by=cause)
+            else:
+                breaker.succeeded(permit)  # it answers, if not with a ranking
             raise
         finally:
             breaker.abandoned(permit)  # if nothing else was said, such as when it is cancelled
 
-    def _server(self) -> tuple[int, Permit]:
-        """The next server in turn that may be asked."""
-        with self._lock:
-            turn = self._next
-            self._next += 1
-        ready = [i for i, breaker in enumerate(self._breakers) if breaker.wait == 0.0]
-        for i in range(len(ready)):
-            place = ready[(turn + i) % len(ready)]
-            if (permit := self._breakers[place].permit()) is not None:
-                return place, permit
+    def _working(self) -> list[int]:
+        """Places of the servers that have not failed."""
+        return [i for i, breaker in enumerate(self._breakers) if breaker.wait == 0.0]
+
+    def _ready(self) -> list[int]:
+        """Places of those among them that may be asked now."""
+        return [place for place in self._working() if self._rests.left(place) == 0.0]
+
+    async def _server(self, end: float) -> tuple[int, Permit]:
+        """The next server in turn that may be asked.
+
+        Raises:
+            ScorerBusyError: None may be until `end`, because they asked for it.
+            ScorerUnreachableError: All of them have failed.
+        """
+        while True:
+            with self._lock:
+                turn = self._next
+                self._next += 1
+            ready = self._ready()
+            for i in range(len(ready)):
+                place = ready[(turn + i) % len(ready)]
+                if (permit := self._breakers[place].permit()) is not None:
+                    return place, permit
+            working = self._working()
+            if ready or not working:
+                break
+            wait = min(map(self._rests.left, working))
+            if wait > end - self._rests.clock():
+                raise ScorerBusyError(
+                    f"all {len(self._urls)} scorers have too much to do; the next one wants to be "
+                    f"asked in {wait:.1f} s",
+                    retry_after=wait,
+                )
+            await self._rests.sleep(wait)
         wait = min(breaker.wait for breaker in self._breakers)
         raise ScorerUnreachableError(
-            f"all {len(self._urls)} scorers have failed; the next one is asked in {wait:.1f} s"
+            f"all {len(self._urls)} scorers have failed; the next one is asked in {wait:.1f} s",
+            retry_after=wait,
         )
+
+
+class _Rests:
+    """For how long servers want to be left alone.
+
+    Args:
+        servers: How many there are.
+        clock: Gives the time in seconds.
+        sleep: Waits for so many seconds.
+    """
+
+    def __init__(
+        self,
+        servers: int,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self.clock = clock
+        self.sleep = sleep
+        self._until = [0.0] * servers
+
+    def begin(self, place: int, seconds: float) -> None:
+        """Leave a server alone; a longer rest that has begun goes on."""
+        until = self.clock() + min(seconds, LONGEST_REST)
+        self._until[place] = max(self._until[place], until)
+
+    def left(self, place: int) -> float:
+        """Seconds until a server may be asked; 0 if it may now."""
+        return max(0.0, self._until[place] - self.clock())
 
 
 class _Network:
@@ -342,15 +419,19 @@ def _ranking(answer: httpx2.Response, url: str, n: int) -> Ranking:
                 f"the scorer at {url} ranked {len(ranking)} of {n} candidates"
             )
         return ranking
-    said = _said(answer)
+    said, wait = _said(answer), None
+    if status in (429, 503) and (wait := seconds_to_wait(answer.headers)):
+        said += f"; it wants to be asked again in {wait:.1f} s"
     if status == 429:
-        raise ScorerBusyError(f"the scorer at {url} has too much to do{said}")
+        raise ScorerBusyError(f"the scorer at {url} has too much to do{said}", retry_after=wait)
     if status in (401, 403):
         raise ScoringError(f"the scorer at {url} refused the key (HTTP {status}): give `key=`")
     if status in (400, 413, 422):
         raise InvalidInputError(f"the scorer at {url} cannot read the request{said}")
     if status in (408, 500, 502, 503, 504):
-        raise ScorerUnreachableError(f"the scorer at {url} failed with HTTP {status}{said}")
+        raise ScorerUnreachableError(
+            f"the scorer at {url} failed with HTTP {status}{said}", retry_after=wait
+        )
     raise ScoringError(f"the scorer at {url} answered HTTP {status}: is `/v1` part of its address?")
 
 

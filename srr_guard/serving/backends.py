@@ -4,16 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, Protocol
 
+from srr_guard.conversation import Conversation
+from srr_guard.core import Guard
 from srr_guard.core.in_flight import CallLimit
 from srr_guard.errors import ConfigurationError, UpstreamError
 from srr_guard.policy import SamplingPolicy
-from srr_guard.protocols import CandidateSource
+from srr_guard.protocols import AnswerWatch, CandidateSource, CutOff
 from srr_guard.serving.health import Caller
 from srr_guard.serving.upstreams import Upstreams
+from srr_guard.threads import blocking_calls
 
 Door = Literal["/chat/completions", "/responses"]
+
+LIMIT_FIELDS: Mapping[Door, tuple[str, ...]] = {
+    "/chat/completions": ("max_completion_tokens", "max_tokens"),
+    "/responses": ("max_output_tokens",),
+}
+"""Fields by which a request limits the tokens of an answer."""
 
 
 class Backend(Protocol):
@@ -32,12 +42,25 @@ class Backend(Protocol):
         door: Door,
         body: Mapping[str, Any],
         *,
-        sampling: SamplingPolicy,
+        guard: Guard,
+        asked: Conversation,
         limit: CallLimit,
+        output_tokens: int | None,
         headers: Mapping[str, str],
         caller: Caller,
-    ) -> CandidateSource[dict[str, Any]]:
-        """Makes the candidates of one request, as answers of this door."""
+    ) -> CandidateSource[Any]:
+        """Makes the candidates of one request, as answers of this door.
+
+        Args:
+            door: Where the request came.
+            body: What it asks for.
+            guard: Says how candidates differ, and follows them where they are to be cut off.
+            asked: The body as the scorer sees it.
+            limit: Places for calls.
+            output_tokens: Most tokens of an answer, where the body says nothing; None: no limit.
+            headers: Go on to servers.
+            caller: Who asks.
+        """
         ...
 
     async def models(self) -> list[dict[str, Any]]:
@@ -68,13 +91,17 @@ class UpstreamBackend:
         door: Door,
         body: Mapping[str, Any],
         *,
-        sampling: SamplingPolicy,
+        guard: Guard,
+        asked: Conversation,
         limit: CallLimit,
+        output_tokens: int | None,
         headers: Mapping[str, str],
         caller: Caller,
-    ) -> CandidateSource[dict[str, Any]]:
+    ) -> CandidateSource[Any]:
         """One call per candidate."""
-        return _UpstreamSource(self._upstreams, door, body, sampling, limit, headers, caller)
+        return _UpstreamSource(
+            self._upstreams, door, body, guard, asked, limit, output_tokens, headers, caller
+        )
 
     async def models(self) -> list[dict[str, Any]]:
         """The models of all servers."""
@@ -90,20 +117,40 @@ class _UpstreamSource:
     upstreams: Upstreams
     door: Door
     body: Mapping[str, Any]
-    sampling: SamplingPolicy
+    guard: Guard
+    asked: Conversation
     limit: CallLimit
+    output_tokens: int | None
     headers: Mapping[str, str]
     caller: Caller
     batches: bool = False
 
-    def sample(self, indices: Sequence[int]) -> Sequence[dict[str, Any]]:
+    def sample(self, indices: Sequence[int]) -> Sequence[Any]:
         raise ConfigurationError("the gateway makes candidates as tasks only: use `adecide`")
 
-    async def asample(self, indices: Sequence[int]) -> Sequence[dict[str, Any]]:
-        body = varied(self.door, self.body, self.sampling, indices[0])
+    async def asample(self, indices: Sequence[int]) -> Sequence[Any]:
+        sampling = self.guard.sampling
+        body = varied(self.door, self.body, sampling, indices[0])
         async with self.limit.aplace():
-            answer = await self.upstreams.post(self.door, body, self.headers, self.caller)
+            answer = await self.upstreams.post(
+                self.door,
+                body,
+                self.headers,
+                self.caller,
+                output_tokens=self.output_tokens,
+                watching=self._watching if self._streams else None,
+            )
+        if isinstance(answer, CutOff):
+            return [CutOff(cleaned(self.door, answer.output))]
         return [cleaned(self.door, answer)]
+
+    @property
+    def _streams(self) -> bool:
+        """Answers are streamed to be cut off; sound, which nothing cuts, has another form then."""
+        return self.guard.sampling.cut_below is not None and not self.body.get("audio")
+
+    async def _watching(self, *, trace: bool = False) -> AnswerWatch:
+        return await blocking_calls.run(partial(self.guard.watch, self.asked, trace=trace))
 
 
 _COMPLETION = ("id", "created", "model", "usage", "service_tier", "system_fingerprint")
@@ -128,6 +175,15 @@ def cleaned(door: Door, answer: Mapping[str, Any]) -> dict[str, Any]:
     message = choice.get("message") if isinstance(choice, Mapping) else None
     if not isinstance(choice, Mapping) or not isinstance(message, Mapping):
         raise UpstreamError("a server gave a completion without a message", status=502)
+    content, calls = message.get("content"), message.get("tool_calls") or []
+    parts = content if isinstance(content, list) else []
+    if not (
+        isinstance(content, str | list | None)
+        and all(isinstance(part, str | Mapping) for part in parts)
+        and isinstance(calls, list)
+        and all(isinstance(call, Mapping) for call in calls)
+    ):
+        raise UpstreamError("a server gave a message that cannot be read", status=502)
     kept = {k: v for k, v in message.items() if k not in ("parsed", "srr_guard")}
     return {
         **{name: answer[name] for name in _COMPLETION if name in answer},

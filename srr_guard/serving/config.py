@@ -101,6 +101,9 @@ class UpstreamConfig(_WithSecret):
         fallback: Asked only when no other server answers.
         models: Models that it is asked for; None: any.
         model: Sent in place of the model that was asked for.
+        tokens_field: Field of chat completions by which it is told `limits.output_tokens`; None:
+            `max_completion_tokens` for api.openai.com, whose newer models take nothing else,
+            `max_tokens` for all others.
         timeout: Seconds until it must have answered.
         connections: Most connections to it.
         failures: Failures in a row after which it is left alone for a while.
@@ -114,6 +117,7 @@ class UpstreamConfig(_WithSecret):
     fallback: bool = False
     models: tuple[str, ...] | None = Field(default=None, min_length=1)
     model: str | None = None
+    tokens_field: Literal["max_tokens", "max_completion_tokens"] | None = None
     timeout: float = Field(default=60.0, gt=0.0)
     connections: int = Field(default=256, ge=1)
     failures: int = Field(default=3, ge=1)
@@ -123,6 +127,12 @@ class UpstreamConfig(_WithSecret):
     def label(self) -> str:
         """Its name in logs and metrics."""
         return self.name or urlsplit(self.url).netloc
+
+    @property
+    def limit_field(self) -> str:
+        """Where a chat completion says how many tokens its answer may have."""
+        newer = urlsplit(self.url).hostname == "api.openai.com"
+        return self.tokens_field or ("max_completion_tokens" if newer else "max_tokens")
 
 
 class LocalConfig(_Section):
@@ -209,9 +219,10 @@ class PolicyConfig(_Section):
             if "gating" not in self.model_fields_set:
                 object.__setattr__(self, "gating", base.gating)
         if self.sampling.read_ahead:
-            raise ValueError("sampling.read_ahead: the gateway does not stream candidates")
-        if self.sampling.cut_below is not None:
-            raise ValueError("sampling.cut_below: the gateway cuts no candidates off")
+            raise ValueError(
+                "sampling.read_ahead: the gateway streams candidates only to cut them off: set "
+                "cut_below alone, or leave it out"
+            )
         for name, policy in (("sampling", self.sampling), ("gating", self.gating)):
             if policy is not None and policy.plan is not None:
                 raise ValueError(
@@ -347,6 +358,12 @@ class GatewayConfig(BaseSettings):
             raise ValueError(
                 f"the policy {gated[0]!r} has gating, and remote scorers (scorer.urls) assess no "
                 "prompts: leave one of them out"
+            )
+        cut = [n for n, policy in self.policies.items() if policy.sampling.cut_below is not None]
+        if self.scorer.urls and self.local is not None and cut:
+            raise ValueError(
+                f"the policy {cut[0]!r} has cut_below, and remote scorers (scorer.urls) follow no "
+                "local model: leave one of them out"
             )
         labels = [upstream.label for upstream in self.upstreams]
         for what, names in (("upstreams", labels), ("keys", [key.name for key in self.keys])):

@@ -8,13 +8,20 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from srr_guard.audit import AuditLog
+from srr_guard.conversation import Conversation
 from srr_guard.decision import Decision, Ranking
 from srr_guard.errors import ConfigurationError, SRRGuardError
 from srr_guard.observability import Telemetry, each_of
-from srr_guard.protocols import PromptGate, ResponseScorer
+from srr_guard.protocols import (
+    PromptGate,
+    ReadAhead,
+    ResponseScorer,
+    SupportsEarlyCut,
+    SupportsReadAhead,
+)
 from srr_guard.scorer import RemoteScorer, SRRScorer
 from srr_guard.serving.backends import Backend, UpstreamBackend
 from srr_guard.serving.config import GatewayConfig, ScorerConfig
@@ -116,14 +123,18 @@ class Gateway:
             return "no scorer answers"
         return None
 
-    def policy(self, asked: Any) -> ActivePolicy:
+    def policy(self, asked: Any, *, checking: bool = False) -> ActivePolicy:
         """The policy of the request that is being served, which its note then names.
+
+        Args:
+            asked: The request's `srr_guard` object.
+            checking: Answers are checked, none are made.
 
         Raises:
             InvalidInputError: It asks for what does not exist or is not allowed.
         """
         note = current_note()
-        found = self._live.policies.select(note.key, asked)
+        found = self._live.policies.select(note.key, asked, checking=checking)
         note.policy = found.name
         return found
 
@@ -198,6 +209,7 @@ class Gateway:
             config,
             scorer=self.scorer,
             gate=self._inner if isinstance(self._inner, PromptGate) else None,
+            follows_rows=isinstance(self._inner, SupportsEarlyCut),
             on_decision=self._hook,
         )
         return _Live(config, Keys(config.keys), book)
@@ -231,6 +243,16 @@ class _Measured:
     def score(self, conversation: Any, candidates: Sequence[str]) -> Ranking:
         return self._scorer.score(conversation, candidates)
 
+    def read_ahead(self, conversation: Conversation) -> ReadAhead:
+        """Pre-encode an answer where the scorer can; elsewhere its beginnings are only scored."""
+        if isinstance(self._scorer, SupportsReadAhead):
+            return self._scorer.read_ahead(conversation)
+        return _not_ahead
+
+    def early_cut(self, below: float) -> Any:
+        """A floor for the local model; the book of policies has seen that the scorer has one."""
+        return cast("SupportsEarlyCut", self._scorer).early_cut(below)
+
     async def ascore(self, conversation: Any, candidates: Sequence[str]) -> Ranking:
         started = time.perf_counter()
         try:
@@ -238,6 +260,10 @@ class _Measured:
         finally:
             seconds = time.perf_counter() - started
             self._metrics.scored(len(candidates), sum(map(len, candidates)), seconds)
+
+
+def _not_ahead(text: str, *, done: bool = False) -> None:
+    """Pre-encode nothing."""
 
 
 def _note_decision(decision: Decision) -> None:

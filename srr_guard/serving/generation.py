@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import jsonschema  # noqa: F401 (else imported by the first check, which would block the loop)
 from starlette.requests import Request
@@ -20,20 +20,16 @@ from srr_guard.formats.completion_chunks import completion_chunks
 from srr_guard.formats.response_events import event_records
 from srr_guard.formats.schemas import call_check, schema_check
 from srr_guard.protocols import Delivery
-from srr_guard.serving.backends import Door
+from srr_guard.serving.backends import LIMIT_FIELDS, Door
 from srr_guard.serving.gateway import Gateway
 from srr_guard.serving.health import Caller
 from srr_guard.serving.note import current_note
-from srr_guard.serving.problems import encode, json_response
+from srr_guard.serving.problems import encode, finite, json_response
 from srr_guard.serving.spans import trace_headers
 
 logger = logging.getLogger("srr_guard.serving")
 
 _OURS = ("srr_guard", "stream", "stream_options", "n")
-_OUTPUT_LIMITS = {
-    "/chat/completions": ("max_completion_tokens", "max_tokens"),
-    "/responses": ("max_output_tokens",),
-}
 
 
 @dataclass(frozen=True)
@@ -91,10 +87,11 @@ async def generate(gateway: Gateway, shape: _Shape, request: Request) -> Respons
     """
     body = read_json(await request.body())
     backend = gateway.answering()
-    _require_one_answer(body)
+    _require_plain(body)
     policy = gateway.policy(body.get("srr_guard"))
     asked = shape.read(body)
-    forwarded = _forwarded(shape.door, body, gateway.config.limits.output_tokens)
+    forwarded = _forwarded(shape.door, body)
+    limit = _unsaid_limit(shape.door, body, gateway.config.limits.output_tokens)
     note = current_note()
     caller = Caller(note.key.name if note.key else None, note.id)
     backend.require_ready(forwarded, caller)
@@ -105,8 +102,10 @@ async def generate(gateway: Gateway, shape: _Shape, request: Request) -> Respons
     source = backend.source(
         shape.door,
         forwarded,
-        sampling=sampling,
+        guard=guard,
+        asked=asked,
         limit=policy.limit,
+        output_tokens=limit,
         headers=_forwarded_headers(gateway),
         caller=caller,
     )
@@ -129,11 +128,14 @@ def read_json(body: bytes) -> dict[str, Any]:
         InvalidInputError: It is no JSON object.
     """
 
-    def refuse(name: str) -> None:
-        raise InvalidInputError(f"the body holds {name}, which is not JSON")
+    def refuse(name: str) -> NoReturn:
+        raise InvalidInputError(f"the body holds {name:.20}, which is no number of JSON")
+
+    def number(text: str) -> float:
+        return float(text) if finite(text) is not None else refuse(text)
 
     try:
-        found = json.loads(body, parse_constant=refuse)
+        found = json.loads(body, parse_constant=refuse, parse_float=number)
     except InvalidInputError:
         raise
     except (ValueError, RecursionError) as error:
@@ -151,7 +153,12 @@ def decision_headers(decision: Decision[Any]) -> dict[str, str]:
     return {"x-srr-guard-decision": json.dumps({name: summary[name] for name in names})}
 
 
-def _require_one_answer(body: Mapping[str, Any]) -> None:
+def _require_plain(body: Mapping[str, Any]) -> None:
+    """Refuse what would be lost on the way: other answers, and what is in the wrong place.
+
+    Raises:
+        InvalidInputError: The body asks for it.
+    """
     n = body.get("n")
     if n is not None and (n != 1 or isinstance(n, bool)):
         raise InvalidInputError(
@@ -160,22 +167,42 @@ def _require_one_answer(body: Mapping[str, Any]) -> None:
         )
     if not isinstance(body.get("stream", False), bool | None):
         raise InvalidInputError("stream: give true or false")
+    options = body.get("stream_options")
+    if not isinstance(options, Mapping | None):
+        raise InvalidInputError("stream_options: give an object")
+    if options and not isinstance(options.get("include_usage", False), bool | None):
+        raise InvalidInputError("stream_options.include_usage: give true or false")
+    inner = body.get("extra_body")
+    if isinstance(inner, Mapping) and "srr_guard" in inner:
+        raise InvalidInputError(
+            "extra_body.srr_guard: `extra_body` is an argument of OpenAI's Python client, which "
+            "puts its fields into the body: give `srr_guard` there"
+        )
 
 
-def _forwarded(door: Door, body: Mapping[str, Any], most: int | None) -> dict[str, Any]:
-    """The body as servers get it: without what is ours, within the limit of tokens."""
+def _forwarded(door: Door, body: Mapping[str, Any]) -> dict[str, Any]:
+    """The body as servers get it: without what is ours."""
     forwarded = {name: value for name, value in body.items() if name not in _OURS}
     if door == "/responses":
         forwarded.setdefault("store", False)  # n answers, of which one is known to the client
-    for name in _OUTPUT_LIMITS[door]:
-        value = forwarded.get(name)
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
-            raise InvalidInputError(f"{name}={value!r:.40} is no number of tokens")
-        if value is not None and most is not None and value > most:
-            raise InvalidInputError(f"{name}={value} is above {most}, the most here")
-    if most is not None and all(forwarded.get(name) is None for name in _OUTPUT_LIMITS[door]):
-        forwarded[_OUTPUT_LIMITS[door][-1]] = most
     return forwarded
+
+
+def _unsaid_limit(door: Door, body: Mapping[str, Any], most: int | None) -> int | None:
+    """The operator's limit of tokens, where the request names none.
+
+    Raises:
+        InvalidInputError: It names one that is no number, or not within the limit.
+    """
+    said = {name: body[name] for name in LIMIT_FIELDS[door] if body.get(name) is not None}
+    for name, value in said.items():
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise InvalidInputError(f"{name}={value!r:.40} is no number of tokens")
+        if most is not None and value > most:
+            raise InvalidInputError(f"{name}={value} is above {most}, the most here")
+        if most is not None and value < 1:  # some servers read it as no limit
+            raise InvalidInputError(f"{name}={value} is below 1, the least here")
+    return None if said else most
 
 
 def _forwarded_headers(gateway: Gateway) -> dict[str, str]:

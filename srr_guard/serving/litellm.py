@@ -56,7 +56,7 @@ def router(gateway: Gateway, route_class: type[Any]) -> APIRouter:
     async def guardrail(body: GuardrailRequest) -> Response:
         """Remember a request; block an answer that is held."""
         given = body.additional_provider_specific_params or {}
-        policy = gateway.policy(given.get("srr_guard"))
+        policy = gateway.policy(given.get("srr_guard"), checking=True)
         key = current_note().key
         call = (key.name if key else "", body.litellm_call_id or "")
         asked = _asked(body)

@@ -12,15 +12,43 @@ from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage, convert_to_messages
 
+from srr_guard.conversation import Conversation
+from srr_guard.core import Guard
 from srr_guard.core.in_flight import CallLimit
 from srr_guard.errors import ConfigurationError, InvalidInputError
 from srr_guard.formats.responses import as_conversation
 from srr_guard.local.chat_model import LocalChatModel
 from srr_guard.policy import SamplingPolicy
-from srr_guard.protocols import CandidateSource
-from srr_guard.serving.backends import Door, varied
+from srr_guard.protocols import CandidateSource, CutOff
+from srr_guard.serving.backends import LIMIT_FIELDS, Door, varied
 from srr_guard.serving.config import LocalConfig
 from srr_guard.serving.health import Caller
+from srr_guard.threads import blocking_calls
+
+_FOLLOWED = frozenset(
+    {"model", "messages", "input", "instructions", "response_format", "text", "stop"}
+    | {"temperature", "top_p", "seed", "tools", "tool_choice"}
+    | {name for names in LIMIT_FIELDS.values() for name in names}
+)
+_OF_NO_EFFECT = frozenset(
+    {"user", "metadata", "safety_identifier", "service_tier", "prediction"}
+    | {"prompt_cache_key", "prompt_cache_retention"}
+)
+"""Fields that change no answer."""
+_DEFAULTS: Mapping[str, Sequence[Any]] = {
+    "parallel_tool_calls": [True],
+    "truncation": ["disabled"],
+    "modalities": [["text"]],
+    "verbosity": ["medium"],
+    "function_call": ["none", "auto"],
+    "frequency_penalty": [0],
+    "presence_penalty": [0],
+    "top_logprobs": [0],
+    **{key: [False] for key in ("store", "background", "logprobs")},
+    **{key: [[]] for key in ("include", "functions")},
+    **{key: [{}] for key in ("logit_bias", "reasoning")},
+}
+"""Values of other fields that ask for nothing special."""
 
 
 class LocalBackend:
@@ -50,6 +78,18 @@ class LocalBackend:
                     f"the local model cannot be held to a schema ({name}={inner.get('type')!r}): "
                     "leave it out, or serve an upstream that can"
                 )
+        for name, value in body.items():
+            known = value is None or name in _FOLLOWED | _OF_NO_EFFECT
+            if not known and value not in _DEFAULTS.get(name, ()):
+                raise ConfigurationError(
+                    f"the local model cannot follow {name}={value!r:.60}: leave it out, or serve "
+                    "an upstream that can"
+                )
+        for name in ("temperature", "top_p"):
+            _require(body, name, "a number", (int, float))
+        _require(body, "seed", "a whole number", int)
+        _require(body, "tools", "a list", list)
+        _require(body, "stop", "a str or a list of them", (str, list))
 
     def plan(self, body: Mapping[str, Any], sampling: SamplingPolicy) -> SamplingPolicy:
         """One candidate where the temperature is 0: all would be equal."""
@@ -63,13 +103,17 @@ class LocalBackend:
         door: Door,
         body: Mapping[str, Any],
         *,
-        sampling: SamplingPolicy,
+        guard: Guard,
+        asked: Conversation,
         limit: CallLimit,
+        output_tokens: int | None,
         headers: Mapping[str, str],
         caller: Caller,
-    ) -> CandidateSource[dict[str, Any]]:
+    ) -> CandidateSource[Any]:
         """All candidates in one call."""
-        return _LocalSource(self._model, self._config, door, body, sampling, limit)
+        most = min(output_tokens or self._config.max_new_tokens, self._config.max_new_tokens)
+        config = self._config.model_copy(update={"max_new_tokens": most})
+        return _LocalSource(self._model, config, door, body, guard, asked, limit)
 
     async def models(self) -> list[dict[str, Any]]:
         """The one model."""
@@ -88,25 +132,32 @@ class _LocalSource:
     config: LocalConfig
     door: Door
     body: Mapping[str, Any]
-    sampling: SamplingPolicy
+    guard: Guard
+    asked: Conversation
     limit: CallLimit
 
     @property
     def batches(self) -> bool:
-        policy = self.sampling
+        policy = self.guard.sampling
         varies = policy.temperatures or policy.system_prompts or policy.seed is not None
         return not varies and policy.batched == "auto"
 
-    def sample(self, indices: Sequence[int]) -> Sequence[dict[str, Any]]:
+    def sample(self, indices: Sequence[int]) -> Sequence[Any]:
         raise ConfigurationError("the gateway makes candidates as tasks only: use `adecide`")
 
-    async def asample(self, indices: Sequence[int]) -> Sequence[dict[str, Any]]:
-        body = varied(self.door, self.body, self.sampling, indices[0])
+    async def asample(self, indices: Sequence[int]) -> Sequence[Any]:
+        body = varied(self.door, self.body, self.guard.sampling, indices[0])
         messages, options = _local_request(self.door, body, self.config)
+        cut = None
+        if self.guard.sampling.cut_below is not None:
+            cut = await blocking_calls.run(self.guard.early_cut, self.asked)
+            options |= {} if cut is None else {"cut": cut}
         async with self.limit.aplace():
             answers = await self.model.asample_candidates(messages, len(indices), **options)
         shape = _completion if self.door == "/chat/completions" else _response
-        return [shape(answer, self.config.name) for answer in answers]
+        made = [shape(answer, self.config.name) for answer in answers]
+        cuts = [_ended(answer) == "cut" for answer in answers]
+        return [CutOff(one) if was else one for one, was in zip(made, cuts, strict=True)]
 
 
 def _local_request(
@@ -128,10 +179,8 @@ def _local_request(
         ]
         messages = convert_to_messages(pairs)
     options: dict[str, Any] = {}
-    limits = ("max_completion_tokens", "max_tokens", "max_output_tokens")
-    asked = [body[name] for name in limits if body.get(name) is not None]
-    if asked:
-        options["max_new_tokens"] = min(asked[0], config.max_new_tokens)
+    asked = [body[name] for name in LIMIT_FIELDS[door] if body.get(name) is not None]
+    options["max_new_tokens"] = min([*asked, config.max_new_tokens])
     for name in ("temperature", "top_p", "seed"):
         if body.get(name) is not None:
             options[name] = body[name]
@@ -142,6 +191,12 @@ def _local_request(
     if tools:
         options |= {"tools": tools, "tool_choice": body.get("tool_choice")}
     return messages, options
+
+
+def _require(body: Mapping[str, Any], name: str, wanted: str, kinds: Any) -> None:
+    value = body.get(name)
+    if value is not None and (not isinstance(value, kinds) or isinstance(value, bool)):
+        raise InvalidInputError(f"{name}={value!r:.60} cannot be used: give {wanted}")
 
 
 def _tool(tool: Any) -> dict[str, Any]:
@@ -167,7 +222,7 @@ def _completion(answer: AIMessage, model: str) -> dict[str, Any]:
         {"id": i, "type": "function", "function": {"name": name, "arguments": args}}
         for i, name, args in _calls(answer)
     ]
-    finish = "length" if answer.response_metadata.get("finish_reason") == "length" else "stop"
+    finish = {"length": "length", "cut": "content_filter"}.get(_ended(answer), "stop")
     if calls:
         message["tool_calls"] = calls
         finish = "tool_calls"
@@ -203,15 +258,15 @@ def _response(answer: AIMessage, model: str) -> dict[str, Any]:
         }
         for i, name, args in _calls(answer)
     ]
-    cut = answer.response_metadata.get("finish_reason") == "length"
+    why = {"length": "max_output_tokens", "cut": "content_filter"}.get(_ended(answer))
     usage = _counts(answer)
     return {
         "id": _id("resp"),
         "object": "response",
         "created_at": int(time.time()),
         "model": model,
-        "status": "incomplete" if cut else "completed",
-        "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
+        "status": "incomplete" if why else "completed",
+        "incomplete_details": {"reason": why} if why else None,
         "error": None,
         "output": output,
         "parallel_tool_calls": True,
@@ -225,6 +280,11 @@ def _response(answer: AIMessage, model: str) -> dict[str, Any]:
             "output_tokens_details": {"reasoning_tokens": 0},
         },
     }
+
+
+def _ended(answer: AIMessage) -> str:
+    """Why an answer ended: `stop`, `length`, `cut`."""
+    return str(answer.response_metadata.get("finish_reason"))
 
 
 def _counts(answer: AIMessage) -> tuple[int, int]:

@@ -39,6 +39,7 @@ class Metrics:
         self._decisions = counter("decisions", "Decisions.", "reason", "policy")
         self._candidates = counter("candidates", "Candidates.", "outcome")
         self._tokens = counter("tokens", "Tokens of candidates.", "type")
+        self._saved = counter("tokens_saved", "Tokens that cut answers did not have, about.")
         self._phases = seconds("phase", "Parts of decisions.", "phase")
         self._scored = counter("scored_texts", "Texts that were scored.")
         self._characters = counter("scored_characters", "Characters that were scored.")
@@ -61,7 +62,9 @@ class Metrics:
         """Count a decision."""
         note = note_of_request.get()
         self._decisions.labels(decision.reason, (note and note.policy) or "").inc()
-        self._candidates.labels("returned").inc(len(decision.candidates))
+        self._candidates.labels("returned").inc(len(decision.candidates) - decision.cut)
+        self._candidates.labels("cut").inc(decision.cut)
+        self._saved.inc(decision.tokens_saved)
         self._candidates.labels("failed").inc(decision.failed)
         for phase, seconds in decision.timings.model_dump().items():
             self._phases.labels(phase).observe(seconds)

@@ -15,6 +15,14 @@ from srr_guard.protocols import PromptGate, ResponseScorer
 from srr_guard.serving.config import GatewayConfig, KeyConfig, PolicyConfig
 
 _SAMPLING = ("n", "accept_at")
+_RANGES: Mapping[str, tuple[float, float]] = {
+    "n": (1, 256),
+    "accept_at": (0, 1),
+    "threshold": (0, 1),
+    "min_familiarity": (0, 1),
+}
+_OF_CHECKS = ("threshold",)
+"""What changes a decision about one answer that is there."""
 
 
 @dataclass(frozen=True)
@@ -60,10 +68,12 @@ class PolicyBook:
         config: The policies.
         scorer: Ranks the candidates.
         gate: Assesses prompts; None: there is none.
+        follows_rows: The scorer can follow the answers of a local model.
         on_decision: Told of each decision.
 
     Raises:
-        ConfigurationError: A policy has `gating`, and there is no gate.
+        ConfigurationError: A policy has `gating`, and there is no gate; or it has `cut_below`,
+            and nobody follows the local model.
     """
 
     def __init__(
@@ -72,8 +82,10 @@ class PolicyBook:
         *,
         scorer: ResponseScorer,
         gate: PromptGate | None,
+        follows_rows: bool,
         on_decision: Callable[[Decision], object],
     ) -> None:
+        self._streams, self._cuts = bool(config.upstreams), config.local is not None
         self._configs = config.policies
         self._scorer = scorer
         self._gate = gate
@@ -83,18 +95,25 @@ class PolicyBook:
                     f"the policy {name!r} has gating, and its scorer assesses no "
                     "prompts: leave gating out, or give a scorer that does (SRRScorer)"
                 )
+            if policy.sampling.cut_below is not None and self._cuts and not follows_rows:
+                raise ConfigurationError(
+                    f"the policy {name!r} has cut_below, and its scorer follows no local model: "
+                    "leave it out, or give a scorer that does (SRRScorer)"
+                )
         self._on_decision = on_decision
         self._limits = {
             name: CallLimit(policy.sampling.max_in_flight)
             for name, policy in config.policies.items()
         }
 
-    def select(self, key: KeyConfig | None, asked: Any) -> ActivePolicy:
+    def select(self, key: KeyConfig | None, asked: Any, *, checking: bool = False) -> ActivePolicy:
         """The policy of a request.
 
         Args:
             key: Whose request it is; None: everyone may name every policy.
             asked: The request's `srr_guard` object: `policy`, and settings to change; or None.
+            checking: Answers are checked, none are made: settings that would say nothing are
+                refused.
 
         Raises:
             InvalidInputError: It asks for what does not exist or is not allowed.
@@ -108,16 +127,29 @@ class PolicyBook:
                 f"srr_guard.policy={name!r} is not yours to choose: there are {', '.join(allowed)}"
             )
         policy = self._configs[name]
+        for setting in wanted:
+            if checking and setting in _RANGES.keys() - _OF_CHECKS:
+                raise InvalidInputError(
+                    f"srr_guard.{setting} changes nothing in a check of answers: leave it out"
+                )
         sampling, decision = _overridden(policy, wanted)
         guard = Guard(
             scorer=self._scorer,
-            sampling=sampling.model_copy(update={"max_in_flight": None}),
+            sampling=self._followed(sampling),
             decision=decision,
             gating=policy.gating,
             gate=self._gate if policy.gating is not None else None,
             on_decision=self._on_decision,
         )
         return ActivePolicy(name, guard, self._limits[name])
+
+    def _followed(self, sampling: SamplingPolicy) -> SamplingPolicy:
+        """The policy as a guard takes it: servers' answers are cut off while they are streamed."""
+        changed: dict[str, Any] = {"max_in_flight": None}
+        if sampling.cut_below is not None:
+            changed["read_ahead"] = self._streams
+            changed["cut_below"] = sampling.cut_below if self._streams or self._cuts else None
+        return sampling.model_copy(update=changed)
 
 
 def _mapping(asked: Any) -> Mapping[str, Any]:
@@ -137,7 +169,7 @@ def _overridden(
     for name, value in wanted.items():
         if name not in limits.allow:
             raise InvalidInputError(
-                f"srr_guard.{name} cannot be set by a request here: these can be: "
+                f"srr_guard.{name:.80} cannot be set by a request here: these can be: "
                 f"{', '.join(('policy', *limits.allow))}"
             )
         _require_kind(name, value)
@@ -149,11 +181,13 @@ def _overridden(
         ("min_familiarity", decision.min_familiarity, None),
         ("accept_at", sampling.accept_at, None),
     )
-    for name, least, most in bounds:
+    for name, lowest, highest in bounds:
+        least, most = _RANGES[name]
+        least, most = _first(lowest, least), _first(highest, most)
         value = wanted.get(name)
-        if value is not None and least is not None and value < least:
+        if value is not None and value < least:
             raise InvalidInputError(f"srr_guard.{name}={value!r} is below {least}, the least here")
-        if value is not None and most is not None and value > most:
+        if value is not None and value > most:
             raise InvalidInputError(f"srr_guard.{name}={value!r} is above {most}, the most here")
     of_sampling = {k: v for k, v in wanted.items() if k in _SAMPLING}
     of_decision = {k: v for k, v in wanted.items() if k not in _SAMPLING}

@@ -20,6 +20,7 @@ from srr_guard.errors import (
     SamplingError,
     ScorerBusyError,
     ScorerError,
+    ScoringError,
     UpstreamError,
     WithheldError,
 )
@@ -91,6 +92,22 @@ def encode(content: Any) -> bytes:
         return json.dumps(content, separators=(",", ":")).encode()
 
 
+def loads(content: str | bytes) -> Any:
+    """Read the JSON of a server; numbers that JSON has no form for are null.
+
+    Raises:
+        ValueError: It is none.
+        RecursionError: It is too deep.
+    """
+    return json.loads(content, parse_constant=lambda _: None, parse_float=finite)
+
+
+def finite(number: str) -> float | None:
+    """A number that has been read; None where it is too large for one."""
+    value = float(number)
+    return value if math.isfinite(value) else None
+
+
 def problem_of(error: BaseException) -> HttpError:
     """The answer to a request that ended in this error. Unknown errors keep their text."""
     match error:
@@ -108,11 +125,16 @@ def problem_of(error: BaseException) -> HttpError:
         case SamplingError():
             return HttpError(502, str(error), code="no_usable_answer")
         case ScorerBusyError():
-            return HttpError(429, str(error), code="scorer_busy", retry_after=1.0)
+            # its text may name addresses of ours
+            wait = 1.0 if error.retry_after is None else error.retry_after
+            message = "the scorer has too much to do"
+            return HttpError(429, message, code="scorer_busy", retry_after=wait)
         case ScorerError() | ReferenceModelError():
-            # its text may name folders and addresses of ours
+            # its text may name folders and addresses of ours; where this very request may be why
+            # it failed, nobody is told to leave the server alone
+            after = error.retry_after if isinstance(error, ScoringError) else None
             message = f"the answers cannot be scored ({type(error).__name__})"
-            return HttpError(503, message, code="scorer_unavailable", retry_after=5.0)
+            return HttpError(503, message, code="scorer_unavailable", retry_after=after)
         case MissingExtraError():
             return HttpError(500, str(error), code="not_installed")
         case InvalidInputError() | ConfigurationError():

@@ -113,7 +113,7 @@ def router(gateway: Gateway, route_class: type[Any]) -> APIRouter:
     @routes.post("/checks")
     async def checks(body: CheckRequest) -> Response:
         """Check an answer, or those of a conversation: pass, hold or uncertain."""
-        policy = gateway.policy(body.srr_guard)
+        policy = gateway.policy(body.srr_guard, checking=True)
         pairs = _to_check(body)
         if len(pairs) > (most := gateway.config.limits.answers):
             raise InvalidInputError(f"{len(pairs)} answers to check are more than {most}")

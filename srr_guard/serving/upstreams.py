@@ -9,21 +9,22 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any, Protocol
 
 import httpx2
 
 from srr_guard import __version__
 from srr_guard.errors import UpstreamError
+from srr_guard.protocols import CutOff
+from srr_guard.retry_after import LONGEST_REST, seconds_to_wait
 from srr_guard.serving.config import UpstreamConfig
 from srr_guard.serving.health import Call, Caller, Health
+from srr_guard.serving.problems import loads
+from srr_guard.serving.streams import Watching, is_stream, read_stream
 
 logger = logging.getLogger("srr_guard.serving")
 
 _RETRYABLE = (408, 409, 425, 429)
-_LONGEST_REST = 60.0
 
 
 class Observer(Protocol):
@@ -34,7 +35,8 @@ class Observer(Protocol):
 
         Args:
             upstream: Name of the server.
-            outcome: `ok`, a status, `unreachable`, `timeout`, `crowded`, `garbage`, `cancelled`.
+            outcome: `ok`, `cut`, a status, `unreachable`, `timeout`, `crowded`, `garbage`,
+                `cancelled`.
         """
         ...
 
@@ -110,11 +112,30 @@ class Upstreams:
             )
 
     async def post(
-        self, path: str, body: Mapping[str, Any], headers: Mapping[str, str], caller: Caller
-    ) -> dict[str, Any]:
+        self,
+        path: str,
+        body: Mapping[str, Any],
+        headers: Mapping[str, str],
+        caller: Caller,
+        *,
+        output_tokens: int | None = None,
+        watching: Watching | None = None,
+    ) -> dict[str, Any] | CutOff[dict[str, Any]]:
         """Ask one server after another until one answers.
 
         Calls of one request wait for each other where a server is on trial.
+
+        Args:
+            path: Behind `/v1`.
+            body: The request.
+            headers: Added to those of the server.
+            caller: Who asks.
+            output_tokens: Most tokens of the answer, in the server's own field for it; None: as
+                the body says.
+            watching: Follows the answer, which is streamed then; None: it comes whole.
+
+        Returns:
+            The answer; a CutOff with what came of it where it was cut off.
 
         Raises:
             UpstreamError: None does, or one says that the request is wrong.
@@ -123,8 +144,9 @@ class Upstreams:
         last: UpstreamError | None = None
         while last is None:
             for server, call in self._in_turn(model, caller):
+                own = _fitted(server.config, path, body, output_tokens)
                 try:
-                    return await self._ask(server, call, path, body, headers, caller)
+                    return await self._ask(server, call, path, own, headers, caller, watching)
                 except UpstreamError as error:
                     if not error.is_retryable:
                         raise
@@ -154,7 +176,7 @@ class Upstreams:
             answer = await self._call(server, "GET", "/models", None, {})
         except UpstreamError:
             return []
-        data = answer.get("data")
+        data = answer.get("data") if isinstance(answer, dict) else None
         models = data if isinstance(data, list) else []
         names = [m["id"] for m in models if isinstance(m, dict) and isinstance(m.get("id"), str)]
         return [_model(name, config.label) for name in names]
@@ -180,12 +202,15 @@ class Upstreams:
         body: Mapping[str, Any],
         headers: Mapping[str, str],
         caller: Caller,
-    ) -> dict[str, Any]:
-        if server.config.model is not None:
-            body = {**body, "model": server.config.model}
+        watching: Watching | None,
+    ) -> dict[str, Any] | CutOff[dict[str, Any]]:
+        if watching is not None:
+            usage = {} if path == "/responses" else {"stream_options": {"include_usage": True}}
+            body = {**body, "stream": True, **usage}
+        content = json.dumps(body).encode()
         with call:
             try:
-                answer = await self._call(server, "POST", path, json.dumps(body).encode(), headers)
+                answer = await self._call(server, "POST", path, content, headers, watching)
             except UpstreamError as error:
                 logger.warning("%s", error)
                 before = server.health.wait(caller)
@@ -203,12 +228,18 @@ class Upstreams:
         path: str,
         body: bytes | None,
         headers: Mapping[str, str],
-    ) -> dict[str, Any]:
+        watching: Watching | None = None,
+    ) -> dict[str, Any] | CutOff[dict[str, Any]]:
         label, outcome = server.config.label, "unreachable"
         try:
             async with server.client.stream(
                 method, f"{server.config.url}{path}", content=body, headers=dict(headers)
             ) as response:
+                if watching is not None and is_stream(response):
+                    outcome, most = "garbage", self._answer_bytes
+                    streamed = await read_stream(response, path, watching, label=label, most=most)
+                    outcome = "cut" if isinstance(streamed, CutOff) else "ok"
+                    return streamed
                 content = bytearray()
                 async for part in response.aiter_bytes():
                     content += part
@@ -258,7 +289,7 @@ def _tell(call: Call, error: UpstreamError, caller: Caller) -> None:
     if isinstance(error, _UnusableError) or error.status == 401 or error.status < 400:
         call.unusable()
     elif error.status in (429, 503) and error.retry_after:
-        call.rest(min(error.retry_after, _LONGEST_REST))
+        call.rest(min(error.retry_after, LONGEST_REST))
     elif error.status >= 500 and error.status != 501:
         call.failed(by=caller.request)
     else:
@@ -280,6 +311,17 @@ def _client(
     )
 
 
+def _fitted(
+    config: UpstreamConfig, path: str, body: Mapping[str, Any], output_tokens: int | None
+) -> Mapping[str, Any]:
+    """The body for one server: with its model, and the limit in its own field."""
+    own: dict[str, Any] = {} if config.model is None else {"model": config.model}
+    if output_tokens is not None:
+        field = "max_output_tokens" if path == "/responses" else config.limit_field
+        own[field] = output_tokens
+    return {**body, **own}
+
+
 def _model(name: str, owner: str) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": 0, "owned_by": owner}
 
@@ -294,7 +336,7 @@ def _refused(label: str, response: httpx2.Response, answer: Any) -> UpstreamErro
         f"the server {label!r} answered with HTTP {status}",
         status=status,
         detail=_said(answer),
-        retry_after=_seconds(response.headers.get("retry-after")),
+        retry_after=seconds_to_wait(response.headers) if status >= 400 else None,
         is_retryable=status in _RETRYABLE or status >= 500 or status in (401, 403) or status < 400,
     )
 
@@ -318,23 +360,9 @@ def _said(answer: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
     return error if isinstance(error, Mapping) and "message" in error else None
 
 
-def _seconds(retry_after: str | None) -> float | None:
-    """Seconds in a `Retry-After` header, which may hold a date."""
-    if retry_after is None:
-        return None
-    if retry_after.strip().isdigit():
-        return float(retry_after)
-    try:
-        until = parsedate_to_datetime(retry_after)
-    except ValueError:
-        return None
-    until = until if until.tzinfo else until.replace(tzinfo=UTC)
-    return max(0.0, (until - datetime.now(UTC)).total_seconds())
-
-
 def _object(content: bytes) -> dict[str, Any] | None:
     try:
-        found = json.loads(content)
+        found = loads(content)
     except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None

@@ -47,11 +47,47 @@ def calls(name: str, arguments: str) -> dict[str, Any]:
     return says(None, tool_calls=[{"id": "call_1", "type": "function", "function": function}])
 
 
+class Pieces:
+    """A streamed answer, piece by piece.
+
+    Args:
+        pieces: Bytes; a dict is an event of data, a str the data itself.
+        kind: Its content type.
+        held: The stream stays open after the last piece until the client closes it.
+        broken: The connection ends without the end of the body.
+    """
+
+    def __init__(
+        self,
+        *pieces: Any,
+        kind: str = "text/event-stream",
+        held: bool = False,
+        broken: bool = False,
+    ) -> None:
+        self.kind, self.held, self.broken = kind, held, broken
+        said = [json.dumps(piece) if isinstance(piece, dict) else piece for piece in pieces]
+        self.pieces = [p if isinstance(p, bytes) else f"data: {p}\n\n".encode() for p in said]
+
+    async def send(self, send: Any, receive: Any) -> bool:
+        """Send them; True if the client closed the stream."""
+        headers = [(b"content-type", self.kind.encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        for piece in self.pieces:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        if self.held:
+            await _gone(receive)
+            return True
+        if self.broken:
+            raise ConnectionError("scripted")
+        await send({"type": "http.response.body", "body": b""})
+        return False
+
+
 class Upstream:
     """An OpenAI-compatible server that follows a script, as an ASGI application.
 
     A step of the script is a message; a dict with `status`, `headers` and `body`; bytes, which are
-    the body; or an async function that is called first, and gives one of these.
+    the body; `Pieces`; or an async function that is called first, and gives one of these.
 
     Attributes:
         requests: The bodies it got, with the path as `_path` and headers as `_headers`.
@@ -101,6 +137,10 @@ class Upstream:
                 return
             gone.cancel()
             step = work.result()
+        if isinstance(step, Pieces):
+            if await step.send(send, receive):
+                self.cancelled.set()
+            return
         status, headers, answer = 200, {}, step
         if isinstance(step, dict) and "status" in step and "role" not in step:
             status, headers = step["status"], step.get("headers", {})

@@ -124,26 +124,62 @@ def test_settings_of_one_request(http, upstream, served):
     ("asked", "said"),
     [
         ({"n": 5}, "srr_guard.n=5 is above 4"),
-        ({"n": 0}, "n=0"),
+        ({"n": 0}, "srr_guard.n=0 is below 1"),
+        ({"n": None}, "srr_guard.n=None is of the wrong kind"),
+        ({"n": 2.0}, "srr_guard.n=2.0 is of the wrong kind"),
+        ({"n": [2]}, "srr_guard.n=[2] is of the wrong kind"),
         ({"n": True}, "srr_guard.n=True is of the wrong kind"),
         ({"n": "2"}, "srr_guard.n='2' is of the wrong kind"),
         ({"threshold": 0.1}, "srr_guard.threshold=0.1 is below 0.5"),
-        ({"threshold": 1.5}, "threshold=1.5"),
+        ({"threshold": 1.5}, "srr_guard.threshold=1.5 is above 1"),
+        ({"threshold": None}, "srr_guard.threshold=None is of the wrong kind"),
+        ({"threshold": {"min": 1}}, "srr_guard.threshold={'min': 1} is of the wrong kind"),
+        ({"accept_at": 2}, "srr_guard.accept_at=2 is above 1"),
+        ({"accept_at": -0.1}, "srr_guard.accept_at=-0.1 is below 0"),
+        ({"accept_at": "0.9"}, "srr_guard.accept_at='0.9' is of the wrong kind"),
+        ({"min_familiarity": 2}, "srr_guard.min_familiarity=2 is above 1"),
+        ({"min_familiarity": False}, "srr_guard.min_familiarity=False is of the wrong kind"),
+        ({"n": 2, "sampling": {"n": 2}}, "srr_guard.sampling cannot be set"),
+        ({"n": 2, "nope": None}, "srr_guard.nope cannot be set"),
+        ({"x" * 5000: 1}, f"srr_guard.{'x' * 80} cannot be set"),
         ({"below_threshold": "pass"}, "srr_guard.below_threshold cannot be set"),
         ({"scorer_error": "pass"}, "srr_guard.scorer_error cannot be set"),
         ({"prefer": "first"}, "srr_guard.prefer cannot be set"),
         ({"mode": "observe"}, "srr_guard.mode cannot be set"),
         ({"policy": "lax"}, "srr_guard.policy='lax' is not yours"),
+        ({"policy": None}, "srr_guard.policy=None is not yours"),
+        ({"policy": ["default"]}, "srr_guard.policy=['default'] is not yours"),
         ("off", "srr_guard='off' is no object"),
         ([], "srr_guard=[] is no object"),
     ],
 )
 def test_settings_that_are_not_allowed(http, upstream, served, asked, said):
-    answer = ask(http, served, srr_guard=asked)
-    assert answer.status_code == 400
-    assert said in answer.json()["error"]["message"]
-    assert answer.json()["error"]["type"] == "invalid_request_error"
+    for stream in (False, True):
+        answer = ask(http, served, srr_guard=asked, stream=stream)
+        assert answer.status_code == 400
+        assert said in answer.json()["error"]["message"]
+        assert answer.json()["error"]["type"] == "invalid_request_error"
+        body = {"model": "m", "input": "hello", "srr_guard": asked, "stream": stream}
+        again = http.post(f"{served.url}/responses", json=body)
+        assert (again.status_code, again.json()) == (400, answer.json())
     assert upstream.requests == []
+
+
+def test_settings_of_an_observed_request(http, upstream):
+    """Its decision is the one that would have been made with them."""
+    keys = [{"name": "a", "key": "key-of-a", "policies": ["watch"]}]
+    policies = {"watch": {"decision": {"mode": "observe"}, "sampling": {"max_in_flight": 1}}}
+    with gateway(upstream, policies=policies, keys=keys) as served:
+        for door, asked in (("chat/completions", {"messages": ASK}), ("responses", {"input": "q"})):
+            body = {"model": "m", **asked, "srr_guard": {"n": 2, "threshold": 0.95}}
+            headers = {"authorization": "Bearer key-of-a"}
+            found = http.post(f"{served.url}/{door}", json=body, headers=headers).json()
+            summary = found["srr_guard"]
+            assert (summary["reason"], summary["sampled"]) == ("observed", 2)
+            assert summary["would_have"]["reason"] == "refused"
+            body["srr_guard"] = {"policy": "default"}
+            refused = http.post(f"{served.url}/{door}", json=body, headers=headers)
+            assert "there are watch" in refused.json()["error"]["message"]
 
 
 def test_an_operator_may_allow_more(http, upstream):

@@ -117,7 +117,7 @@ def test_a_policy_may_begin_with_a_file(folder):
         ("upstreams: [{url: 'http://x', key_file: nowhere}]", "'nowhere' cannot be read"),
         ("policies:\n  a:\n    decision:\n      threshold: 2", "serve.yaml:4: policies.a.decision"),
         ("policies:\n  a:\n    sampling: {n: 2, initial: 3}", "serve.yaml:3: policies.a.sampling"),
-        ("policies: {a: {sampling: {read_ahead: true}}}", "read_ahead: the gateway does not"),
+        ("policies: {a: {sampling: {read_ahead: true}}}", "read_ahead: the gateway streams"),
         ("policies: {a: {sampling: {plan: [{kind: plain}]}}}", "sampling.plan: the gateway's"),
         ("policies: {a: {gating: {plan: [{kind: plain}]}}}", "gating.plan: the gateway's"),
         ("policies: {a: {gating: {benign_below: 2}}}", "policies.a.gating"),

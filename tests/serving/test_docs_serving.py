@@ -43,7 +43,7 @@ def test_the_code_runs(upstream, capsys):
 
 
 def test_the_settings_load(tmp_path, monkeypatch):
-    ours, litellm = blocks("yaml")
+    ours, cutting, litellm = blocks("yaml")
     monkeypatch.chdir(tmp_path)
     Path("serve.yaml").write_text(ours)
     Path("batch.key").write_text("key-of-batch")
@@ -51,6 +51,8 @@ def test_the_settings_load(tmp_path, monkeypatch):
     monkeypatch.setenv("WEB_KEY", "key-of-web")
     config = load_config("serve.yaml")
     assert [upstream.label for upstream in config.upstreams] == ["api.openai.com", "spare"]
+    Path("cutting.yaml").write_text(cutting)
+    assert load_config("cutting.yaml").policies["default"].sampling.cut_below == 0.2
     (guardrail,) = yaml.safe_load(litellm)["guardrails"]
     assert guardrail["litellm_params"]["guardrail"] == "generic_guardrail_api"
     assert PATH.rsplit("/", maxsplit=1)[-1] == "litellm_basic_guardrail_api"

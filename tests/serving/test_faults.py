@@ -11,8 +11,19 @@ from contextlib import closing
 from uuid import UUID
 
 import pytest
-from servers import ASK, PATIENCE, Upstream, gateway, says, until, upstream_server
+from servers import (
+    ASK,
+    PATIENCE,
+    Upstream,
+    gateway,
+    good_is_safe,
+    says,
+    until,
+    upstream_server,
+)
 
+from srr_guard.errors import ScoringError
+from srr_guard.scorer import RemoteScorer
 from srr_guard.testing import FakeScorer
 
 GOOD = says("a good answer")
@@ -150,6 +161,24 @@ def test_a_busy_server_says_when_to_come_back(http, upstream):
     assert len(upstream.requests) == 1  # it is left alone
 
 
+@pytest.mark.parametrize(
+    ("headers", "said"),
+    [
+        ({"retry-after-ms": "1500", "retry-after": "9"}, "2"),
+        ({"retry-after": "99999999999"}, "99999999999"),
+        ({"retry-after": "9" * 400}, "1"),
+        ({"retry-after": "\xb2"}, "1"),
+        ({"retry-after": "-3"}, "1"),
+    ],
+    ids=str,
+)
+def test_whatever_a_busy_server_says_is_a_429(http, upstream, headers, said):
+    upstream.script({"status": 429, "headers": headers})
+    with gateway(upstream, policies=ONCE) as served:
+        answer = ask(http, served)
+    assert (answer.status_code, answer.headers["retry-after"]) == (429, said)
+
+
 def test_what_one_client_breaks_stays_whole_for_the_others(http, upstream, monkeypatch):
     monkeypatch.setattr("srr_guard.breaker._FIRST_REST", 60.0)
     keys = [{"name": name, "key": f"key-of-{name}"} for name in ("mallory", "alice")]
@@ -272,6 +301,27 @@ def test_a_busy_scorer_is_a_429(http, upstream):
     with gateway(upstream, scorer=scorer) as served:
         answer = ask(http, served)
     assert (answer.status_code, answer.headers["retry-after"]) == (429, "1")
+
+
+def test_a_busy_scorer_elsewhere_says_when_to_come_back(http, upstream):
+    script = {"status": 429, "headers": {"retry-after": "3600"}}
+    ready = {"status": 200, "body": {"order": [0], "scores": [0.9], "p_safe": [0.9]}}
+    with upstream_server(Upstream(ready, script)) as scorer:
+        with gateway(upstream, scorer=RemoteScorer(scorer.url)) as served:
+            until(lambda: http.get(f"{served.root}/readyz").status_code == 200)
+            answer, shed = ask(http, served), ask(http, served)
+    assert (answer.status_code, answer.headers["retry-after"]) == (429, "3600")
+    assert scorer.url not in answer.text
+    assert (shed.status_code, shed.json()["error"]["code"]) == (503, "scorer_unavailable")
+    assert len(upstream.requests) == 4  # the second one was turned away before
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a"), ScoringError("NaN")])
+def test_a_request_that_may_be_why_scoring_fails_tells_nobody_to_stay_away(http, upstream, error):
+    with gateway(upstream, scorer=FakeScorer(good_is_safe, error=error)) as served:
+        answer = ask(http, served)
+    assert answer.status_code == 503
+    assert "retry-after" not in answer.headers
 
 
 def test_what_nobody_foresaw_is_a_500_without_its_text(http, upstream):

@@ -58,6 +58,58 @@ def test_all_candidates_in_one_call(http, served, model):
     assert options == expected
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("logprobs", True),
+        ("top_logprobs", 2),
+        ("frequency_penalty", 0.5),
+        ("presence_penalty", -1),
+        ("logit_bias", {"1": 1}),
+        ("functions", [TOOL["function"]]),
+        ("function_call", {"name": "good_tool"}),
+        ("modalities", ["text", "audio"]),
+        ("audio", {"voice": "alloy"}),
+        ("web_search_options", {}),
+        ("parallel_tool_calls", False),
+        ("reasoning_effort", "high"),
+        ("verbosity", "low"),
+        ("store", True),
+        ("top_k", 5),
+        ("include", ["message.output_text.logprobs"]),
+        ("truncation", "auto"),
+        ("temperature", "hot"),
+        ("temperature", True),
+        ("top_p", [1]),
+        ("seed", 1.5),
+        ("stop", {"a": 1}),
+        ("tools", "all"),
+    ],
+)
+def test_what_the_model_cannot_follow_is_refused(http, served, model, field, value):
+    for stream in (False, True):
+        answer = chat(http, served, **{field: value}, stream=stream)
+        assert answer.status_code == 400
+        assert field in answer.json()["error"]["message"]
+        body = {"model": "m", "input": "q", field: value, "stream": stream}
+        assert http.post(f"{served.url}/responses", json=body).status_code == 400
+    assert model.asked == []
+
+
+def test_what_changes_no_answer_is_taken(http, served, model):
+    hints = {"user": "u", "metadata": {"a": "b"}, "service_tier": "flex", "safety_identifier": "s"}
+    defaults = {"store": False, "parallel_tool_calls": True, "logprobs": False, "logit_bias": {}}
+    nothing = {"reasoning_effort": None, "top_k": None, "frequency_penalty": 0.0}
+    assert chat(http, served, **hints, **defaults, **nothing).status_code == 200
+
+
+def test_the_operators_limit_holds_for_the_model(http, model):
+    with gateway(model=model, local={"max_new_tokens": 50}, limits={"output_tokens": 9}) as served:
+        assert chat(http, served).status_code == 200
+        assert chat(http, served, max_tokens=5).status_code == 200
+    assert [options["max_new_tokens"] for _, _, options in model.asked] == [9, 5]
+
+
 def test_temperature_zero_is_one_candidate(http, served, model):
     assert chat(http, served, temperature=0).json()["srr_guard"]["sampled"] == 1
     assert [n for _, n, _ in model.asked] == [1]

@@ -82,7 +82,16 @@ def test_bodies_of_the_wrong_shape(http, served, path, body, said):
         ("checks", {"conversation": "q"}, "answer is missing"),
         ("checks", {"conversation": ASK}, "nothing to check"),
         ("checks", {"conversation": "q", "answer": " "}, "blank"),
-        ("checks", {"conversation": "q", "answer": "a", "srr_guard": {"n": 99}}, "n=99 is above"),
+        (
+            "checks",
+            {"conversation": "q", "answer": "a", "srr_guard": {"n": 2}},
+            "srr_guard.n changes",
+        ),
+        (
+            "checks",
+            {"conversation": "q", "answer": "a", "srr_guard": {"accept_at": 0.9}},
+            "srr_guard.accept_at changes nothing in a check",
+        ),
         ("checks", {"conversation": [says("hi")]}, "nothing to check"),
     ],
 )
