@@ -30,7 +30,7 @@ from srr_guard.core.delivery import MessageDelivery, as_chunk, misfit, require_p
 from srr_guard.core.guard import Guard
 from srr_guard.decision import Decision
 from srr_guard.errors import ConfigurationError, SamplingError
-from srr_guard.formats.schemas import schema_check
+from srr_guard.formats.schemas import schema_check, structured_check
 from srr_guard.policy import DecisionPolicy, GatePolicy, SamplingPolicy
 from srr_guard.protocols import PromptGate, ResponseScorer
 from srr_guard.runnables.tracing import RunManager, TraceCandidates, isolated
@@ -110,6 +110,7 @@ class SafetyRankedChatModel(ModelShell, BaseChatModel):
     _guard: Guard = PrivateAttr()
     _source: ModelSource = PrivateAttr()
     _parser: Runnable[Any, Any] | None = PrivateAttr(default=None)
+    _schema: Any = PrivateAttr(default=None)
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
@@ -205,6 +206,7 @@ class SafetyRankedChatModel(ModelShell, BaseChatModel):
         method = self._inner("with_structured_output")
         structured = method(schema, include_raw=include_raw, **kwargs)
         copy = self.model_copy()
+        copy._schema = schema
         copy._parser = with_entries(structured, lambda _: RunnablePassthrough())
         if isinstance(structured, Models):  # each model has its own parser; one does for all
             copy._parser = None
@@ -221,13 +223,14 @@ class SafetyRankedChatModel(ModelShell, BaseChatModel):
         return SafetyRankedChatModel._rebuilt, (
             {name: getattr(self, name) for name in names},
             self._parser,
+            self._schema,
         )
 
     @classmethod
-    def _rebuilt(cls, options: dict[str, Any], parser: Any) -> SafetyRankedChatModel:
+    def _rebuilt(cls, options: dict[str, Any], parser: Any, schema: Any) -> SafetyRankedChatModel:
         """Unpickle; the scorer is loaded anew and the totals begin at 0."""
         model = cls(**options)
-        model._parser = parser
+        model._parser, model._schema = parser, schema
         return model
 
     def _inner(self, method: str) -> Callable[..., Any]:
@@ -339,7 +342,10 @@ class SafetyRankedChatModel(ModelShell, BaseChatModel):
 
     def _form(self, kwargs: dict[str, Any]) -> MessageDelivery:
         """The form of the answers to one call, with the schema that it asks for."""
-        asked = schema_check({**unbind(self.model)[1], **kwargs})
+        options = {**unbind(self.model)[1], **kwargs}
+        if self._parser is not None:  # which may read what is no plain JSON
+            options = {name: options.get(name) for name in ("tools", "tool_choice")}
+        asked = schema_check(options)
         checks = [] if asked is None else [asked]
         if self._parser is not None:
             checks.append(self._parse)
@@ -355,10 +361,12 @@ class SafetyRankedChatModel(ModelShell, BaseChatModel):
         try:
             parsed = self._parser.invoke(message, isolated({}))
         except Exception as error:
-            raise misfit() from error
+            raise misfit(message) from error
         if parsed is None:
-            raise misfit()
+            raise misfit(message)
         require_parsed(parsed)
+        if (check := structured_check(self._schema)) is not None:
+            check(parsed)
 
     def _call_options(self, stop: list[str] | None, kwargs: dict[str, Any]) -> dict[str, Any]:
         own = {

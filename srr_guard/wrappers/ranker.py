@@ -29,7 +29,7 @@ from srr_guard.core.delivery import MessageDelivery, as_chunk
 from srr_guard.core.guard import Guard
 from srr_guard.decision import Decision
 from srr_guard.errors import ConfigurationError
-from srr_guard.formats.schemas import schema_check
+from srr_guard.formats.schemas import schema_check, structured_check
 from srr_guard.policy import DecisionPolicy, GatePolicy, SamplingPolicy
 from srr_guard.protocols import PromptGate, ResponseScorer
 from srr_guard.replay import listed
@@ -120,6 +120,7 @@ class SafetyRanker(ModelShell, RunnableSerializable[Any, Any]):
 
     _guard: Guard = PrivateAttr()
     _source: ModelSource = PrivateAttr()
+    _schema: Any = PrivateAttr(default=None)
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
@@ -255,13 +256,15 @@ class SafetyRanker(ModelShell, RunnableSerializable[Any, Any]):
         Raises:
             ConfigurationError: What is wrapped has no `with_structured_output`.
         """
-        return self._around("with_structured_output", schema, **kwargs)
+        guarded = self._around("with_structured_output", schema, **kwargs)
+        guarded._schema = schema
+        return guarded
 
-    def _around(self, method: str, argument: Any, **kwargs: Any) -> SafetyRanker:
-        bind = getattr(self.model, method, None)
+    def _around(self, name: str, argument: Any, /, **kwargs: Any) -> SafetyRanker:
+        bind = getattr(self.model, name, None)
         if bind is None:
             raise ConfigurationError(
-                f"{self!r} has no {method!r} because what it wraps has none: call it on the chat "
+                f"{self!r} has no {name!r} because what it wraps has none: call it on the chat "
                 "model inside, then wrap the result"
             )
         return self.model_copy(update={"model": bind(argument, **kwargs)})
@@ -292,8 +295,9 @@ class SafetyRanker(ModelShell, RunnableSerializable[Any, Any]):
 
     def _form(self, kwargs: dict[str, Any]) -> MessageDelivery:
         """The form of the answers to one call, with the schema that it asks for."""
-        check = schema_check({**unbind(self.model)[1], **kwargs})
-        return MessageDelivery(checks=[] if check is None else [check], form=_form_of(self.model))
+        asked = schema_check({**unbind(self.model)[1], **kwargs}), structured_check(self._schema)
+        checks = [check for check in asked if check is not None]
+        return MessageDelivery(checks=checks, form=_form_of(self.model))
 
     def _conversation(self, value: Any) -> Conversation:
         return Conversation.of(self.prompt(value)) if self.prompt else self._source.asked(value)
@@ -347,7 +351,13 @@ class SafetyRanker(ModelShell, RunnableSerializable[Any, Any]):
         The default scorer is loaded anew on first use, and the totals begin at 0.
         """
         options = {name: getattr(self, name) for name in (*SETTINGS, *_OWN, "name")}
-        return partial(SafetyRanker, **options), (self.model,)
+        return SafetyRanker._rebuilt, (self.model, options, self._schema)
+
+    @classmethod
+    def _rebuilt(cls, model: Any, options: dict[str, Any], schema: Any) -> SafetyRanker:
+        ranker = cls(model, **options)
+        ranker._schema = schema
+        return ranker
 
     def __repr__(self) -> str:
         kind = describe(self.model)
