@@ -29,6 +29,7 @@ FLOORS = [
         "reading",
         "replay",
         "recipes",
+        "values",
     ),
     ("conversation", "decision"),
     ("policy", "protocols"),

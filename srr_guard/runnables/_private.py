@@ -141,7 +141,7 @@ class _Nowhere(str):
 
     __slots__ = ()
 
-    def split(self, *_: Any) -> Any:
+    def split(self, sep: Any = None, maxsplit: Any = -1) -> Any:
         """Refuse a stream writer that a function has kept from outside."""
         return _refusing("writes to its graph's stream", "get the writer inside it")()
 
