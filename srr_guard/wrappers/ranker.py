@@ -32,7 +32,7 @@ from srr_guard.errors import ConfigurationError
 from srr_guard.formats.schemas import schema_check, structured_check
 from srr_guard.policy import DecisionPolicy, GatePolicy, SamplingPolicy
 from srr_guard.protocols import PromptGate, ResponseScorer
-from srr_guard.replay import listed
+from srr_guard.replay import fresh, listed, replayable
 from srr_guard.runnables.tracing import RunManager, TraceCandidates
 from srr_guard.runnables.tree import unbind
 from srr_guard.settings import require_function
@@ -276,7 +276,7 @@ class SafetyRanker(ModelShell, RunnableSerializable[Any, Any]):
         config: RunnableConfig,
         kwargs: dict[str, Any],
     ) -> Decision:
-        value = listed(value)  # each candidate reads it
+        value = replayable(listed(value))  # each candidate reads it
         asked = self._conversation(value)
         source = self._of(asked, value, run_manager, config, kwargs)
         return self._guard.decide(asked, source, delivery=self._form(kwargs))
@@ -288,7 +288,7 @@ class SafetyRanker(ModelShell, RunnableSerializable[Any, Any]):
         config: RunnableConfig,
         kwargs: dict[str, Any],
     ) -> Decision:
-        value = listed(value)
+        value = replayable(listed(value))
         asked = self._conversation(value)
         source = self._of(asked, value, run_manager, config, kwargs)
         return await self._guard.adecide(asked, source, delivery=self._form(kwargs))
@@ -300,7 +300,9 @@ class SafetyRanker(ModelShell, RunnableSerializable[Any, Any]):
         return MessageDelivery(checks=checks, form=_form_of(self.model))
 
     def _conversation(self, value: Any) -> Conversation:
-        return Conversation.of(self.prompt(value)) if self.prompt else self._source.asked(value)
+        if self.prompt is not None:
+            return Conversation.of(self.prompt(fresh(value)))
+        return self._source.asked(value)
 
     def _of(
         self,
