@@ -9,7 +9,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
+from langchain_core.messages import (
+    AIMessage,
+    AIMessageChunk,
+    BaseMessage,
+    HumanMessage,
+    ToolMessage,
+)
 from pydantic import BaseModel
 
 from srr_guard.blocks import (
@@ -26,6 +32,7 @@ from srr_guard.blocks import (
     TEXTS,
 )
 from srr_guard.errors import InvalidInputError
+from srr_guard.raw import raw_message
 from srr_guard.values import OPAQUE, opened
 
 
@@ -57,7 +64,7 @@ def read(output: Any) -> Reading:
     Reasoning is read apart: blocks and fields of that kind, and `<think>...</think>` at the
     beginning of the text (see `split_trace`). Objects and dicts become JSON with sorted keys. Of
     a dict with `messages` (an agent's state) all messages after the latest human one are read,
-    and the other keys.
+    and the other keys. Completions of OpenAI's client are read as their message.
 
     Args:
         output: str, message, pydantic object, dict, list, number or bool.
@@ -91,12 +98,32 @@ def read_fact(value: Any) -> str:
 
 
 def read_pieces(pieces: Sequence[Any]) -> Reading:
-    """Read the pieces of one answer, in their order; tags may begin in one and end in another."""
-    readings = [_read_piece(piece) for piece in pieces]
+    """Read the pieces of one answer, in their order; tags may begin in one and end in another.
+
+    Chunks of one message are added up first: what one begins, the next may end.
+    """
+    readings = [_read_piece(piece) for piece in _added_up(pieces)]
     text, tagged = split_trace("".join(reading.text for reading in readings))
     trace = "".join(reading.trace for reading in readings)
     unreadable = dict.fromkeys(kind for reading in readings for kind in reading.unreadable)
     return Reading(text, tuple(unreadable), "\n".join(filter(None, [trace, tagged])))
+
+
+def _added_up(pieces: Sequence[Any]) -> list[Any]:
+    added: list[Any] = []
+    for piece in pieces:
+        if isinstance(piece, tuple) and len(piece) == 2 and isinstance(piece[0], AIMessageChunk):
+            piece = piece[0]  # LangGraph gives each with its metadata
+        message = raw_message(piece)
+        piece = piece if message is None else message
+        last = added[-1] if added else None
+        if isinstance(piece, AIMessageChunk) and isinstance(last, AIMessageChunk):
+            of_one = piece.id == last.id or None in (piece.id, last.id)
+            with suppress(TypeError, ValueError):  # their fields do not fit
+                added[-1:] = [last + piece] if of_one else [last, piece]
+                continue
+        added.append(piece)
+    return added
 
 
 def _read_piece(piece: Any) -> Reading:
@@ -180,6 +207,7 @@ def _text_of(output: Any, found: _Found, *, inside: bool = False) -> str:
     """The text of an output; inside of another one its reasoning is part of it."""
     if isinstance(output, str):
         return output if inside else _without_trace(output, found)
+    output = output if (message := raw_message(output)) is None else message
     if isinstance(output, BaseMessage):
         parts = _Parts(output)
         found.unreadable += parts.unreadable

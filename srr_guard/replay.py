@@ -202,5 +202,6 @@ def listed(value: Any) -> Any:
     if type(value) is dict:
         return {key: listed(item) for key, item in value.items()}
     if type(value) in (list, tuple):
-        return type(value)(map(listed, value))
+        items = [listed(item) for item in value]
+        return items if isinstance(value, list) else tuple(items)
     return value

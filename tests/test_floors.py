@@ -26,6 +26,7 @@ FLOORS = [
         "characters",
         "filters",
         "parquet",
+        "raw",
         "reading",
         "replay",
         "recipes",
