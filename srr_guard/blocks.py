@@ -9,6 +9,8 @@ TEXTS = frozenset(
         "input_text",
         "refusal",
         "citation",
+        "reference",
+        "tool_reference",
         "non_standard_annotation",
         "guard_content",
         "citations_content",
@@ -25,6 +27,23 @@ REASONING_FIELDS = frozenset(
     {"reasoning_content", "reasoning", "reasoning_details", "thinking", "thinking_blocks"}
 )
 """Fields beside the content that hold reasoning: DeepSeek, OpenRouter, Ollama, LiteLLM."""
+
+METADATA_TEXTS = (
+    # Google
+    "grounding_metadata",
+    "groundingMetadata",
+    "citation_metadata",
+    "citationMetadata",
+    "url_context_metadata",
+    # Cohere, Perplexity, xAI
+    "citations",
+    "documents",
+    "search_queries",
+    "search_results",
+    # Bedrock: what its guardrail took away
+    "trace",
+)
+"""Fields of a message's metadata that hold texts, not only what the call was like."""
 
 LOCAL_CALLS = frozenset(
     {
@@ -182,6 +201,9 @@ SILENT = frozenset(
         "expires_at",
         "created_at",
         "logprobs",
+        "rendered_content",
+        "renderedContent",
     }
 )
-"""Names of fields that hold no text: ids, positions, signatures, what is encrypted."""
+"""Names of fields that hold no text of their own: ids, positions, signatures, what is encrypted,
+Google's page around its search queries."""

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict
 
 from srr_guard.characters import is_blank
 from srr_guard.errors import ConfigurationError, InvalidInputError
-from srr_guard.reading import read, turn_text
+from srr_guard.reading import read_fact, turn_text
 
 PROMPT_KEYS = ("question", "input", "prompt", "query", "messages")
 """Keys under which a dict holds what was asked, the first of them first."""
@@ -148,7 +148,7 @@ def _is_message(item: Any) -> bool:
 
 def _fact(key: Any, value: Any) -> str:
     try:
-        return read(value).whole
+        return read_fact(value)
     except InvalidInputError as error:
         raise ConfigurationError(
             f"the input's part {key!r} of type {type(value).__name__!r} cannot be read as part "

@@ -36,6 +36,19 @@ def is_filtered(message: BaseMessage) -> bool:
     return any(map(is_filter_reason, reasons))
 
 
+def refuses(message: BaseMessage) -> bool:
+    """True if a message says in a field or part of its own that the model refuses."""
+    parts = message.content if isinstance(message.content, list) else []
+    return bool(message.additional_kwargs.get("refusal")) or any(
+        isinstance(part, Mapping) and part.get("type") == "refusal" for part in parts
+    )
+
+
+def is_refusal(error: BaseException) -> bool:
+    """True for the errors by which OpenAI's packages tell of refused and filtered answers."""
+    return type(error).__name__ in ("ContentFilterFinishReasonError", "OpenAIRefusalError")
+
+
 def is_filter_reason(reason: Any) -> bool:
     """True if this is a reason to end an answer that a filter gives."""
     name = getattr(reason, "name", reason)  # some clients have enums

@@ -9,7 +9,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
+from langchain_core.messages import (
+    AIMessage,
+    AIMessageChunk,
+    BaseMessage,
+    HumanMessage,
+    ToolMessage,
+)
 from pydantic import BaseModel
 
 from srr_guard.blocks import (
@@ -17,6 +23,7 @@ from srr_guard.blocks import (
     DOCUMENTS,
     LOCAL_CALLS,
     MEDIA,
+    METADATA_TEXTS,
     REASONING,
     REASONING_FIELDS,
     SERVER_TOOLS,
@@ -26,6 +33,8 @@ from srr_guard.blocks import (
 )
 from srr_guard.characters import is_blank
 from srr_guard.errors import InvalidInputError
+from srr_guard.raw import raw_message
+from srr_guard.values import OPAQUE, opened
 
 
 @dataclass(frozen=True)
@@ -56,7 +65,7 @@ def read(output: Any) -> Reading:
     Reasoning is read apart: blocks and fields of that kind, and `<think>...</think>` at the
     beginning of the text (see `split_trace`). Objects and dicts become JSON with sorted keys. Of
     a dict with `messages` (an agent's state) all messages after the latest human one are read,
-    and the other keys.
+    and the other keys. Completions of OpenAI's client are read as their message.
 
     Args:
         output: str, message, pydantic object, dict, list, number or bool.
@@ -77,13 +86,45 @@ def read(output: Any) -> Reading:
     return found.reading(text)
 
 
+def read_fact(value: Any) -> str:
+    """Read a part of what was asked: reasoning first, parts like images named in brackets.
+
+    Raises:
+        InvalidInputError: It has no text or JSON form, or holds an object that has none.
+    """
+    reading = read(value)
+    if opaque := _opaque_in(value):
+        raise InvalidInputError(f"it holds an object of type {opaque!r}, which has no text")
+    return "\n".join([reading.whole, *(f"[{kind}]" for kind in reading.unreadable)])
+
+
 def read_pieces(pieces: Sequence[Any]) -> Reading:
-    """Read the pieces of one answer, in their order; tags may begin in one and end in another."""
-    readings = [_read_piece(piece) for piece in pieces]
+    """Read the pieces of one answer, in their order; tags may begin in one and end in another.
+
+    Chunks of one message are added up first: what one begins, the next may end.
+    """
+    readings = [_read_piece(piece) for piece in _added_up(pieces)]
     text, tagged = split_trace("".join(reading.text for reading in readings))
     trace = "".join(reading.trace for reading in readings)
     unreadable = dict.fromkeys(kind for reading in readings for kind in reading.unreadable)
     return Reading(text, tuple(unreadable), "\n".join(filter(None, [trace, tagged])))
+
+
+def _added_up(pieces: Sequence[Any]) -> list[Any]:
+    added: list[Any] = []
+    for piece in pieces:
+        if isinstance(piece, tuple) and len(piece) == 2 and isinstance(piece[0], AIMessageChunk):
+            piece = piece[0]  # LangGraph gives each with its metadata
+        message = raw_message(piece)
+        piece = piece if message is None else message
+        last = added[-1] if added else None
+        if isinstance(piece, AIMessageChunk) and isinstance(last, AIMessageChunk):
+            of_one = piece.id == last.id or None in (piece.id, last.id)
+            with suppress(TypeError, ValueError):  # their fields do not fit
+                added[-1:] = [last + piece] if of_one else [last, piece]
+                continue
+        added.append(piece)
+    return added
 
 
 def _read_piece(piece: Any) -> Reading:
@@ -133,6 +174,7 @@ class _Found:
     def __init__(self) -> None:
         self.unreadable: list[str] = []
         self.thoughts: list[str] = []
+        self.holds_messages = False
 
     def reading(self, text: str) -> Reading:
         """All of it, with this text."""
@@ -166,6 +208,7 @@ def _text_of(output: Any, found: _Found, *, inside: bool = False) -> str:
     """The text of an output; inside of another one its reasoning is part of it."""
     if isinstance(output, str):
         return output if inside else _without_trace(output, found)
+    output = output if (message := raw_message(output)) is None else message
     if isinstance(output, BaseMessage):
         parts = _Parts(output)
         found.unreadable += parts.unreadable
@@ -178,7 +221,8 @@ def _text_of(output: Any, found: _Found, *, inside: bool = False) -> str:
     if isinstance(output, Mapping) and _is_message_list(output.get("messages")):
         return _state_text(output, found)
     if isinstance(output, (BaseModel, Mapping, list, tuple, int, float)):
-        return _stable_json(output, found)
+        text = _stable_json(output, found)
+        return "" if found.holds_messages and _is_blank(output) else text
     raise InvalidInputError(
         f"an answer of type {type(output).__name__!r} has no text to score: return a str, a "
         "message, a pydantic object or a dict"
@@ -198,12 +242,19 @@ def _state_text(state: Mapping[str, Any], found: _Found) -> str:
     texts = [_text_of(m, found) for m in messages[human[-1] + 1 if human else 0 :]]
     if not is_blank(texts[-1]):
         rest = (v for k, v in state.items() if k != "messages")
-        texts += [_text_of(v, found, inside=True) for v in rest if isinstance(v, _WORDY) and v]
+        texts += [_fact(value, found) for value in rest]
         return "\n".join(text for text in texts if text)
     return ""
 
 
-_WORDY = (str, BaseModel, Mapping, list, tuple)
+def _fact(value: Any, found: _Found) -> str:
+    """A value beside the messages; nothing for numbers and for what is empty."""
+    if isinstance(value, (str, BaseMessage)):
+        return _text_of(value, found, inside=True)
+    if value is None or isinstance(value, (int, float)):
+        return ""
+    text = _stable_json(value, found)
+    return "" if text in ("null", "{}", "[]") else text
 
 
 def _is_message_list(value: Any) -> bool:
@@ -213,11 +264,37 @@ def _is_message_list(value: Any) -> bool:
 def _stable_json(value: Any, found: _Found) -> str:
     def default(inner: Any) -> Any:
         if isinstance(inner, BaseMessage):
+            found.holds_messages = True
             return _text_of(inner, found, inside=True)
-        return inner.model_dump(mode="json") if isinstance(inner, BaseModel) else str(inner)
+        if (plain := opened(inner)) is OPAQUE:
+            found.unreadable.append(type(inner).__name__)
+            return None
+        return plain
 
-    plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
-    return json.dumps(plain, ensure_ascii=False, sort_keys=True, default=default)
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, default=default)
+
+
+def _opaque_in(value: Any) -> str | None:
+    """The type of an object without text inside a value; None if there is none."""
+    if isinstance(value, (str, int, float, type(None), BaseMessage)):
+        return None
+    if not isinstance(value, (Mapping, list, tuple)):
+        plain = opened(value)
+        return type(value).__name__ if plain is OPAQUE else _opaque_in(plain)
+    inside = value.values() if isinstance(value, Mapping) else value
+    return next(filter(None, map(_opaque_in, inside)), None)
+
+
+def _is_blank(value: Any) -> bool:
+    """True for messages that say nothing, and what holds nothing beside them."""
+    if isinstance(value, BaseMessage):
+        parts = _Parts(value)
+        return not (parts.answer.strip() or parts.unreadable)
+    if isinstance(value, BaseModel):
+        value = opened(value)
+    if isinstance(value, (Mapping, list, tuple)):
+        return all(map(_is_blank, value.values() if isinstance(value, Mapping) else value))
+    return value is None or (isinstance(value, str) and not value.strip())
 
 
 class _Parts:
@@ -237,7 +314,10 @@ class _Parts:
         for block in [content] if isinstance(content, str) else content:
             self._add(block, self._texts)
         self._add_fields(message.additional_kwargs)
+        self._add_fields(message.model_extra or {})
         self._add_calls(message)
+        for name in METADATA_TEXTS:
+            self._add(message.response_metadata.get(name), self._beside, field=name)
         if isinstance(message, ToolMessage):
             self._add(message.artifact, self._beside, field="artifact")
 
@@ -276,21 +356,32 @@ class _Parts:
         calls: list[Any] = []
         if isinstance(message, AIMessage):
             calls = [*message.tool_calls, *message.invalid_tool_calls]
-        self._beside += [_call_line(call["name"], call["args"]) for call in calls]
+        for call in calls:
+            self._add_call(call["name"], call["args"])
+            self._add_block(_beside_call(call), self._beside, inside=True)
         for block in self._repeated:
             name, args = _name_and_args(block)
+            self._add_block(_beside_call(block), self._beside, inside=True)
             call_id = block.get("call_id") or block.get("id")
             if not any(
                 name in (None, call["name"])
                 and (args == call["args"] or (not args and call_id in (None, call["id"])))
                 for call in calls
             ):
-                self._beside.append(_call_line(name, args))
+                self._add_call(name, args)
+
+    def _add_call(self, name: Any, args: Any) -> None:
+        found = _Found()
+        if isinstance(args, Mapping):
+            self._beside.append(f"[tool call] {name}({_stable_json(args, found)})")
+        else:
+            self._beside.append(f"[invalid tool call] {name}({args})")
+        self.unreadable += found.unreadable
 
     def _add(self, value: Any, into: list[str], *, field: str | None = None) -> None:
         """Read a value: a block of the content, or what stands in a field."""
-        if isinstance(value, BaseModel):
-            value = value.model_dump(mode="json")
+        if not isinstance(value, (*_PLAIN, bytes, bytearray, memoryview)):
+            value = opened(value)
         if isinstance(value, str):
             if field and value.startswith("data:") and ";base64," in value[:100]:
                 self.unreadable.append(field)
@@ -301,7 +392,7 @@ class _Parts:
         elif isinstance(value, (list, tuple)):
             for item in value:
                 self._add(item, into, field=field or "list")
-        elif value is not None and not isinstance(value, (int, float)):
+        elif not isinstance(value, _PLAIN):
             self.unreadable.append(field or type(value).__name__)
 
     def _add_block(self, block: Mapping[Any, Any], into: list[str], *, inside: bool) -> None:
@@ -331,6 +422,9 @@ class _Parts:
                 self._add(value, into if key in TEXT_KEYS else beside, field=str(key))
 
 
+_PLAIN = (str, Mapping, list, tuple, int, float, type(None))
+
+
 def _is_plain_text(block: Mapping[Any, Any]) -> bool:
     """True if a block of an unknown kind holds nothing but text."""
     said = [(key, value) for key, value in block.items() if key not in SILENT]
@@ -351,20 +445,24 @@ def _has_text(block: Mapping[Any, Any]) -> bool:
     return _is_plain_document(block) or any(isinstance(s, str) and not is_blank(s) for s in said)
 
 
+_ARGUMENTS = ("args", "arguments", "partial_json", "input")
+
+
+def _beside_call(call: Mapping[Any, Any]) -> dict[Any, Any]:
+    """What a call holds beside its name and arguments; errors tell of the arguments."""
+    for key in ("function", "custom"):
+        if isinstance(call.get(key), Mapping):
+            call = {k: v for k, v in {**call, **call[key]}.items() if k != key}
+    return {k: v for k, v in call.items() if k not in ("type", "name", "error", *_ARGUMENTS)}
+
+
 def _name_and_args(call: Mapping[Any, Any]) -> tuple[Any, Any]:
     """Name and arguments of a call, in whichever of the providers' forms; `{}` for none yet."""
     for key in ("function", "custom"):
         if isinstance(call.get(key), Mapping):
             call = {**call, **call[key]}
-    keys = ("args", "arguments", "partial_json", "input")
-    args: Any = next((call[key] for key in keys if call.get(key)), {})
+    args: Any = next((call[key] for key in _ARGUMENTS if call.get(key)), {})
     if isinstance(args, str):
         with suppress(ValueError, RecursionError):
             args = json.loads(args, strict=False)
     return call.get("name"), args
-
-
-def _call_line(name: Any, args: Any) -> str:
-    if isinstance(args, Mapping):
-        return f"[tool call] {name}({_stable_json(args, _Found())})"
-    return f"[invalid tool call] {name}({args})"

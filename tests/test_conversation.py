@@ -13,6 +13,7 @@ from langchain_core.messages import (
 from langchain_core.prompts import ChatPromptTemplate
 
 from srr_guard import Conversation, InvalidInputError, Turn
+from srr_guard.errors import ConfigurationError
 
 DIALOGUE = (
     Turn(role="system", text="Be brief."),
@@ -100,3 +101,15 @@ def test_parts_of_a_prompt_that_cannot_be_read_are_named():
     assert Conversation.of([HumanMessage([image])]).prompt == "[image_url]"
     talk = Conversation.of([HumanMessage([{"type": "text", "text": "see"}, image])])
     assert talk.prompt == "see\n[image_url]"
+
+
+@pytest.mark.parametrize("part", [object(), [object()], {"of": iter("ab")}, b"\xff"])
+def test_parts_of_a_dict_that_have_no_text_are_refused_by_name(part):
+    with pytest.raises(ConfigurationError, match=r"part 'notes'.*give `prompt=`"):
+        Conversation.of({"question": "q", "notes": part})
+
+
+def test_images_inside_a_dict_are_named():
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,xx"}}
+    talk = Conversation.of({"question": "q", "notes": {"of": HumanMessage([image])}})
+    assert talk.turns[0].text.endswith("[image_url]")

@@ -95,6 +95,7 @@ def test_valid_text_stays_as_it_is(text):
 
 HARM, SORRY = "how to do harm", "Sorry, no."
 TEXT = {"type": "text", "text": SORRY}
+THOUGHT = {"type": "thinking", "thinking": HARM}
 REASONING = {
     "thinking": AIMessage([{"type": "thinking", "thinking": HARM, "signature": "x"}, TEXT]),
     "reasoning": AIMessage([{"type": "reasoning", "reasoning": HARM}, TEXT]),
@@ -161,6 +162,46 @@ class Raw(BaseModel):
 def test_answers_without_a_json_form_are_refused_by_name(odd):
     with pytest.raises(InvalidInputError, match="has no JSON form"):
         candidate_text(odd)
+
+
+@pytest.mark.parametrize(
+    "output",
+    [{"answer": AIMessage("")}, [AIMessage([THOUGHT])], {"a": AIMessage(""), "b": "", "c": None}],
+)
+def test_messages_that_say_nothing_are_no_answer_inside_either(output):
+    assert candidate_text(output) == ""
+    assert candidate_text({"answer": output, "n": 1}) != ""
+
+
+METADATA = {
+    "Google": {"grounding_metadata": {"web_search_queries": [HARM]}},
+    "Cohere": {"citations": [{"text": HARM, "document_ids": ["1"]}]},
+    "Bedrock": {"trace": {"guardrail": {"modelOutput": [HARM]}}},
+}
+
+
+@pytest.mark.parametrize("name", METADATA)
+def test_texts_in_metadata_are_read(name):
+    assert HARM in candidate_text(AIMessage(SORRY, response_metadata=METADATA[name]))
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        AIMessage(SORRY, caption=HARM),
+        AIMessage([{"type": "tool_use", "id": "1", "name": "f", "input": {}, "note": HARM}]),
+        AIMessage([TEXT, {"type": "tool_reference", "tool": "web", "title": HARM}]),
+    ],
+    ids=["field of a message", "block of a tool call", "reference"],
+)
+def test_fields_that_packages_add_are_read(message):
+    reading = read(message)
+    assert HARM in reading.text
+    assert reading.unreadable == ()
+
+
+def test_mistral_s_references_hold_numbers_only():
+    assert read(AIMessage([TEXT, {"type": "reference", "reference_ids": [1]}])) == Reading(SORRY)
 
 
 def test_circular_answers_are_refused_by_name():

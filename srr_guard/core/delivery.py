@@ -11,7 +11,7 @@ from langchain_core.messages.ai import UsageMetadata, add_usage
 
 from srr_guard.decision import Decision
 from srr_guard.errors import InvalidInputError, SamplingError
-from srr_guard.filters import is_filtered
+from srr_guard.filters import is_filtered, refuses
 from srr_guard.reading import Reading, read, read_pieces
 
 
@@ -157,12 +157,26 @@ def require_parsed(output: Any) -> None:
         and output.keys() == {"raw", "parsed", "parsing_error"}
         and (output["parsing_error"] is not None or output["parsed"] is None)
     ):
-        raise misfit()
+        raise misfit(output["raw"])
 
 
-def misfit() -> SamplingError:
-    """The error for an answer that cannot be parsed."""
+def misfit(message: Any) -> SamplingError:
+    """The error for a message that cannot be parsed."""
+    if isinstance(message, BaseMessage) and (refuses(message) or is_filtered(message)):
+        return refused()
     return SamplingError("the candidate cannot be used: it does not fit the schema asked for")
+
+
+def refused() -> SamplingError:
+    """The error for a refusal where one has no form; it costs one call."""
+    return _RefusedError(
+        "the candidate cannot be used: the model or its provider's filter refused, and a refusal "
+        "does not fit the schema asked for"
+    )
+
+
+class _RefusedError(SamplingError):
+    is_retryable = False
 
 
 def as_chunk(output: Any) -> Any:

@@ -16,6 +16,7 @@ from typing import Any, TypeVar, cast
 from tenacity import RetryCallState, retry_if_exception
 
 from srr_guard.characters import is_blank
+from srr_guard.core.delivery import refused
 from srr_guard.decision import Candidate
 from srr_guard.errors import (
     InvalidInputError,
@@ -23,6 +24,7 @@ from srr_guard.errors import (
     NotRepeatableError,
     SamplingError,
 )
+from srr_guard.filters import is_refusal
 from srr_guard.policy import SamplingPolicy
 from srr_guard.protocols import CandidateSource, CutOff, Delivery, PlannedSource
 from srr_guard.reading import read
@@ -58,7 +60,9 @@ def read_candidate(index: int, output: Any, *, delivery: Delivery[Any], refusal:
     if not isinstance(reading.text, str):
         return InvalidInputError(f"the text of an answer must be a str, got {reading.text!r:.60}")
     says_nothing = is_blank(reading.text) and not reading.unreadable
-    if says_nothing and delivery.declined(output) and delivery.refusal(refusal, output) is not None:
+    if says_nothing and delivery.declined(output):
+        if delivery.refusal(refusal, output) is None:
+            return refused()
         return Candidate(index=index, text=refusal, declined=True, output=output)
     if says_nothing:
         return _without_answer(index) if reading.trace else blank
@@ -181,7 +185,8 @@ class CallPlan:
 
         def worth_it(error: BaseException) -> bool:
             wanted = isinstance(error, policy.retry_on) and not must_propagate(error)
-            hopeless = getattr(error, "is_retryable", True) is False  # as providers' errors say
+            # as providers' errors say
+            hopeless = getattr(error, "is_retryable", True) is False or is_refusal(error)
             return wanted and not hopeless and not isinstance(error, InvalidInputError)
 
         def backoff(state: RetryCallState) -> float:

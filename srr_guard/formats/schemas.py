@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from langchain_core.messages import AIMessage
+from langchain_core.utils.function_calling import convert_to_json_schema
 from pydantic import BaseModel
 
 from srr_guard.characters import is_blank
@@ -86,6 +87,28 @@ def call_check(options: Mapping[str, Any]) -> Check | None:
                 "the candidate cannot be used: it calls a tool that was not given; there are "
                 f"{', '.join(map(repr, names)) or 'none'}"
             )
+
+    return check
+
+
+def structured_check(schema: Any) -> Check | None:
+    """The check for what LangChain's `with_structured_output(schema)` gives.
+
+    Returns:
+        None for a pydantic class, which checks by itself, and for what has no JSON schema.
+    """
+    if isinstance(schema, type) and issubclass(schema, BaseModel):
+        return None
+    try:
+        wanted = convert_to_json_schema(schema)
+    except Exception:  # noqa: BLE001 (the model's own method says what is wrong with it)
+        return None
+
+    def check(output: Any) -> None:
+        whole = isinstance(output, dict) and output.keys() == {"raw", "parsed", "parsing_error"}
+        value = output["parsed"] if whole else output
+        if value is not None:
+            _check_value(value, wanted, "answer", lax=False)
 
     return check
 

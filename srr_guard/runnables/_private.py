@@ -106,13 +106,18 @@ def outside_graph(configurable: dict[str, Any]) -> dict[str, Any]:
     for name in ("__pregel_read", "__pregel_read_state"):
         if name in configurable:
             inside[name] = configurable[name]
+    inside["checkpoint_ns"] = _Nowhere()
     inside["__pregel_call"] = _refusing("calls a LangGraph task", "put @task outermost")
     inside["__pregel_send"] = _refusing("writes to its graph", "return what is to be written")
     if runtime is not None:
         inside["__pregel_runtime"] = silenced(runtime)
     if scratchpad is not None:
         asks = _refusing("calls interrupt()", "call it before or after the guarded part")
-        inside["__pregel_scratchpad"] = dataclasses.replace(scratchpad, interrupt_counter=asks)
+        inside["__pregel_scratchpad"] = dataclasses.replace(
+            scratchpad,
+            interrupt_counter=asks,
+            subgraph_counter=_first,  # candidates share no count of the graphs inside
+        )
     return inside
 
 
@@ -129,6 +134,20 @@ def stream_writer_of(config: RunnableConfig) -> Any:
 
 def nowhere(_: Any) -> None:
     """Stand for a stream writer."""
+
+
+class _Nowhere(str):
+    """The place in the graph of what runs outside it: none, which a stream writer asks for."""
+
+    __slots__ = ()
+
+    def split(self, sep: Any = None, maxsplit: Any = -1) -> Any:
+        """Refuse a stream writer that a function has kept from outside."""
+        return _refusing("writes to its graph's stream", "get the writer inside it")()
+
+
+def _first() -> int:
+    return 0
 
 
 def _refusing(does: str, mend: str) -> Callable[..., Any]:

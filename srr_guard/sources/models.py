@@ -13,6 +13,7 @@ from srr_guard.errors import ConfigurationError
 from srr_guard.policy import GatePolicy, SamplingPolicy, recipes_of
 from srr_guard.protocols import AnswerWatch, CutOff, SupportsCandidateSampling, SupportsRecipes
 from srr_guard.recipes import Recipe, Stepwise
+from srr_guard.replay import fresh
 from srr_guard.runnables._private import messages_of
 from srr_guard.runnables.cache import warn_of_cache
 from srr_guard.runnables.inputs import entry_template, find_prompt
@@ -252,7 +253,7 @@ class ModelRequest:
         trace = self.source.trace
         config = candidate_config(self.config, self.run_manager, index, trace)
         enter(config, traced=trace)
-        call, asked = self._at(index), self.value
+        call, asked = self._at(index), fresh(self.value)
         if call.system_prompt is not None:
             asked = with_system_prompt(asked, call.system_prompt)
         if call.prefill is not None:

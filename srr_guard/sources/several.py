@@ -57,12 +57,12 @@ class Models(RunnableSerializable[Any, Any]):
         """Have each model answer in this schema."""
         return self._each("with_structured_output", schema, **kwargs)
 
-    def _each(self, method: str, *args: Any, **kwargs: Any) -> Models:
-        changes = [getattr(model, method, None) for model in self.models]
+    def _each(self, name: str, /, *args: Any, **kwargs: Any) -> Models:
+        changes = [getattr(model, name, None) for model in self.models]
         for model, change in zip(self.models, changes, strict=True):
             if change is None:
                 raise ConfigurationError(
-                    f"{describe(model)} has no {method!r}: take it out of {self}"
+                    f"{describe(model)} has no {name!r}: take it out of {self}"
                 )
         return Models(models=tuple(change(*args, **kwargs) for change in changes if change))
 

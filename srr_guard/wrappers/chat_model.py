@@ -23,14 +23,14 @@ from langchain_core.runnables import (
     RunnablePassthrough,
     ensure_config,
 )
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+from pydantic import ConfigDict, Field, PrivateAttr
 
 from srr_guard.conversation import Conversation
 from srr_guard.core.delivery import MessageDelivery, as_chunk, misfit, require_parsed
 from srr_guard.core.guard import Guard
 from srr_guard.decision import Decision
 from srr_guard.errors import ConfigurationError, SamplingError
-from srr_guard.formats.schemas import call_check, every, schema_check
+from srr_guard.formats.schemas import call_check, schema_check, structured_check
 from srr_guard.policy import DecisionPolicy, GatePolicy, SamplingPolicy
 from srr_guard.protocols import PromptGate, ResponseScorer
 from srr_guard.runnables.tracing import RunManager, TraceCandidates, isolated
@@ -110,6 +110,7 @@ class SafetyRankedChatModel(ModelShell, BaseChatModel):
     _guard: Guard = PrivateAttr()
     _source: ModelSource = PrivateAttr()
     _parser: Runnable[Any, Any] | None = PrivateAttr(default=None)
+    _schema: Any = PrivateAttr(default=None)
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
@@ -205,6 +206,7 @@ class SafetyRankedChatModel(ModelShell, BaseChatModel):
         method = self._inner("with_structured_output")
         structured = method(schema, include_raw=include_raw, **kwargs)
         copy = self.model_copy()
+        copy._schema = schema
         copy._parser = with_entries(structured, lambda _: RunnablePassthrough())
         if isinstance(structured, Models):  # each model has its own parser; one does for all
             copy._parser = None
@@ -221,13 +223,14 @@ class SafetyRankedChatModel(ModelShell, BaseChatModel):
         return SafetyRankedChatModel._rebuilt, (
             {name: getattr(self, name) for name in names},
             self._parser,
+            self._schema,
         )
 
     @classmethod
-    def _rebuilt(cls, options: dict[str, Any], parser: Any) -> SafetyRankedChatModel:
+    def _rebuilt(cls, options: dict[str, Any], parser: Any, schema: Any) -> SafetyRankedChatModel:
         """Unpickle; the scorer is loaded anew and the totals begin at 0."""
         model = cls(**options)
-        model._parser = parser
+        model._parser, model._schema = parser, schema
         return model
 
     def _inner(self, method: str) -> Callable[..., Any]:
@@ -340,18 +343,11 @@ class SafetyRankedChatModel(ModelShell, BaseChatModel):
     def _form(self, kwargs: dict[str, Any]) -> MessageDelivery:
         """The form of the answers to one call, with the schema that it asks for."""
         options = {**unbind(self.model)[1], **kwargs}
-        asked, calls = schema_check(options), call_check(options)
-
-        def parsed(message: Any) -> None:
-            found = self._parse(message)
-            if asked is not None and not isinstance(found, BaseModel):  # pydantic has checked it
-                asked(message)
-
-        check = every(asked if self._parser is None else parsed, calls)
-        checks = [] if check is None else [check]
+        asked = schema_check(options) if self._parser is None else self._parse
+        checks = [check for check in (asked, call_check(options)) if check is not None]
         return MessageDelivery(checks=checks, may_refuse=self._parser is None, form=AIMessage)
 
-    def _parse(self, message: Any) -> Any:
+    def _parse(self, message: Any) -> None:
         """Parse an answer as the caller will.
 
         Raises:
@@ -361,12 +357,12 @@ class SafetyRankedChatModel(ModelShell, BaseChatModel):
         try:
             parsed = self._parser.invoke(message, isolated({}))
         except Exception as error:
-            raise misfit() from error
+            raise misfit(message) from error
         if parsed is None:
-            raise misfit()
+            raise misfit(message)
         require_parsed(parsed)
-        is_whole = isinstance(parsed, dict) and parsed.keys() == {"raw", "parsed", "parsing_error"}
-        return parsed["parsed"] if is_whole else parsed
+        if (check := structured_check(self._schema)) is not None:
+            check(parsed)
 
     def _call_options(self, stop: list[str] | None, kwargs: dict[str, Any]) -> dict[str, Any]:
         own = {

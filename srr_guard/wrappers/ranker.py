@@ -29,10 +29,10 @@ from srr_guard.core.delivery import MessageDelivery, as_chunk
 from srr_guard.core.guard import Guard
 from srr_guard.decision import Decision
 from srr_guard.errors import ConfigurationError
-from srr_guard.formats.schemas import call_check, every, schema_check
+from srr_guard.formats.schemas import call_check, schema_check, structured_check
 from srr_guard.policy import DecisionPolicy, GatePolicy, SamplingPolicy
 from srr_guard.protocols import PromptGate, ResponseScorer
-from srr_guard.replay import listed
+from srr_guard.replay import fresh, listed, replayable
 from srr_guard.runnables.tracing import RunManager, TraceCandidates
 from srr_guard.runnables.tree import unbind
 from srr_guard.settings import require_function
@@ -120,6 +120,7 @@ class SafetyRanker(ModelShell, RunnableSerializable[Any, Any]):
 
     _guard: Guard = PrivateAttr()
     _source: ModelSource = PrivateAttr()
+    _schema: Any = PrivateAttr(default=None)
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
@@ -255,13 +256,15 @@ class SafetyRanker(ModelShell, RunnableSerializable[Any, Any]):
         Raises:
             ConfigurationError: What is wrapped has no `with_structured_output`.
         """
-        return self._around("with_structured_output", schema, **kwargs)
+        guarded = self._around("with_structured_output", schema, **kwargs)
+        guarded._schema = schema
+        return guarded
 
-    def _around(self, method: str, argument: Any, **kwargs: Any) -> SafetyRanker:
-        bind = getattr(self.model, method, None)
+    def _around(self, name: str, argument: Any, /, **kwargs: Any) -> SafetyRanker:
+        bind = getattr(self.model, name, None)
         if bind is None:
             raise ConfigurationError(
-                f"{self!r} has no {method!r} because what it wraps has none: call it on the chat "
+                f"{self!r} has no {name!r} because what it wraps has none: call it on the chat "
                 "model inside, then wrap the result"
             )
         return self.model_copy(update={"model": bind(argument, **kwargs)})
@@ -273,7 +276,7 @@ class SafetyRanker(ModelShell, RunnableSerializable[Any, Any]):
         config: RunnableConfig,
         kwargs: dict[str, Any],
     ) -> Decision:
-        value = listed(value)  # each candidate reads it
+        value = replayable(listed(value))  # each candidate reads it
         asked = self._conversation(value)
         source = self._of(asked, value, run_manager, config, kwargs)
         return self._guard.decide(asked, source, delivery=self._form(kwargs))
@@ -285,7 +288,7 @@ class SafetyRanker(ModelShell, RunnableSerializable[Any, Any]):
         config: RunnableConfig,
         kwargs: dict[str, Any],
     ) -> Decision:
-        value = listed(value)
+        value = replayable(listed(value))
         asked = self._conversation(value)
         source = self._of(asked, value, run_manager, config, kwargs)
         return await self._guard.adecide(asked, source, delivery=self._form(kwargs))
@@ -293,11 +296,14 @@ class SafetyRanker(ModelShell, RunnableSerializable[Any, Any]):
     def _form(self, kwargs: dict[str, Any]) -> MessageDelivery:
         """The form of the answers to one call, with the schema that it asks for."""
         options = {**unbind(self.model)[1], **kwargs}
-        check = every(schema_check(options), call_check(options))
-        return MessageDelivery(checks=[] if check is None else [check], form=_form_of(self.model))
+        asked = schema_check(options), call_check(options), structured_check(self._schema)
+        checks = [check for check in asked if check is not None]
+        return MessageDelivery(checks=checks, form=_form_of(self.model))
 
     def _conversation(self, value: Any) -> Conversation:
-        return Conversation.of(self.prompt(value)) if self.prompt else self._source.asked(value)
+        if self.prompt is not None:
+            return Conversation.of(self.prompt(fresh(value)))
+        return self._source.asked(value)
 
     def _of(
         self,
@@ -348,7 +354,13 @@ class SafetyRanker(ModelShell, RunnableSerializable[Any, Any]):
         The default scorer is loaded anew on first use, and the totals begin at 0.
         """
         options = {name: getattr(self, name) for name in (*SETTINGS, *_OWN, "name")}
-        return partial(SafetyRanker, **options), (self.model,)
+        return SafetyRanker._rebuilt, (self.model, options, self._schema)
+
+    @classmethod
+    def _rebuilt(cls, model: Any, options: dict[str, Any], schema: Any) -> SafetyRanker:
+        ranker = cls(model, **options)
+        ranker._schema = schema
+        return ranker
 
     def __repr__(self) -> str:
         kind = describe(self.model)

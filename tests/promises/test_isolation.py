@@ -17,7 +17,7 @@ from langgraph.types import interrupt
 from promises import promise
 
 from srr_guard import SafetyRankedChatModel, SafetyRanker, srr_guard
-from srr_guard.errors import ConfigurationError, NotRepeatableError
+from srr_guard.errors import BelowThresholdError, ConfigurationError, NotRepeatableError
 from srr_guard.testing import ScriptedChatModel
 
 REJECTED = Answer("HARM one two", thinking="HARM thoughts")
@@ -353,6 +353,49 @@ def test_an_inner_graph_writes_to_no_checkpoint_of_the_outer_one():
     thread = {"configurable": {"thread_id": "1"}}
     outer.invoke({"messages": [("user", "q")]}, thread)
     assert {c.config["configurable"]["checkpoint_ns"] for c in saver.list(thread)} == {""}
+
+
+@pytest.mark.parametrize("way", ["ranker", "function"])
+@pytest.mark.parametrize("is_async", [False, True])
+def test_each_candidate_may_run_graphs_of_its_own(way, is_async):
+    """In a node, where LangGraph counts the graphs that are run inside it."""
+    model = ScriptedChatModel(answers=[f"HARM {i}" for i in range(5)] + ["a fine one"])
+    inner = in_graph(lambda state: {"messages": [model.invoke(state["messages"])]})
+
+    def twice(state):
+        inner.invoke(state)
+        return inner.invoke(state)
+
+    chain = inner if way == "ranker" else RunnableLambda(twice)
+    guard = SafetyRanker(chain, scorer=SCORER, sampling=quick(3, attempts=1))
+    decisions = []
+
+    def node(state):
+        decisions.append(guard.decide(state))
+        return decisions[-1].output
+
+    async def anode(state):
+        decisions.append(await guard.adecide(state))
+        return decisions[-1].output
+
+    graph, asked = in_graph(anode if is_async else node), {"messages": [("user", "q")]}
+    for _ in range(2):  # one of them has the answer
+        with suppress(BelowThresholdError):
+            asyncio.run(graph.ainvoke(asked)) if is_async else graph.invoke(asked)
+    assert all(decision.failed == 0 for decision in decisions)
+    assert any(decision.output for decision in decisions)
+
+
+def test_a_stream_writer_kept_aside_is_refused_by_name():
+    """The graph's own, by a road on which nothing could stand in for it."""
+
+    def node(state):
+        write = get_stream_writer()
+        answer = srr_guard(scorer=SCORER, sampling=quick(2))(lambda q: write("HARM") or "fine")
+        return {"messages": [("ai", answer("q"))]}
+
+    with pytest.raises(NotRepeatableError, match="writes to its graph's stream"):
+        list(in_graph(node).stream({"messages": [("user", "q")]}, stream_mode="custom"))
 
 
 SESSION = {"configurable": {"session_id": "1"}}

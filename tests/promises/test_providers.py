@@ -13,8 +13,10 @@ from doors import SCORER, quick
 from langchain_anthropic import ChatAnthropic
 from langchain_core.language_models import BaseChatModel
 from langchain_openai import ChatOpenAI
+from pydantic import BaseModel
 
 from srr_guard import SafetyRankedChatModel, SafetyRanker
+from srr_guard.errors import AllCandidatesFailedError
 from srr_guard.policy import DEFAULT_REFUSAL
 
 
@@ -205,6 +207,68 @@ def test_filtered_answers_cost_one_call_each(server, name):
         guarded = SafetyRanker(model, scorer=SCORER, sampling=quick(3))
         assert guarded.invoke("q").text == DEFAULT_REFUSAL
         assert server.requests == 3
+
+
+class Recipe(BaseModel):
+    """A recipe."""
+
+    name: str
+    minutes: int
+
+
+METHODS = {
+    "function_calling": lambda args: {
+        "content": None,
+        "tool_calls": [
+            {
+                "id": "1",
+                "type": "function",
+                "function": {"name": "Recipe", "arguments": json.dumps(args)},
+            }
+        ],
+    },
+    "json_mode": lambda args: {"content": json.dumps(args)},
+    "json_schema": lambda args: {"content": json.dumps(args)},
+    "json_mode, fenced": lambda args: {"content": f"```json\n{json.dumps(args)}\n```"},
+}
+
+
+@pytest.mark.parametrize("raw", [False, True])
+@pytest.mark.parametrize("schema", [Recipe, Recipe.model_json_schema()], ids=["class", "dict"])
+@pytest.mark.parametrize("method", METHODS)
+class TestStructuredOutput:
+    """Every way in which `langchain_openai` asks for structure, at both doors."""
+
+    def structured(self, server, method, schema, raw):
+        for guard in (SafetyRanker, SafetyRankedChatModel):
+            (model,) = models("openai", server.url)
+            server.requests = 0
+            yield guard(model, scorer=SCORER, sampling=quick(2)).with_structured_output(
+                schema, method=method.partition(",")[0], include_raw=raw
+            )
+
+    def test_an_answer_that_fits(self, server, method, schema, raw):
+        server.reply = chat(METHODS[method]({"name": "tea", "minutes": 3}))
+        for model in self.structured(server, method, schema, raw):
+            given = model.invoke("q")
+            given = given["parsed"] if raw else given
+            assert dict(given) == {"name": "tea", "minutes": 3}
+            assert server.requests == 2
+
+    def test_one_that_does_not(self, server, method, schema, raw):
+        server.reply = chat(METHODS[method]({"name": "tea", "minutes": "a while"}))
+        for model in self.structured(server, method, schema, raw):
+            with pytest.raises(AllCandidatesFailedError):
+                model.invoke("q")
+
+    @pytest.mark.parametrize("how", ["refusal", "content_filter"])
+    def test_a_refusal_costs_one_call_each(self, server, method, schema, raw, how):
+        refusal = {"content": None, "refusal": "no"} if how == "refusal" else {"content": None}
+        server.reply = chat(refusal, "stop" if how == "refusal" else how)
+        for model in list(self.structured(server, method, schema, raw))[-1:]:
+            with pytest.raises(AllCandidatesFailedError, match=r"refus|filter"):
+                model.invoke("q")
+            assert server.requests == 2
 
 
 def test_generated_images_are_refused(server):
