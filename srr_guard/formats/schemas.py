@@ -12,6 +12,7 @@ from typing import Any
 
 from langchain_core.messages import AIMessage
 from langchain_core.utils.function_calling import convert_to_json_schema
+from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import BaseModel
 
 from srr_guard.characters import is_blank
@@ -97,7 +98,7 @@ def structured_check(schema: Any) -> Check | None:
     Returns:
         None for a pydantic class, which checks by itself, and for what has no JSON schema.
     """
-    if isinstance(schema, type) and issubclass(schema, BaseModel):
+    if isinstance(schema, type) and is_basemodel_subclass(schema):  # of either version
         return None
     try:
         wanted = convert_to_json_schema(schema)

@@ -38,10 +38,12 @@ USAGE = {"prompt_tokens": 10, "completion_tokens": 2, "total_tokens": 12}
 
 @pytest.fixture(autouse=True, scope="module")
 def loaded() -> None:
-    """The first call loads what would block an event loop."""
+    """The first call and the first stream load what would block an event loop."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         litellm.completion("gpt-4o", ASK, mock_response="x")
+        stream = litellm.completion("gpt-4o", ASK, mock_response="x", stream=True)
+        litellm.stream_chunk_builder(list(stream))
 
 
 def response(said: Any) -> Any:
