@@ -83,7 +83,7 @@ def call_check(options: Mapping[str, Any]) -> Check | None:
         if not isinstance(output, AIMessage):
             return
         calls = [*output.tool_calls, *output.invalid_tool_calls]
-        if any(call["name"] not in names for call in calls):
+        if any(call["name"] and call["name"] not in names for call in calls):
             raise SamplingError(
                 "the candidate cannot be used: it calls a tool that was not given; there are "
                 f"{', '.join(map(repr, names)) or 'none'}"
