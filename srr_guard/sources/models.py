@@ -32,6 +32,8 @@ from srr_guard.sources.plans import (
     CandidateCall,
     asks_for_form,
     binds_form,
+    require_all_given,
+    require_turns,
     without_forced_starts,
 )
 from srr_guard.sources.refusal_start import begun, with_prefill
@@ -55,7 +57,7 @@ class ModelSource:
 
     Raises:
         ConfigurationError: A recipe cannot be served, or a temperature, system prompt or seed
-            is given and no model takes it.
+            is given and no model takes it, or turns are left to the provider.
         NotRepeatableError: The model keeps state or asks a human (see `require_repeatable`).
     """
 
@@ -68,6 +70,7 @@ class ModelSource:
         trace: TraceCandidates = False,
     ) -> None:
         require_repeatable(model)
+        require_all_given(model)
         self.trace: TraceCandidates = trace
         self.streams = policy.read_ahead
         self.cuts = policy.cut_below is not None and not policy.read_ahead
@@ -122,7 +125,9 @@ class ModelSource:
                 policy says `read_ahead`.
             early_cut: Makes the floor for answers that the model cuts off itself.
         """
-        if not self._reaches_models:
+        if self._reaches_models:
+            require_turns(options)
+        else:
             warn_of_cache()
         in_form = self._binds_form or asks_for_form(options)
         return ModelRequest(
