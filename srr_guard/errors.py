@@ -31,7 +31,9 @@ from __future__ import annotations
 
 import copyreg
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
+from types import GetSetDescriptorType, MemberDescriptorType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -196,7 +198,7 @@ class AllCandidatesFailedError(SamplingError):
             error = _also_of(kind).__new__(_also_of(kind))
         except TypeError:  # a type that cannot be combined, or needs arguments
             return cls(causes)
-        vars(error).update(vars(causes[0]))
+        _copy_fields(causes[0], error)
         AllCandidatesFailedError.__init__(error, causes)
         return error
 
@@ -206,6 +208,16 @@ def _common_type(causes: Sequence[BaseException]) -> type[BaseException] | None:
     shared = (kind for kind in type(causes[0]).__mro__ if all(isinstance(c, kind) for c in causes))
     nearest: Any = next(shared) if causes else Exception
     return None if nearest in (object, BaseException, Exception) else nearest
+
+
+def _copy_fields(cause: BaseException, error: BaseException) -> None:
+    """Give an error the attributes of another of its type: also `errno`, `name` and the like."""
+    vars(error).update(vars(cause))
+    for kind in type(cause).__mro__:
+        for name, field in vars(kind).items():
+            if isinstance(field, (MemberDescriptorType, GetSetDescriptorType)) and name[0] != "_":
+                with suppress(AttributeError, TypeError):  # not set, or read-only
+                    setattr(error, name, getattr(cause, name))
 
 
 @cache

@@ -107,9 +107,9 @@ class SamplingPolicy(Settings):
             `docs/recipes.md`); None: plain ones. A model that cannot serve one of them is an
             error where the guard is put around it.
         temperatures: Temperatures that the candidates take in turn, in place of the model's
-            own; each is a call of its own then, unless the model serves recipes. Those beyond n
-            are not used, as of `system_prompts`. The model must have such a field. Short for a
-            plan of `Plain(temperature=...)`.
+            own; each is a call of its own then, unless the model serves recipes. At most n, as
+            of `system_prompts`. The model must have such a field. Short for a plan of
+            `Plain(temperature=...)`.
         system_prompts: System prompts that the candidates take in turn, each in a call of its
             own; None among them is the request as it is. One is added in front of the
             conversation, or, where that begins with a system turn, becomes the last paragraph
@@ -177,6 +177,12 @@ class SamplingPolicy(Settings):
             )
         if self.plan is not None:
             self._check_plan(self.plan)
+        for name in ("temperatures", "system_prompts"):
+            if len(given := getattr(self, name) or ()) > self.n:
+                raise ValueError(
+                    f"{name}={given!r} are {len(given)} for n={self.n} candidates: raise n to "
+                    f"{len(given)}, or leave some out"
+                )
         return self
 
     def recipe(self, index: int) -> Recipe:

@@ -141,7 +141,7 @@ def replayable(value: Any, *, depth: int = _DEPTH) -> Any:
         return Replay(value)
     if isinstance(value, AsyncIterator):
         return AsyncReplay(value)
-    return _mapped(value, partial(replayable, depth=depth - 1)) if depth else value
+    return mapped(value, partial(replayable, depth=depth - 1)) if depth else value
 
 
 def fresh(value: Any, *, depth: int = _DEPTH) -> Any:
@@ -152,7 +152,7 @@ def fresh(value: Any, *, depth: int = _DEPTH) -> Any:
         return aiter(value)
     if isinstance(value, FileReplay):
         return value.open()
-    return _mapped(value, partial(fresh, depth=depth - 1)) if depth else value
+    return mapped(value, partial(fresh, depth=depth - 1)) if depth else value
 
 
 def _replayable_file(file: Any) -> Any:
@@ -173,7 +173,7 @@ def _replayable_file(file: Any) -> Any:
     return FileReplay(file)
 
 
-def _mapped(value: Any, change: Callable[[Any], Any]) -> Any:
+def mapped(value: Any, change: Callable[[Any], Any]) -> Any:
     """A copy of a container with changed values; the container itself if none changes."""
     if type(value) in (list, tuple):
         new = [change(item) for item in value]

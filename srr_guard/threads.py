@@ -146,6 +146,18 @@ def is_async(function: Callable[..., Any]) -> bool:
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)
 
 
+def is_generator(function: Any) -> bool:
+    """Tell a generator function, or an object with such a `__call__`, from other functions."""
+    call = getattr(function, "__call__", None)  # noqa: B004 (the method itself is asked)
+    return inspect.isgeneratorfunction(function) or inspect.isgeneratorfunction(call)
+
+
+def is_async_generator(function: Any) -> bool:
+    """Tell an async generator function, or an object with such a `__call__`, from others."""
+    call = getattr(function, "__call__", None)  # noqa: B004
+    return inspect.isasyncgenfunction(function) or inspect.isasyncgenfunction(call)
+
+
 def abandon(task: asyncio.Task[Any]) -> None:
     """Cancel a task without waiting for it; retrieve whatever it raises later."""
     if task.cancel():

@@ -143,3 +143,21 @@ class TestAllFailedAlike:
         with pytest.raises(RateLimitedError) as caught:
             guard.invoke("q")
         assert caught.value.response == 429
+
+
+FIELDS = [
+    (OSError(28, "no space", "file"), ("errno", "strerror", "filename")),
+    (ConnectionResetError(104, "reset"), ("errno",)),
+    (ImportError("no", name="n", path="p"), ("name", "path")),
+    (UnicodeDecodeError("utf-8", b"x", 0, 1, "bad"), ("start", "end", "reason", "object")),
+    (SyntaxError("bad", ("f", 1, 2, "text")), ("filename", "lineno", "text")),
+]
+
+
+@pytest.mark.parametrize(("cause", "names"), FIELDS, ids=lambda found: type(found).__name__)
+def test_the_fields_of_the_cause_are_kept(cause, names):
+    error = AllCandidatesFailedError.of([cause, cause])
+    for found in (error, pickle.loads(pickle.dumps(error))):
+        assert isinstance(found, type(cause))
+        assert [getattr(found, n) for n in names] == [getattr(cause, n) for n in names]
+        assert str(found).startswith("all 2 candidates failed")

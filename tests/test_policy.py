@@ -119,3 +119,11 @@ def test_files_of_policies_that_other_editors_write(tmp_path):
     file.write_text("[" * 100_000)
     with pytest.raises(ConfigurationError, match="cannot be read"):
         Policies.load(file)
+
+
+@pytest.mark.parametrize("name", ["temperatures", "system_prompts"])
+def test_more_settings_than_candidates_are_refused(name):
+    values = {"temperatures": (0.1, 0.5, 0.9), "system_prompts": (None, "a", "b")}[name]
+    with pytest.raises(ConfigurationError, match=rf"{name}=.* are 3 for n=2.*raise n to 3"):
+        SamplingPolicy(n=2, **{name: values})
+    assert len({SamplingPolicy(n=3, **{name: values}).recipe(i) for i in range(3)}) == 3

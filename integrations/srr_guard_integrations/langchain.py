@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from langchain_core.messages import AIMessage
+from pydantic import PrivateAttr
 
 from srr_guard import (
     Decision,
@@ -123,7 +124,8 @@ class SafetyRankerMiddleware(AgentMiddleware[Any, Any, Any]):
             SamplingError: Too few candidates came back, or none may be passed on.
             ScorerError: The candidates could not be scored and the policy says to raise.
         """
-        return _checked(handler(self._guarded(request)))
+        model = self._around(request.model)
+        return model.checked(handler(request.override(model=model)))
 
     async def awrap_model_call(
         self,
@@ -131,26 +133,51 @@ class SafetyRankerMiddleware(AgentMiddleware[Any, Any, Any]):
         handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]],
     ) -> ModelResponse[Any]:
         """Like `wrap_model_call`, without blocking the event loop."""
-        return _checked(await handler(self._guarded(request)))
+        model = self._around(request.model)
+        return model.checked(await handler(request.override(model=model)))
 
-    def _guarded(self, request: ModelRequest[Any]) -> ModelRequest[Any]:
-        if isinstance(request.model, (SafetyRankedChatModel, SafetyRanker)):
+    def _around(self, model: Any) -> _CheckingModel:
+        inner = model
+        while (bound := getattr(inner, "bound", None)) is not None:
+            inner = bound
+        if isinstance(inner, (SafetyRankedChatModel, SafetyRanker)):
             raise ConfigurationError(
-                f"the agent's model is {request.model!r}, which is guarded already: leave out "
+                f"the agent's model is {model!r}, which is guarded already: leave out "
                 "SafetyRankerMiddleware, or give the agent the model inside"
             )
-        model = SafetyRankedChatModel(
-            request.model, guard=self.guard, trace_candidates=self.trace_candidates
-        )
-        return request.override(model=model)
+        return _CheckingModel(model, guard=self.guard, trace_candidates=self.trace_candidates)
 
 
-def _checked(response: ModelResponse[Any]) -> ModelResponse[Any]:
-    for message in response.result:
-        if isinstance(message, AIMessage) and "srr_guard" not in message.response_metadata:
-            raise ConfigurationError(
-                "SafetyRankerMiddleware got an answer that it has not scored: middleware inside "
-                "it changed the model or the answer; put SafetyRankerMiddleware last in "
-                "`middleware=[...]`"
-            )
-    return response
+class _CheckingModel(SafetyRankedChatModel):
+    """Knows the answers that it has given, so that others are told from them."""
+
+    _given: list[tuple[Any, ...]] = PrivateAttr(default_factory=list)  # shared by all copies
+
+    def __init__(self, model: Any, **options: Any) -> None:
+        super().__init__(model, **options)
+
+    def _message(self, decision: Decision) -> AIMessage:
+        message = super()._message(decision)
+        self._given.append(_said(message))
+        return message
+
+    def checked(self, response: ModelResponse[Any]) -> ModelResponse[Any]:
+        """Return the response if all its answers are its own.
+
+        Raises:
+            ConfigurationError: One is not.
+        """
+        for message in response.result:
+            if isinstance(message, AIMessage) and _said(message) not in self._given:
+                raise ConfigurationError(
+                    "SafetyRankerMiddleware got an answer that it has not scored: middleware "
+                    "inside it changed the model or the answer; put SafetyRankerMiddleware last "
+                    "in `middleware=[...]`"
+                )
+        return response
+
+
+def _said(message: AIMessage) -> tuple[Any, ...]:
+    """What LangChain leaves as it is of an answer, in whichever form it puts its content."""
+    calls = [(call["name"], call["args"]) for call in message.tool_calls]
+    return str(message.text), calls, "srr_guard" in message.response_metadata

@@ -304,12 +304,13 @@ class BestOfN:
                 return min(candidates, key=lambda c: c.index)
             case choose:
                 choice = choose(candidates)
+        number = isinstance(choice, int) and not isinstance(choice, bool)
         for candidate in candidates:
-            if choice is candidate or (isinstance(choice, int) and choice == candidate.index):
+            if choice is candidate or (number and choice == candidate.index):
                 return candidate
         raise ConfigurationError(
             f"prefer={choose!r} returned "
-            f"{choice if isinstance(choice, int) else type(choice).__name__!r}: it must return "
+            f"{choice if number else type(choice).__name__!r}: it must return "
             f"one of the candidates it is given, or its index, here one of "
             f"{sorted(c.index for c in candidates)}"
         )

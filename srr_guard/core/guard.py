@@ -45,7 +45,7 @@ from srr_guard.protocols import (
     SupportsReadAhead,
 )
 from srr_guard.recipes import Stepwise
-from srr_guard.threads import is_async, workers
+from srr_guard.threads import is_async, is_async_generator, is_generator, workers
 
 T = TypeVar("T")
 
@@ -110,13 +110,9 @@ class Guard:
         _require(scorer is None or _is_scorer(scorer), "scorer", scorer)
         _require(isinstance(sampling, SamplingPolicy), "sampling", sampling)
         _require(isinstance(decision, DecisionPolicy), "decision", decision)
-        hook_is_lazy = inspect.isgeneratorfunction(on_decision) or inspect.isasyncgenfunction(
-            on_decision
-        )
+        lazy = is_generator(on_decision) or is_async_generator(on_decision)
         _require(
-            on_decision is None or (callable(on_decision) and not hook_is_lazy),
-            "on_decision",
-            on_decision,
+            on_decision is None or (callable(on_decision) and not lazy), "on_decision", on_decision
         )
         if sampling.read_ahead:
             _require(scorer is None or isinstance(scorer, SupportsReadAhead), "read_ahead", scorer)
@@ -442,6 +438,7 @@ class Guard:
     def _tell(self, ended: Ended[T]) -> Decision[T]:
         decision, error = ended
         told = self._on_decision(decision) if self._on_decision else None
+        _require(not _is_lazy(told), "on_decision", self._on_decision)
         if inspect.isawaitable(told):
             workers.submit(asyncio.run, _finish(told)).result()
         if error is not None:
@@ -451,6 +448,7 @@ class Guard:
     async def _atell(self, ended: Ended[T]) -> Decision[T]:
         decision, error = ended
         told = self._on_decision(decision) if self._on_decision else None
+        _require(not _is_lazy(told), "on_decision", self._on_decision)
         if inspect.isawaitable(told):
             await told
         if error is not None:
@@ -518,6 +516,11 @@ def _require(holds: bool, name: str, value: object) -> None:
             "read_ahead": "a scorer that has `read_ahead` (SRRScorer), or leave read_ahead out",
         }[name]
         raise ConfigurationError(f"{name}={value!r} cannot be used: give {wanted}")
+
+
+def _is_lazy(told: object) -> bool:
+    """True for what a hook returns that has not run at all."""
+    return inspect.isgenerator(told) or inspect.isasyncgen(told)
 
 
 async def _finish(told: Awaitable[object]) -> None:

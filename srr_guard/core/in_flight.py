@@ -5,13 +5,18 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
+from types import MappingProxyType
 
 
 class CallLimit:
     """Places for calls, given out in the order they are asked for, to threads and tasks alike.
+
+    A call that makes others under the same limit (a guard inside a guard) waits for them, so it
+    lends them its place, one at a time: else both would wait for ever.
 
     Args:
         most: How many there are; None: no limit.
@@ -36,12 +41,14 @@ class CallLimit:
         if self._most is None:
             yield
             return
-        self._ask(ticket)
+        lender = _lenders.get().get(self, self)
+        lender._ask(ticket)
         ticket.result()
         try:
-            yield
+            with self._lending():
+                yield
         finally:
-            self._give_back()
+            lender._give_back()
 
     @asynccontextmanager
     async def aplace(self) -> AsyncIterator[None]:
@@ -50,17 +57,28 @@ class CallLimit:
             yield
             return
         ticket: Future[None] = Future()
-        self._ask(ticket)
+        lender = _lenders.get().get(self, self)
+        lender._ask(ticket)
         try:
             await asyncio.wrap_future(ticket)
         except asyncio.CancelledError:
             if not ticket.cancel():  # it was granted at the same moment
-                self._give_back()
+                lender._give_back()
             raise
+        try:
+            with self._lending():
+                yield
+        finally:
+            lender._give_back()
+
+    @contextmanager
+    def _lending(self) -> Iterator[None]:
+        """Give the place to the calls made in this context."""
+        token = _lenders.set({**_lenders.get(), self: CallLimit(1)})
         try:
             yield
         finally:
-            self._give_back()
+            _lenders.reset(token)
 
     def _ask(self, ticket: Future[None]) -> None:
         with self._lock:
@@ -83,3 +101,9 @@ class CallLimit:
                     granted.append(ticket)
         for ticket in granted:
             ticket.set_result(None)
+
+
+_lenders: ContextVar[Mapping[CallLimit, CallLimit]] = ContextVar(
+    "srr_guard_lenders", default=MappingProxyType({})
+)
+"""By limit, who gives places to the calls that the current call makes."""

@@ -103,13 +103,22 @@ def must_propagate(error: BaseException) -> bool:
 
     True for KeyboardInterrupt, CancelledError and the like, for the exceptions by which
     LangGraph interrupts or leaves a graph, for NotRepeatableError, and for MissingExtraError,
-    which no other attempt or policy mends.
+    which no other attempt or policy mends; also for a task group's error around one of them.
     """
+    error = _ungrouped(error)
     return (
         not isinstance(error, Exception)
         or isinstance(error, (NotRepeatableError, MissingExtraError))
         or (_leaves_graph(error))
     )
+
+
+def _ungrouped(error: BaseException) -> BaseException:
+    """Of a group of errors the first that is control flow; any other error itself."""
+    if isinstance(error, BaseExceptionGroup):
+        inside = (_ungrouped(one) for one in error.exceptions)
+        return next(filter(must_propagate, inside), error)
+    return error
 
 
 def _leaves_graph(error: BaseException) -> bool:
@@ -202,10 +211,11 @@ class CallPlan:
             NotRepeatableError: The call interrupts or leaves a LangGraph graph.
             BaseException: The error itself, when it must propagate.
         """
-        if _leaves_graph(error):
-            raise _not_repeatable(f"leaves its graph by {type(error).__name__}") from error
-        if must_propagate(error):
-            raise error
+        inner = _ungrouped(error)
+        if _leaves_graph(inner):
+            raise _not_repeatable(f"leaves its graph by {type(inner).__name__}") from error
+        if must_propagate(inner):
+            raise inner
         return [error for _ in job]
 
     def cancelled(self, job: Sequence[int]) -> list[Outcome]:

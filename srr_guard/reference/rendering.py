@@ -33,7 +33,8 @@ _STRANGE = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError)
 _PROBES = (
     "\n \t<b>mIxed</b> & 'quoted' {0}\r\n\r\n\n\nnext \t line\n {0} \"eNd\"\\n\t\n",
     " \n{0}wOrd\n\nwOrd{0}\n\t ",
-    "lower {0} UPPER",
+    "lower {0} UPPER "
+    + "abcdefghijklmnopqrstuvwxyz ABCDEFGHIJKLMNOPQRSTUVWXYZ 0123456789 !#$%()*+,-./:;=?@[]^_`|~",
 )
 _EDGES: tuple[Change, ...] = (
     str,

@@ -8,7 +8,15 @@ from typing import Any
 
 from langchain_core.language_models import BaseLanguageModel
 from langchain_core.prompts import BasePromptTemplate, ChatPromptTemplate, MessagesPlaceholder
-from langchain_core.runnables import Runnable, RunnableParallel, RunnableSequence
+from langchain_core.runnables import (
+    Runnable,
+    RunnableBinding,
+    RunnableConfig,
+    RunnableParallel,
+    RunnableSequence,
+)
+from langchain_core.runnables.config import merge_configs
+from langchain_core.runnables.configurable import DynamicRunnable
 from langchain_core.runnables.passthrough import RunnableAssign, RunnablePassthrough
 
 from srr_guard.conversation import Conversation
@@ -53,9 +61,16 @@ class EntryTemplate:
         return Conversation(turns=(*Conversation.of(rest).turns, *printed.turns))
 
 
-def entry_template(models: Sequence[Runnable[Any, Any]]) -> EntryTemplate | None:
-    """The template that the input of all these runnables reaches; None if there is no such one."""
-    found = [_template_of(model) for model in models]
+def entry_template(
+    models: Sequence[Runnable[Any, Any]], config: RunnableConfig | None = None
+) -> EntryTemplate | None:
+    """The template that the input of all these runnables reaches; None if there is no such one.
+
+    Args:
+        models: The runnables.
+        config: Of the call, which may choose among alternatives.
+    """
+    found = [_template_of(model, config) for model in models]
     return found[0] if all(template == found[0] for template in found) else None
 
 
@@ -70,17 +85,24 @@ def find_prompt(value: Any, template: EntryTemplate | None = None) -> Conversati
     return printed or Conversation.of(value)
 
 
-def _template_of(runnable: Runnable[Any, Any]) -> EntryTemplate | None:
+def _template_of(
+    runnable: Runnable[Any, Any], config: RunnableConfig | None
+) -> EntryTemplate | None:
     if isinstance(runnable, BasePromptTemplate):
         return EntryTemplate(runnable)
+    if isinstance(runnable, RunnableBinding):
+        config = merge_configs(config, runnable.config)
+    if isinstance(runnable, DynamicRunnable):
+        chosen, config = runnable.prepare(config)
+        return _template_of(chosen, config)
     if not isinstance(runnable, RunnableSequence):
-        return entry_template(entries(runnable)) if entries(runnable) else None
+        return entry_template(entries(runnable), config) if entries(runnable) else None
     direct = True
     for step in runnable.steps:
         if isinstance(step, BaseLanguageModel):
             break
         makes_inputs = isinstance(step, (RunnableParallel, RunnableAssign))
-        if not makes_inputs and (found := _template_of(step)) is not None:
+        if not makes_inputs and (found := _template_of(step, config)) is not None:
             return EntryTemplate(found.template, direct and found.direct)
         direct = direct and type(step) is RunnablePassthrough
     return None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import is_dataclass
+from functools import partial
 from typing import Any, Literal, cast
 
 from langchain_core.callbacks import (
@@ -25,6 +26,7 @@ from langchain_core.callbacks.manager import BaseRunManager
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import patch_config
 
+from srr_guard.replay import mapped
 from srr_guard.runnables._private import (
     close_context,
     enter_config,
@@ -104,16 +106,25 @@ def isolated(
     return child
 
 
-def shielded(value: Any, config: RunnableConfig) -> Any:
+def shielded(value: Any, config: RunnableConfig, *, depth: int = 4) -> Any:
     """An argument of a candidate without its roads to the outside.
 
     A config, a callback manager or handler, a run's manager, LangGraph's runtime and stream
-    writer are given in a form that reaches nobody. Anything else stays as it is.
+    writer are given in a form that reaches nobody, also inside of lists, tuples, dicts and
+    dataclasses. Anything else stays as it is.
 
     Args:
         value: The argument.
         config: The caller's config.
+        depth: So deep are containers looked into.
     """
+    closed = _closed(value, config)
+    if closed is not value or depth == 0:
+        return closed
+    return mapped(value, partial(shielded, config=config, depth=depth - 1))
+
+
+def _closed(value: Any, config: RunnableConfig) -> Any:
     match value:
         case dict() if value.keys() <= _CONFIG_KEYS and not value.keys().isdisjoint(_ROADS):
             return isolated(cast("RunnableConfig", value))

@@ -3,7 +3,7 @@
 A runnable holds others in its fields, be they its own values or in lists, tuples and dicts:
 bindings, sequences, parallels, assignments, branches, routers, each, fallbacks, configurable
 alternatives, and whatever other packages build in the same way. A function that returns a
-runnable holds what it returns. Language models are leaves.
+runnable holds what it returns. A language model may hold others, which it asks.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def parts(runnable: Any) -> Iterator[Runnable[Any, Any]]:
     if isinstance(runnable, RunnableLambda):
         for returned in returned_by(runnable):
             yield from parts(returned)
-    elif isinstance(runnable, Runnable) and not isinstance(runnable, BaseLanguageModel):
+    elif isinstance(runnable, Runnable):
         for value in _fields(runnable).values():
             yield from _parts_in(value)
 
@@ -63,8 +63,6 @@ def with_models(runnable: Any, change: Change, *, silent: bool = False) -> Any:
         change: From a language model to what stands in its place.
         silent: Also leave out the callbacks and listeners that parts of it carry.
     """
-    if isinstance(runnable, BaseLanguageModel):
-        return change(silenced(runnable) if silent else runnable)
     if isinstance(runnable, RunnableLambda):
         return _with_changed_result(runnable, change, silent)
     if not isinstance(runnable, Runnable):
@@ -82,10 +80,10 @@ def with_models(runnable: Any, change: Change, *, silent: bool = False) -> Any:
             else _changing_its_result(made, change, silent)
             for name, made in runnable.alternatives.items()
         }
-    if not changed:
-        return runnable
     copied: Any = runnable
-    return copied.model_copy(update=changed)
+    if changed:
+        copied = copied.model_copy(update=changed)
+    return change(copied) if isinstance(copied, BaseLanguageModel) else copied
 
 
 def silenced(runnable: Any) -> Any:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables.configurable import DynamicRunnable
 
 from srr_guard.conversation import Conversation
 from srr_guard.errors import ConfigurationError
@@ -25,13 +26,15 @@ from srr_guard.runnables.tracing import (
     enter,
     isolated,
 )
-from srr_guard.runnables.tree import is_sync_only, language_models, unbind
+from srr_guard.runnables.tree import is_sync_only, language_models, parts, unbind
 from srr_guard.sources.plans import (
     NO_FORCED_START,
     CallMaker,
     CandidateCall,
     asks_for_form,
     binds_form,
+    require_all_given,
+    require_turns,
     without_forced_starts,
 )
 from srr_guard.sources.refusal_start import begun, with_prefill
@@ -55,7 +58,7 @@ class ModelSource:
 
     Raises:
         ConfigurationError: A recipe cannot be served, or a temperature, system prompt or seed
-            is given and no model takes it.
+            is given and no model takes it, or turns are left to the provider.
         NotRepeatableError: The model keeps state or asks a human (see `require_repeatable`).
     """
 
@@ -68,6 +71,7 @@ class ModelSource:
         trace: TraceCandidates = False,
     ) -> None:
         require_repeatable(model)
+        require_all_given(model)
         self.trace: TraceCandidates = trace
         self.streams = policy.read_ahead
         self.cuts = policy.cut_below is not None and not policy.read_ahead
@@ -91,15 +95,22 @@ class ModelSource:
             recipes = tuple(gating.recipe(i, policy) for i in range(policy.n))
             self._gate_plan = _Plan(maker, recipes, own_calls=own_calls)
         self._binds_form = any(map(binds_form, maker.models))
+        self._models = maker.models
         self._template = entry_template(maker.models)
+        self._is_configurable = any(
+            isinstance(part, DynamicRunnable) for m in maker.models for part in parts(m)
+        )
         inside = [lm for m in maker.models for lm in language_models(m)]
         self._reaches_models = bool(inside)
         self.local = any(isinstance(lm, SupportsRecipes) for lm in inside)
         """A model runs on this machine."""
 
-    def asked(self, value: Any) -> Conversation:
+    def asked(self, value: Any, config: RunnableConfig) -> Conversation:
         """Read the conversation from an input (see `find_prompt`)."""
-        return find_prompt(value, self._template)
+        template = self._template
+        if self._is_configurable:
+            template = entry_template(self._models, config)
+        return find_prompt(value, template)
 
     def of(
         self,
@@ -122,7 +133,9 @@ class ModelSource:
                 policy says `read_ahead`.
             early_cut: Makes the floor for answers that the model cuts off itself.
         """
-        if not self._reaches_models:
+        if self._reaches_models:
+            require_turns(options)
+        else:
             warn_of_cache()
         in_form = self._binds_form or asks_for_form(options)
         return ModelRequest(

@@ -231,3 +231,34 @@ def binds_form(runnable: Runnable[Any, Any]) -> bool:
     """True if something bound inside binds tools or asks for a schema."""
     bound = (part.kwargs for part in parts(runnable) if isinstance(part, RunnableBinding))
     return any(map(asks_for_form, bound))
+
+
+def require_all_given(runnable: Runnable[Any, Any]) -> None:
+    """Refuse what is bound inside, or kept by a model, for turns that only the provider knows.
+
+    Raises:
+        ConfigurationError: There is such a thing (see `require_turns`).
+    """
+    for part in parts(runnable):
+        if isinstance(part, RunnableBinding):
+            require_turns(part.kwargs)
+        elif isinstance(part, BaseLanguageModel):
+            require_turns({"extra_body": getattr(part, "model_kwargs", None)})
+            require_turns({"extra_body": getattr(part, "extra_body", None)})
+
+
+def require_turns(options: Mapping[str, Any]) -> None:
+    """Refuse arguments of a model call that stand for turns which only the provider knows.
+
+    Raises:
+        ConfigurationError: There is one: the scorer would not see them, and a conversation that
+            the provider keeps would get the answers of all candidates.
+    """
+    body = options.get("extra_body")
+    more = body if isinstance(body, Mapping) else {}
+    for name in ("previous_response_id", "conversation"):
+        if value := options.get(name) or more.get(name):
+            raise ConfigurationError(
+                f"{name}={value!r} stands for turns that only the provider knows, and the scorer "
+                "must see what the model sees: give the whole conversation as messages"
+            )

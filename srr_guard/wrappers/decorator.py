@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
@@ -14,7 +13,7 @@ from srr_guard.errors import ConfigurationError
 from srr_guard.policy import DecisionPolicy, GatePolicy, SamplingPolicy
 from srr_guard.protocols import PromptGate, ResponseScorer
 from srr_guard.settings import require_function
-from srr_guard.threads import is_async
+from srr_guard.threads import is_async, is_async_generator, is_generator
 from srr_guard.wrappers.guarded import (
     AsyncGuardedFunction,
     AsyncGuardedGenerator,
@@ -154,9 +153,9 @@ def srr_guard(
             return type(fn)(decorate(fn.__func__))
         if not callable(fn):
             raise ConfigurationError(f"@srr_guard on {fn!r}: put it on a function")
-        if inspect.isgeneratorfunction(fn):
+        if is_generator(fn):
             return GuardedGenerator(fn, shared, prompt, PiecesDelivery(text))
-        if inspect.isasyncgenfunction(fn):
+        if is_async_generator(fn):
             return AsyncGuardedGenerator(fn, shared, prompt, PiecesDelivery(text))
         kind = AsyncGuardedFunction if is_async(fn) else GuardedFunction
         form = str if getattr(fn, "__annotations__", {}).get("return") in (str, "str") else None

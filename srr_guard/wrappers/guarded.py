@@ -16,7 +16,7 @@ from srr_guard.errors import ConfigurationError, InvalidInputError
 from srr_guard.protocols import Delivery
 from srr_guard.replay import fresh, listed, replayable
 from srr_guard.runnables.isolation import shielded_arguments
-from srr_guard.wrappers._private import mark_async
+from srr_guard.wrappers._private import mark_async, mark_generator
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
@@ -70,6 +70,9 @@ class _Guarded(Generic[P, O]):
         vars(bound).update(vars(self))
         bound._prefix = (instance,)
         bound.__signature__ = _without_first(self._signature)  # type: ignore[attr-defined]
+        names = list(self._signature.parameters)
+        if self._reads_history and self._prompt == names[0]:  # whatever `self` is called there
+            bound._prompt = _check_prompt(None, self._fn, names[1:])
         return bound
 
     def _conversation(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Conversation:
@@ -84,11 +87,24 @@ class _Guarded(Generic[P, O]):
                 f"{_name(self._fn)}({self._prompt}=None): the prompt must be a str, "
                 "messages or a PromptValue"
             )
-        others = (v for name, v in bound.arguments.items() if name != self._prompt)
-        histories = [h for h in others if self._reads_history and are_messages(h)]
+        histories = self._histories(bound, self._prompt) if self._reads_history else []
         turns = [turn for history in histories for turn in Conversation.of(history).turns]
         asked = Conversation.of(value)
         return Conversation(turns=(*turns, *asked.turns)) if turns else asked
+
+    def _histories(self, bound: inspect.BoundArguments, asked_by: str) -> list[Any]:
+        """The other arguments that are lists of messages, those of `*args` and `**kwargs` too."""
+        others: list[Any] = []
+        for name, value in bound.arguments.items():
+            match bound.signature.parameters[name].kind:
+                case inspect.Parameter.VAR_KEYWORD:
+                    others += value.values()
+                case inspect.Parameter.VAR_POSITIONAL:
+                    others += value
+                case _:
+                    others.append(value)
+        prompt = bound.arguments[asked_by]
+        return [h for other in others if other is not prompt and are_messages(h := listed(other))]
 
     # Like a function: copies are the function itself, pickles are its name.
 
@@ -229,6 +245,16 @@ class GuardedGenerator(_SyncGuarded[P, list[R]], Generic[P, R]):
     one piece. The outputs in the Decision are lists of pieces.
     """
 
+    def __init__(
+        self,
+        fn: Callable[..., Any],
+        guard: Guard,
+        prompt: str | Callable[..., Any] | None,
+        delivery: Delivery[Any],
+    ) -> None:
+        super().__init__(fn, guard, prompt, delivery)
+        mark_generator(self, GuardedGenerator.__call__)
+
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Iterator[R]:
         """Select, then emit."""
         yield from self.decide(*args, **kwargs).output or ()
@@ -249,6 +275,16 @@ class GuardedGenerator(_SyncGuarded[P, list[R]], Generic[P, R]):
 
 class AsyncGuardedGenerator(_AsyncGuarded[P, list[R]], Generic[P, R]):
     """An async generator function; otherwise like `GuardedGenerator`."""
+
+    def __init__(
+        self,
+        fn: Callable[..., Any],
+        guard: Guard,
+        prompt: str | Callable[..., Any] | None,
+        delivery: Delivery[Any],
+    ) -> None:
+        super().__init__(fn, guard, prompt, delivery)
+        mark_generator(self, AsyncGuardedGenerator.__call__)
 
     async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[R]:
         """Select, then emit."""

@@ -277,7 +277,7 @@ class SafetyRanker(ModelShell, RunnableSerializable[Any, Any]):
         kwargs: dict[str, Any],
     ) -> Decision:
         value = replayable(listed(value))  # each candidate reads it
-        asked = self._conversation(value)
+        asked = self._conversation(value, config)
         source = self._of(asked, value, run_manager, config, kwargs)
         return self._guard.decide(asked, source, delivery=self._form(kwargs))
 
@@ -289,7 +289,7 @@ class SafetyRanker(ModelShell, RunnableSerializable[Any, Any]):
         kwargs: dict[str, Any],
     ) -> Decision:
         value = replayable(listed(value))
-        asked = self._conversation(value)
+        asked = self._conversation(value, config)
         source = self._of(asked, value, run_manager, config, kwargs)
         return await self._guard.adecide(asked, source, delivery=self._form(kwargs))
 
@@ -300,10 +300,10 @@ class SafetyRanker(ModelShell, RunnableSerializable[Any, Any]):
         checks = [check for check in asked if check is not None]
         return MessageDelivery(checks=checks, form=_form_of(self.model))
 
-    def _conversation(self, value: Any) -> Conversation:
+    def _conversation(self, value: Any, config: RunnableConfig) -> Conversation:
         if self.prompt is not None:
             return Conversation.of(self.prompt(fresh(value)))
-        return self._source.asked(value)
+        return self._source.asked(value, config)
 
     def _of(
         self,

@@ -357,12 +357,15 @@ def test_call_that_cancels_itself_is_a_failed_candidate(run):
     assert sampled.candidates[0].text == "text"
 
 
+@pytest.mark.parametrize("grouped", [False, True])
 @pytest.mark.parametrize("name", ["GraphInterrupt", "ParentCommand"])
-def test_what_leaves_a_graph_is_refused_at_once(run, name):
+def test_what_leaves_a_graph_is_refused_at_once(run, name, grouped):
     import langgraph.errors
     from langgraph.types import Command
 
     error = getattr(langgraph.errors, name)(Command())
+    if grouped:  # as a task group raises it
+        error = ExceptionGroup("g", [ValueError(), ExceptionGroup("inner", [error])])
 
     calls = []
 
@@ -378,6 +381,19 @@ def test_what_leaves_a_graph_is_refused_at_once(run, name):
 def test_an_answer_that_asks_a_human_is_refused_at_once(run):
     with pytest.raises(NotRepeatableError, match="to ask a human"):
         run(lambda i: {"messages": [], "__interrupt__": ["who?"]}, quick(n=2))
+
+
+def test_refusals_in_a_group_of_errors_are_raised_at_once(run):
+    calls = []
+
+    def call(index):
+        calls.append(index)
+        raise ExceptionGroup("g", [NotRepeatableError("keeps state")])
+
+    with pytest.raises(NotRepeatableError, match="keeps state"):
+        run(call, quick(n=1, attempts=3))
+    assert len(calls) == 1
+    assert not must_propagate(ExceptionGroup("g", [ValueError(), ExceptionGroup("h", [OSError()])]))
 
 
 def test_must_propagate_without_langgraph(monkeypatch):

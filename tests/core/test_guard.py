@@ -361,3 +361,28 @@ def test_a_door_can_count_a_bypass_of_its_own():
     assert guard.count_bypass().bypasses == 1
     guard.check("q", "fine")
     assert (guard.totals.requests, guard.totals.candidates, guard.bypasses) == (1, 1, 1)
+
+
+class Lazy:
+    def __call__(self, decision):
+        yield decision
+
+
+class AsyncLazy:
+    async def __call__(self, decision):
+        yield decision
+
+
+@pytest.mark.parametrize("hook", [Lazy(), AsyncLazy(), functools.partial(Lazy.__call__, None)])
+def test_hooks_that_would_never_run_are_refused(hook):
+    with pytest.raises(ConfigurationError, match="no generator"):
+        guard(on_decision=hook)
+
+
+@pytest.mark.parametrize("kind", [Lazy, AsyncLazy])
+def test_hooks_that_did_not_run_are_refused(kind):
+    made = guard(on_decision=lambda decision: kind()(decision), n=1)
+    with pytest.raises(ConfigurationError, match="no generator"):
+        made.decide("q", lambda _: "good")
+    with pytest.raises(ConfigurationError, match="no generator"):
+        asyncio.run(made.acheck("q", "good"))

@@ -168,3 +168,33 @@ def test_no_limit_costs_nothing():
 def test_impossible_limits(most):
     with pytest.raises(ConfigurationError, match="max_in_flight"):
         SamplingPolicy(max_in_flight=most)
+
+
+@pytest.mark.parametrize("most", [1, 2])
+@pytest.mark.parametrize("depth", [2, 3])
+@pytest.mark.parametrize("is_async", [False, True])
+def test_guards_inside_guards_share_a_limit(most, depth, is_async):
+    """The calls that wait for others lend them their places, and no more are under way."""
+    policy = SamplingPolicy(n=2, max_in_flight=most, deadline=20, attempts=1)
+    guard, peak = Guard(scorer=FakeScorer(lambda prompt, answer: 0.9), sampling=policy), Peak()
+
+    def ask(level):
+        if level == 0:
+            with peak:
+                return "fine"
+        return guard.decide("q", lambda _: ask(level - 1)).output
+
+    async def aask(level):
+        if level == 0:
+            with peak:
+                await asyncio.sleep(0)
+                return "fine"
+
+        async def call(_):
+            return await aask(level - 1)
+
+        return (await guard.adecide("q", call)).output
+
+    assert (asyncio.run(aask(depth)) if is_async else ask(depth)) == "fine"
+    assert peak.calls == 2**depth
+    assert peak.most <= most

@@ -235,3 +235,11 @@ class TestScoringTimeout:
         release.set()
         while not ended:
             await asyncio.sleep(0)
+
+
+def test_true_is_no_index():
+    policy = DecisionPolicy(prefer=lambda candidates: True)
+    model = ScriptedChatModel(answers=["a", "c"])
+    ranker = SafetyRanker(model, scorer=Table(), sampling=SamplingPolicy(n=2), decision=policy)
+    with pytest.raises(ConfigurationError, match="returned 'bool'"):
+        ranker.invoke("q")

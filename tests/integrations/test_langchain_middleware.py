@@ -178,7 +178,14 @@ class Swapping(AgentMiddleware):
         return request
 
     def _response(self, response):
-        return ModelResponse(result=[AIMessage("unscored")]) if self.what == "answer" else response
+        if self.what == "answer":
+            return ModelResponse(result=[AIMessage("unscored")])
+        if self.what in ("text", "calls"):
+            call = {"name": "look_up", "args": {}, "id": "1", "type": "tool_call"}
+            edits = {"text": {"content": "unscored"}, "calls": {"tool_calls": [call]}}
+            edited = response.result[0].model_copy(update=edits[self.what])
+            return ModelResponse(result=[edited])
+        return response
 
     def wrap_model_call(self, request, handler):
         return self._response(handler(self._request(request)))
@@ -187,7 +194,7 @@ class Swapping(AgentMiddleware):
         return self._response(await handler(self._request(request)))
 
 
-@pytest.mark.parametrize("what", ["model", "answer"])
+@pytest.mark.parametrize("what", ["model", "answer", "text", "calls"])
 def test_what_is_swapped_inside_is_not_passed_on(ask, what):
     with pytest.raises(ConfigurationError, match="last in"):
         ask(agent("good", middleware=[guard(), Swapping(what)]))
@@ -290,3 +297,13 @@ def test_response_format_of_a_plain_class(door, provider):
     else:
         agent = create_agent(SafetyRankedChatModel(model, **options), response_format=Answer)
     assert agent.invoke(QUESTION)["structured_response"] == Answer(good_text="x")
+
+
+@pytest.mark.parametrize("put", [lambda m: m.with_config(tags=["t"]), lambda m: m.bind(stop=["x"])])
+def test_a_guarded_model_below_a_binding_is_not_guarded_again(put):
+    inside = ScriptedChatModel(answers=["good"])
+    model = put(SafetyRankedChatModel(inside, scorer=FakeScorer(by_word)))
+    agent = create_agent(model=model, tools=[], middleware=[guard()])
+    with pytest.raises(ConfigurationError, match="guarded already"):
+        agent.invoke(QUESTION)
+    assert inside.calls == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -234,6 +235,39 @@ def test_what_a_node_is_given():
     parts = list(graph.stream({"messages": [("user", "q")]}, stream_mode=modes))
     assert "HARM" not in repr(parts)
     assert ("custom", "mine") in parts
+
+
+@dataclass
+class Deps:
+    config: Any
+    roads: tuple[Any, ...]
+
+
+@pytest.mark.parametrize("put", ["dict", "dataclass"])
+def test_what_a_node_is_given_inside_of_something(put):
+    from langchain_core.runnables import RunnableConfig
+    from langgraph.runtime import Runtime
+
+    model, heard = ScriptedChatModel(answers=["HARM one", "a fine one"]), Recorder()
+
+    @srr_guard(scorer=SCORER, sampling=quick(2))
+    def answer(question, deps):
+        config, (runtime, writer) = (
+            (deps["config"], deps["roads"]) if put == "dict" else (deps.config, deps.roads)
+        )
+        runtime.stream_writer("HARM")
+        writer("HARM")
+        return model.invoke(question, config)
+
+    def node(state, config: RunnableConfig, runtime: Runtime):
+        deps = {"config": config, "roads": (runtime, runtime.stream_writer)}
+        return {"messages": [answer("q", deps if put == "dict" else Deps(**deps))]}
+
+    graph = in_graph(node)
+    modes = ["messages", "custom", "updates"]
+    asked = {"messages": [("user", "q")]}
+    parts = list(graph.stream(asked, {"callbacks": [heard]}, stream_mode=modes))
+    assert "HARM" not in repr(parts) + repr(heard.heard)
 
 
 @pytest.mark.parametrize("made", ["callbacks", "config", "listener", "binding"])

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from doors import Answer, quick
 from langchain_core.prompts import ChatPromptTemplate, MessagesPlaceholder, PromptTemplate
-from langchain_core.runnables import RunnablePassthrough
+from langchain_core.runnables import ConfigurableField, RunnablePassthrough
 from promises import promise
 
-from srr_guard import Conversation, SafetyRanker, srr_guard
+from srr_guard import Conversation, SafetyRankedChatModel, SafetyRanker, srr_guard
 from srr_guard.errors import ConfigurationError
 from srr_guard.testing import FakeScorer, ScriptedChatModel
 
@@ -134,3 +134,63 @@ def test_histories_beside_a_functions_prompt():
     assert scorer.turns == [*HISTORY, ("user", "three")]
     answer({"question": "three", "past": HISTORY}, None)
     assert scorer.turns == [*HISTORY, ("user", "three")]
+
+
+UNSEEN = [
+    {"previous_response_id": "resp_1"},
+    {"conversation": "conv_1"},
+    {"extra_body": {"conversation": {"id": "conv_1"}}},
+]
+
+
+@pytest.mark.parametrize("given", UNSEEN, ids=str)
+@pytest.mark.parametrize("guard", [SafetyRanker, SafetyRankedChatModel])
+def test_turns_that_only_the_provider_knows_are_refused(guard, given):
+    model = ScriptedChatModel(answers=["a fine one"])
+    with pytest.raises(ConfigurationError, match="give the whole conversation"):
+        guard(model.bind(**given))
+    with pytest.raises(ConfigurationError, match="give the whole conversation"):
+        guard(model, scorer=Listening()).invoke("and then?", **given)
+    assert model.calls == 0
+
+
+def test_turns_that_a_model_leaves_to_the_provider_are_refused():
+    openai = pytest.importorskip("langchain_openai")
+    model = openai.ChatOpenAI(api_key="x", model_kwargs={"previous_response_id": "resp_1"})
+    with pytest.raises(ConfigurationError, match="give the whole conversation"):
+        SafetyRanker(PromptTemplate.from_template("{q}") | model)
+
+
+PLAIN = ChatPromptTemplate.from_template("plain {input}")
+CHANGED = ChatPromptTemplate.from_messages([("system", "Be brief."), ("user", "{input}")])
+FIELD = ConfigurableField(id="which")
+CONFIGURABLE = {
+    "alternatives": (PLAIN.configurable_alternatives(FIELD, changed=CHANGED) | MODEL, "changed"),
+    "whole chain": (
+        (PLAIN | MODEL).configurable_alternatives(FIELD, changed=CHANGED | MODEL),
+        "changed",
+    ),
+    "made on demand": (
+        PLAIN.configurable_alternatives(FIELD, changed=lambda: CHANGED) | MODEL,
+        "changed",
+    ),
+    "fields": (
+        PromptTemplate.from_template("plain {input}").configurable_fields(template=FIELD) | MODEL,
+        "Be brief. {input}",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CONFIGURABLE)
+@pytest.mark.parametrize("bound", [False, True])
+def test_a_template_that_the_config_chooses(name, bound):
+    chain, which = CONFIGURABLE[name]
+    config: Any = {"configurable": {"which": which}}
+    scorer = Listening()
+    inner = chain.with_config(config) if bound else chain
+    guard = SafetyRanker(inner, scorer=scorer, sampling=quick(1))
+    guard.invoke({"input": "q"}, {} if bound else config)
+    assert "Be brief." in repr(scorer.turns)
+    if not bound:
+        guard.invoke({"input": "q"})
+        assert scorer.turns == [("user", "plain q")]

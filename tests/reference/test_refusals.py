@@ -45,6 +45,8 @@ def test_only_the_latest_turn():
         "{{ m['content'] | escape }}",
         "{{ m['content'][:40] }}",
         "{{ m['content'] | tojson }}",
+        "{{ m['content'].replace('a', 'b') }}",
+        "{{ m['content'].replace('#', '') }}",
         "{{ m['content'] }}{{ m['content'] | length }}",
         "{{ m['content'] }}{{ 'quoted' if 'quoted' in m['content'] }}",
     ],

@@ -59,6 +59,19 @@ class Tunable(BaseChatModel):
         return ChatResult(generations=[ChatGeneration(message=AIMessage(text))])
 
 
+class Asking(BaseChatModel):
+    """A model that asks another one."""
+
+    inner: BaseChatModel
+
+    @property
+    def _llm_type(self):
+        return "asking"
+
+    def _generate(self, messages, stop=None, run_manager=None, **kwargs):
+        return ChatResult(generations=[ChatGeneration(message=self.inner.invoke(messages))])
+
+
 PROMPT = ChatPromptTemplate.from_template("{question}")
 ASKED = {"question": "q"}
 MODEL = Tunable()
@@ -157,6 +170,7 @@ NODES = {
     "chain decorator": Q | decorated_chain,
     "local name": Q | (lambda question, inner=TEXT: inner),
     "other packages": Q | Holder(steps=[RunnableLambda(str)], more={"inner": (MODEL,)}),
+    "model in a model": PROMPT | Asking(inner=Asking(inner=MODEL)),
     "retriever": Q | Rewriting(model=MODEL) | (lambda documents: documents[0]),
     "nested": RunnablePassthrough.assign(
         answer=RunnableBranch(

@@ -133,16 +133,16 @@ class TestTemperatures:
         chain = ChatPromptTemplate.from_template("{q}") | model | StrOutputParser()
         for wrapped in (chain, model.bind(stop=["x"]), model.with_fallbacks([Tunable()])):
             prompt = {"q": "x"} if wrapped is chain else "x"
-            found = texts(ranker(wrapped, n=2, temperatures=self.LADDER), prompt)
+            found = texts(ranker(wrapped, n=2, temperatures=self.LADDER[:2]), prompt)
             assert found == ["0.1 None", "0.9 None"]
 
     def test_each_is_a_call_of_its_own(self, texts):
-        guard = ranker(TunableBatches(), n=2, temperatures=self.LADDER)
+        guard = ranker(TunableBatches(), n=2, temperatures=self.LADDER[:2])
         assert texts(guard) == ["0.1 None", "0.9 None"]
 
     def test_models_without_one_are_left_alone(self, texts):
         models = [ScriptedChatModel(answers=["fixed"]), Tunable()]
-        guard = ranker(models, n=2, temperatures=self.LADDER)
+        guard = ranker(models, n=2, temperatures=self.LADDER[:2])
         assert texts(guard) == ["fixed", "0.9 None"]
 
     def test_model_itself_is_not_changed(self, texts):
@@ -210,7 +210,7 @@ class TestSystemPrompts:
             model | StrOutputParser(),
             model.configurable_alternatives(ConfigurableField(id="model"), other=Echo()),
         ):
-            guard = ranker(wrapped, n=2, system_prompts=self.VARIANTS)
+            guard = ranker(wrapped, n=2, system_prompts=self.VARIANTS[:2])
             assert texts(guard) == ["human: q", "system: Be careful. | human: q"]
 
     def test_structured_output(self):
@@ -219,7 +219,7 @@ class TestSystemPrompts:
 
         call = {"name": "Answer", "args": {"text": "yes"}, "id": "1"}
         model = ScriptedChatModel(answers=[AIMessage("", tool_calls=[call])])
-        guard = ranker(model, n=2, system_prompts=self.VARIANTS)
+        guard = ranker(model, n=2, system_prompts=self.VARIANTS[:2])
         raw = guard.with_structured_output(Answer, include_raw=True).invoke("q")
         assert raw["parsed"] == guard.with_structured_output(Answer).invoke("q")
 
@@ -231,7 +231,7 @@ class TestSystemPrompts:
         guard = SafetyRankedChatModel(
             Echo(),
             scorer=FakeScorer(lambda prompt, answer: 0.9 if "careful" in answer else 0.1),
-            sampling=SamplingPolicy(n=2, system_prompts=self.VARIANTS),
+            sampling=SamplingPolicy(n=2, system_prompts=self.VARIANTS[:2]),
         )
         assert guard.invoke("q").text == "system: Be careful. | human: q"
 
