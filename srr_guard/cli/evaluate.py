@@ -8,7 +8,15 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from srr_guard.cli.options import DATA, DEVICE, DTYPE, SCORER, require_folder, require_place, writing
+from srr_guard.cli.options import (
+    DATA,
+    DEVICE,
+    DTYPE,
+    SCORER,
+    require_folder,
+    require_place,
+    writing,
+)
 from srr_guard.cli.recipe_table import print_loaded
 from srr_guard.errors import InvalidInputError
 from srr_guard.extras import require_local
