@@ -238,7 +238,8 @@ def test_nobody_touches_private_attributes_of_others(folder: str) -> None:
                     "cls",
                 )
                 inherited = isinstance(node.value, ast.Call)  # super()._name
-                if not (node.attr.startswith("__") or mine or inherited):
+                documented = ast.unparse(node) == "os._exit"
+                if not (node.attr.startswith("__") or mine or inherited or documented):
                     touched.append(f"{file.relative_to(ROOT)}:{node.lineno}: {ast.unparse(node)}")
             elif isinstance(node, ast.ImportFrom):
                 module = node.module or ""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -62,6 +64,25 @@ def main() -> None:
             f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True
         )
         sys.exit(2)
+    except SystemExit as end:
+        if end.code != _INTERRUPTED:
+            raise
+        _leave_at_once()
+
+
+_INTERRUPTED = 130  # as shells have it, and typer
+
+
+def _leave_at_once() -> None:
+    """End the process without the interpreter's end: what was finished is written already.
+
+    Threads that load or run a model would go on until they are done, and a torch that is half
+    imported cannot be torn down without tracebacks.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(_INTERRUPTED)
 
 
 def _told() -> tuple[type[Exception], ...]:

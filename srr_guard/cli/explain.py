@@ -54,7 +54,9 @@ def _coloured(shares: ProbeShares) -> Text:
 
 
 def _table(name: str, value: str, sentences: Iterable[Share]) -> Table:
-    table = Table(name, value, title_justify="left")
+    table = Table(title_justify="left")
+    table.add_column(name, overflow="fold")
+    table.add_column(value, min_width=6, overflow="fold")  # a figure is never cut off
     for sentence in sentences:
         table.add_row(Text(sentence.text), f"{sentence.value:+.2f}")
     return table

@@ -56,16 +56,28 @@ def _read_candidates(where: str) -> list[str]:
     return [line for line in lines if not is_blank(line)]
 
 
+_NARROW = 60  # columns; a frame would take room from the figures
+
+
 def _print_ranking(texts: list[str], ranking: Ranking) -> None:
+    from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("rank", "listwise score", "p_safe", "verdict", "candidate")
     verdicts = ranking.verdicts or ("",) * len(ranking)
-    for place, i in enumerate(ranking.order, start=1):
-        figures = f"{ranking.scores[i]:+.3f}", f"{ranking.p_safe[i]:.3f}", verdicts[i]
-        table.add_row(str(place), *figures, Text(texts[i]))
+    rows = [
+        (str(place), f"{ranking.scores[i]:+.3f}", f"{ranking.p_safe[i]:.3f}", verdicts[i], texts[i])
+        for place, i in enumerate(ranking.order, start=1)
+    ]
     console = Console()
+    narrow = console.width < _NARROW
+    table = Table(box=None if narrow else box.HEAVY_HEAD)
+    for at, head in enumerate(("rank", "listwise score", "p_safe", "verdict")):
+        # figures are never cut off
+        table.add_column(head, min_width=max(len(row[at]) for row in rows), overflow="fold")
+    table.add_column("candidate", overflow="fold")
+    for row in rows:
+        table.add_row(*row[:-1], Text(row[-1]))
     console.print(table)
     if ranking.familiarity is not None:
         console.print(

@@ -59,7 +59,9 @@ def tune(
 def print_tuning(found: Tuning, console: Console) -> None:
     """Print the operating points, and how sure the chosen one is."""
     heads = ("threshold", "help held back", "harm held back", f"refused, best of {found.n}")
-    table = Table("", *heads, "candidates with accept_at")
+    table = Table()
+    for head in ("", *heads, "candidates with accept_at"):
+        table.add_column(head, overflow="fold")  # no figure is cut off
     for point in sorted([found.chosen, *found.points], key=lambda p: p.threshold):
         table.add_row(*_cells(point), style="bold" if point is found.chosen else "")
     console.print(table)

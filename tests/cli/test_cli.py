@@ -207,6 +207,23 @@ def test_candidates_are_read_as_they_are_written(
     assert scorer.calls == [tuple(read)]
 
 
+@pytest.mark.parametrize("width", [30, 40, 59, 60, 80])
+def test_figures_are_not_cut_off(
+    width: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scorer = FakeScorer(lambda _, answer: 0.875 if "good" in answer else 0.125)
+    monkeypatch.setattr("srr_guard.SRRScorer.from_pretrained", lambda *_, **__: scorer)
+    file = tmp_path / "answers.txt"
+    file.write_text("a long and good answer " * 9 + "\nbad\n")
+    arguments = ["score", "--prompt", "Hi", "--candidates", str(file)]
+    shown = CliRunner().invoke(app, arguments, env={"COLUMNS": str(width)}).stdout
+    assert "0.875" in shown
+    assert "0.125" in shown
+    assert "…" not in shown
+    assert "\x1b" not in shown
+    assert max(map(len, shown.splitlines())) <= width
+
+
 LIVE = Scene("Live", "How do plants drink?")
 WRITTEN = Scene("Written", "And fish?", ("a bad answer", "a good answer"))
 
