@@ -305,10 +305,12 @@ def test_a_busy_scorer_is_a_429(http, upstream):
 def test_a_busy_scorer_elsewhere_says_when_to_come_back(http, upstream):
     script = {"status": 429, "headers": {"retry-after": "3600"}}
     ready = {"status": 200, "body": {"order": [0], "scores": [0.9], "p_safe": [0.9]}}
-    with upstream_server(Upstream(ready, script)) as scorer:
-        with gateway(upstream, scorer=RemoteScorer(scorer.url)) as served:
-            until(lambda: http.get(f"{served.root}/readyz").status_code == 200)
-            answer, shed = ask(http, served), ask(http, served)
+    with (
+        upstream_server(Upstream(ready, script)) as scorer,
+        gateway(upstream, scorer=RemoteScorer(scorer.url)) as served,
+    ):
+        until(lambda: http.get(f"{served.root}/readyz").status_code == 200)
+        answer, shed = ask(http, served), ask(http, served)
     assert (answer.status_code, answer.headers["retry-after"]) == (429, "3600")
     assert scorer.url not in answer.text
     assert (shed.status_code, shed.json()["error"]["code"]) == (503, "scorer_unavailable")
@@ -448,6 +450,31 @@ def test_only_json_is_read(http, served, kind):
     headers = {"content-type": kind} if kind else {}
     answer = http.post(f"{served.url}/chat/completions", content=BODY, headers=headers)
     assert answer.status_code == 415
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "br", "deflate, gzip"])
+def test_bodies_that_are_packed_are_refused_by_name(http, upstream, served, encoding):
+    headers = {"content-type": "application/json", "content-encoding": encoding}
+    answer = http.post(f"{served.url}/chat/completions", content=BODY, headers=headers)
+    assert answer.status_code == 415
+    assert f"content-encoding: {encoding}" in answer.json()["error"]["message"]
+    headers["content-encoding"] = "identity"
+    answer = http.post(f"{served.url}/chat/completions", content=BODY, headers=headers)
+    assert answer.status_code == 200
+
+
+@pytest.mark.parametrize("name", ["authorization", "x-api-key", "content-type"])
+def test_headers_that_decide_come_once(http, upstream, served, name):
+    headers = [("content-type", "application/json"), (name, "a"), (name, "b")]
+    answer = http.post(f"{served.url}/chat/completions", content=BODY, headers=headers)
+    assert answer.status_code == 400
+    assert f"'{name}' comes twice" in answer.json()["error"]["message"]
+    assert upstream.requests == []
+
+
+def test_probes_may_ask_for_the_head_alone(http, served):
+    until(lambda: http.head(f"{served.root}/readyz").status_code == 200)
+    assert http.head(f"{served.root}/healthz").status_code == 200
 
 
 def test_pages_of_other_sites_are_told_nothing(http, served):
