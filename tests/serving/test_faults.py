@@ -202,6 +202,17 @@ def test_what_one_client_breaks_stays_whole_for_the_others(http, upstream, monke
         assert (answer["reason"], answer["failed"]) == ("best_of_n", 0)
 
 
+@pytest.mark.parametrize("status", [400, 404, 422, 401, 429, 500])
+def test_a_server_that_repeats_its_key_tells_it_to_nobody(http, upstream, status):
+    error = {"message": "no such thing (Bearer sk-secret)", "param": "sk-secret", "code": "x"}
+    upstream.script({"status": status, "body": {"error": error}})
+    upstreams = [{"url": upstream.url, "key": "sk-secret"}]
+    with gateway(upstreams=upstreams, policies=ONCE) as served:
+        answer = ask(http, served)
+    assert answer.status_code >= 400
+    assert "sk-secret" not in answer.text
+
+
 def test_a_server_that_takes_too_long(http):
     async def never():
         await asyncio.Event().wait()
