@@ -437,7 +437,8 @@ def _ranking(answer: httpx2.Response, url: str, n: int) -> Ranking:
 
 def _said(answer: httpx2.Response) -> str:
     try:
-        return f": {answer.json()['error']['message']}"
+        said = str(answer.json()["error"]["message"])[:300]
+        return ": " + "".join(c if c.isprintable() else " " for c in said)  # it goes into logs
     except (ValueError, KeyError, TypeError):
         return ""
 

@@ -153,10 +153,12 @@ def _routes(gateway: Gateway) -> tuple[FastAPI, frozenset[str]]:
         response.headers.update(error.headers or {})
         return response
 
+    @app.head("/healthz", include_in_schema=False)
     @app.get("/healthz", include_in_schema=False)
     async def healthz() -> Response:
         return json_response({"status": "ok"})
 
+    @app.head("/readyz", include_in_schema=False)
     @app.get("/readyz", include_in_schema=False)
     async def readyz() -> Response:
         why = gateway.not_ready

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -102,6 +102,7 @@ class Front:
             await self._app(scope, receive, send)
             return
         try:
+            _require_single(scope["headers"])
             note.key = self._admitted(note)
             _require_plausible(note.headers, self._limits())
             with self._place(note.key):
@@ -208,6 +209,19 @@ def _noting(send: Send, note: Note) -> Send:
     return noting
 
 
+_SINGLE = (b"authorization", b"x-api-key", b"content-type", b"content-encoding")
+
+
+def _require_single(headers: Iterable[tuple[bytes, bytes]]) -> None:
+    """Refuse headers that a proxy in front may have read otherwise: those that come twice."""
+    names = [name for name, _ in headers]
+    for name in _SINGLE:
+        if names.count(name) > 1:
+            raise HttpError(
+                400, f"the header {name.decode()!r} comes twice", code="invalid_request"
+            )
+
+
 def _require_plausible(headers: Any, limits: LimitsConfig) -> None:
     """Refuse by its head what is too large, or no JSON.
 
@@ -220,6 +234,12 @@ def _require_plausible(headers: Any, limits: LimitsConfig) -> None:
     if ("transfer-encoding" in headers or length != "0") and kind != "application/json":
         raise HttpError(
             415, "send JSON, with `content-type: application/json`", code="unsupported_media_type"
+        )
+    if (encoding := headers.get("content-encoding", "identity")).lower() != "identity":
+        raise HttpError(
+            415,
+            f"bodies are read as they are: send them without `content-encoding: {encoding:.20}`",
+            code="unsupported_media_type",
         )
 
 

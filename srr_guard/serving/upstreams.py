@@ -247,7 +247,7 @@ class Upstreams:
                         raise _failed(label, "gave too large an answer", 502)
             outcome = "ok" if response.status_code == 200 else str(response.status_code)
             if response.status_code != 200:
-                raise _refused(label, response, _object(bytes(content)))
+                raise _refused(server.config, response, _object(bytes(content)))
             answer = _object(bytes(content))
             if answer is None:
                 outcome = "garbage"
@@ -330,12 +330,15 @@ def _failed(label: str, what: str, status: int) -> UpstreamError:
     return UpstreamError(f"the server {label!r} {what}", status=status)
 
 
-def _refused(label: str, response: httpx2.Response, answer: Any) -> UpstreamError:
-    status = response.status_code
+def _refused(config: UpstreamConfig, response: httpx2.Response, answer: Any) -> UpstreamError:
+    status, said = response.status_code, _said(answer)
+    secret = config.secret()
+    if said is not None and secret is not None:  # some servers repeat the key that they got
+        said = {k: v.replace(secret, "[key]") if isinstance(v, str) else v for k, v in said.items()}
     return UpstreamError(
-        f"the server {label!r} answered with HTTP {status}",
+        f"the server {config.label!r} answered with HTTP {status}",
         status=status,
-        detail=_said(answer),
+        detail=said,
         retry_after=seconds_to_wait(response.headers) if status >= 400 else None,
         is_retryable=status in _RETRYABLE or status >= 500 or status in (401, 403) or status < 400,
     )

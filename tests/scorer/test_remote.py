@@ -555,3 +555,16 @@ def test_a_forked_child_has_connections_of_its_own():
         )
         command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", script]
         subprocess.run(command, check=True, timeout=60)
+
+
+def test_what_a_server_says_begins_no_line_of_a_log():
+    said = "a\r\n2026 ERROR forged\x1b[31m" + "x" * 5000
+
+    def answer(request):
+        return httpx2.Response(500, json={"error": {"message": said}})
+
+    scorer = RemoteScorer("http://a/v1", transport=httpx2.MockTransport(answer), attempts=1)
+    with scorer, pytest.raises(ScorerUnreachableError) as caught:
+        scorer.score("q", TEXTS)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 400

@@ -203,6 +203,17 @@ def test_what_one_client_breaks_stays_whole_for_the_others(http, upstream, monke
         assert (answer["reason"], answer["failed"]) == ("best_of_n", 0)
 
 
+@pytest.mark.parametrize("status", [400, 404, 422, 401, 429, 500])
+def test_a_server_that_repeats_its_key_tells_it_to_nobody(http, upstream, status):
+    error = {"message": "no such thing (Bearer sk-secret)", "param": "sk-secret", "code": "x"}
+    upstream.script({"status": status, "body": {"error": error}})
+    upstreams = [{"url": upstream.url, "key": "sk-secret"}]
+    with gateway(upstreams=upstreams, policies=ONCE) as served:
+        answer = ask(http, served)
+    assert answer.status_code >= 400
+    assert "sk-secret" not in answer.text
+
+
 def test_a_server_that_takes_too_long(http):
     async def never():
         await asyncio.Event().wait()
@@ -306,10 +317,12 @@ def test_a_busy_scorer_is_a_429(http, upstream):
 def test_a_busy_scorer_elsewhere_says_when_to_come_back(http, upstream):
     script = {"status": 429, "headers": {"retry-after": "3600"}}
     ready = {"status": 200, "body": {"order": [0], "scores": [0.9], "p_safe": [0.9]}}
-    with upstream_server(Upstream(ready, script)) as scorer:
-        with gateway(upstream, scorer=RemoteScorer(scorer.url)) as served:
-            until(lambda: http.get(f"{served.root}/readyz").status_code == 200)
-            answer, shed = ask(http, served), ask(http, served)
+    with (
+        upstream_server(Upstream(ready, script)) as scorer,
+        gateway(upstream, scorer=RemoteScorer(scorer.url)) as served,
+    ):
+        until(lambda: http.get(f"{served.root}/readyz").status_code == 200)
+        answer, shed = ask(http, served), ask(http, served)
     assert (answer.status_code, answer.headers["retry-after"]) == (429, "3600")
     assert scorer.url not in answer.text
     assert (shed.status_code, shed.json()["error"]["code"]) == (503, "scorer_unavailable")
@@ -449,6 +462,31 @@ def test_only_json_is_read(http, served, kind):
     headers = {"content-type": kind} if kind else {}
     answer = http.post(f"{served.url}/chat/completions", content=BODY, headers=headers)
     assert answer.status_code == 415
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "br", "deflate, gzip"])
+def test_bodies_that_are_packed_are_refused_by_name(http, upstream, served, encoding):
+    headers = {"content-type": "application/json", "content-encoding": encoding}
+    answer = http.post(f"{served.url}/chat/completions", content=BODY, headers=headers)
+    assert answer.status_code == 415
+    assert f"content-encoding: {encoding}" in answer.json()["error"]["message"]
+    headers["content-encoding"] = "identity"
+    answer = http.post(f"{served.url}/chat/completions", content=BODY, headers=headers)
+    assert answer.status_code == 200
+
+
+@pytest.mark.parametrize("name", ["authorization", "x-api-key", "content-type"])
+def test_headers_that_decide_come_once(http, upstream, served, name):
+    headers = [("content-type", "application/json"), (name, "a"), (name, "b")]
+    answer = http.post(f"{served.url}/chat/completions", content=BODY, headers=headers)
+    assert answer.status_code == 400
+    assert f"'{name}' comes twice" in answer.json()["error"]["message"]
+    assert upstream.requests == []
+
+
+def test_probes_may_ask_for_the_head_alone(http, served):
+    until(lambda: http.head(f"{served.root}/readyz").status_code == 200)
+    assert http.head(f"{served.root}/healthz").status_code == 200
 
 
 def test_pages_of_other_sites_are_told_nothing(http, served):

@@ -1,4 +1,4 @@
-"""Requests and answers with nonsense in any one place: an answer or one clear error, never a 500."""
+"""Nonsense in any one place of a request or an answer: one clear error, never a 500."""
 
 from __future__ import annotations
 
