@@ -12,7 +12,8 @@ import pytest
 
 # The scorer says on standard error when it is asked, and then never answers.
 STUCK = """
-import asyncio, sys, threading
+import asyncio, signal, sys, threading
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it
 import srr_guard.scorer.srr_scorer as at
 from srr_guard.testing import FakeScorer
 
