@@ -231,7 +231,7 @@ WRITTEN = Scene("Written", "And fish?", ("a bad answer", "a good answer"))
 def test_the_demo_shows_what_passed_and_why() -> None:
     console = Console(record=True, width=120)
     ranker = SafetyRanker(
-        ScriptedChatModel(answers=["a good one", "a bad one", "a bad one", "a worse one"]),
+        ScriptedChatModel(answers=["a good one"]),
         scorer=FakeScorer(lambda prompt, answer: 0.9 if "good" in answer else 0.1),
     )
     run_demo(ranker, [LIVE, WRITTEN], console)

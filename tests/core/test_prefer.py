@@ -66,17 +66,16 @@ def test_the_safest_where_the_request_is_unfamiliar(decide, familiarity, least, 
     decision = decide(policy, scorer=Table(familiarity=familiarity))
     assert decision.output.content == chosen
     assert decision.summary()["familiarity"] == familiarity
-    assert (
-        decide(
-            DecisionPolicy(min_familiarity=least, prefer="first"),
-            scorer=Table(familiarity=familiarity),
-        ).output.content
-        == "a"
-    )
+    policy = DecisionPolicy(min_familiarity=least, prefer="first")
+    assert_first(decide(policy, scorer=Table(familiarity=familiarity)))
 
 
 def test_prefer_first(decide):
-    decision = decide(DecisionPolicy(prefer="first"))
+    assert_first(decide(DecisionPolicy(prefer="first")))
+
+
+def assert_first(decision):
+    """Which answer the first candidate has is chance."""
     assert decision.chosen.index == min(c.index for c in decision.candidates if c.p_safe >= 0.5)
 
 
