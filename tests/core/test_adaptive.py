@@ -15,6 +15,7 @@ from srr_guard import (
     AllCandidatesFailedError,
     BelowThresholdError,
     DecisionPolicy,
+    Guard,
     Ranking,
     SafetyRanker,
     SamplingPolicy,
@@ -269,20 +270,13 @@ def test_early_end_or_the_same_as_best_of_n(p_safe, initial, accept_at, threshol
     n = len(p_safe)
     answers = [f"{p} {i}" for i, p in enumerate(p_safe)]
 
-    def decide(**policy):
-        index = iter(range(n))
-        lock = threading.Lock()
-
-        def answer(question):
-            with lock:
-                return answers[next(index)]
-
-        return SafetyRanker(
-            answer,
+    def decide(**policy):  # no chain: what it does with a call that is given up draws random ids
+        guard = Guard(
             scorer=FakeScorer(lambda prompt, text: int(text.split()[0]) / 10),
             sampling=SamplingPolicy(n=n, **policy),
             decision=DecisionPolicy(threshold=threshold / 10),
-        ).decide("q")
+        )
+        return guard.decide("q", lambda index: answers[index])
 
     decision = decide(initial=min(initial, n), accept_at=accept_at / 10)
     if decision.reason == "accepted":
