@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import json
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -20,7 +21,7 @@ class TextForm(PiecesDelivery):
         return list(pieces)
 
 
-class FramedForm(TextForm):
+class FramedForm(TextForm, ABC):
     """Messages, each in a frame.
 
     An answer whose pieces are framed already is sent as it is, and read without the frames. Of any
@@ -43,12 +44,13 @@ class FramedForm(TextForm):
             return list(pieces)
         return [self._frame(piece) for piece in _whole_lines(pieces) if piece]
 
+    @abstractmethod
     def _inside(self, text: str) -> str | None:
         """What the frames hold; None if the text is not in frames."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _frame(self, text: str) -> str:
-        raise NotImplementedError
+        """The text in a frame."""
 
     def _end(self, output: Sequence[str]) -> list[str]:
         return []
