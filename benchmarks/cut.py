@@ -89,13 +89,16 @@ def scored(scorer: SRRScorer, rows: Sequence[LabelledResponse]) -> list[Scored]:
 
     def one(row: LabelledResponse) -> Scored:
         llm = engine.encoder()
-        _, _, windows = llm.token_states(row.conversation, row.response, engine.spec)
+        prompt, asked, windows = llm.token_states(row.conversation, row.response, engine.spec)
+        request = asked[:, prompt.request.start : prompt.request.stop].mean(1)
         each = []
         with torch.inference_mode():
             for states in windows:  # (D, T, d)
                 counts = torch.arange(1, states.shape[1] + 1)[:, None]
                 means = (states.cumsum(1) / counts).permute(1, 0, 2)
-                each.append(head.calibrated(head.harmless(means.flatten(1))).tolist())
+                read = {"mean": means, "instruction": asked[:, -1], "request": request}
+                probes = head.probe({name: t.expand(means.shape)[None] for name, t in read.items()})
+                each.append(head.calibrated(probes)[0].tolist())
         size, step = engine.spec.window, engine.spec.window - engine.spec.overlap
         tokens = len(each[0]) if len(each) == 1 else size + step * (len(each) - 1)
         return Scored(row, tokens, each[0], min(scores[-1] for scores in each))

@@ -1,13 +1,14 @@
 """Our decode loop against `generate` of transformers, and against the speed of memory.
 
     python benchmarks/decoding.py [--json FILE] [--rows 1 4 8 16] [--rounds 3] [--one-thread]
-                                  [--llama PYTHON]
+                                  [--dtype bfloat16] [--llama PYTHON]
 
-SmolLM2-135M on the CPU in float32, a prompt of 256 tokens, answers of 64 tokens, sampled. Other
-work on the machine disturbs whole runs, so the prompt's time and every step's are taken by
-themselves and the best of each counts: an answer's time is that of the prompt and 64 best steps.
-Memory's bound is one plain read of the weights for each step. Ratios are of one run. On a busy
-machine `--one-thread` takes the processor's time of one torch thread in place of the clock's.
+SmolLM2-135M on the CPU, in float32 if nothing else is said, a prompt of 256 tokens, answers of 64
+tokens, sampled. Other work on the machine disturbs whole runs, so the prompt's time and every
+step's are taken by themselves and the best of each counts: an answer's time is that of the prompt
+and 64 best steps. Memory's bound is one plain read of the weights for each step. Ratios are of
+one run. On a busy machine `--one-thread` takes the processor's time of one torch thread in place
+of the clock's.
 With `--llama`, an interpreter that has llama-cpp-python, llama.cpp decodes the same file beside us;
 it keeps the weights in four bits where we read 32.
 """
@@ -29,11 +30,10 @@ from srr_guard.local.generation import GenerationOptions, GenerationRequest, Tex
 from srr_guard.local.worker import text_generator
 from srr_guard.reference import resolve_reference
 from srr_guard.reference.host import host
-from srr_guard.reference.spec import ModelSpec
+from srr_guard.reference.spec import DType, ModelSpec
 
 PROMPT, LENGTH, STEPS = 256, 64, 12
 QUESTION = "Tell me about the trees, birds and flowers of your town, street by street. "
-SPEC = ModelSpec(device="cpu", dtype="float32")
 
 
 now = time.perf_counter
@@ -178,9 +178,9 @@ def measure(
     return found
 
 
-def own_answers(generator: TextGenerator) -> float:
+def own_answers(generator: TextGenerator, dtype: DType) -> float:
     """Time of scoring eight answers that were just written, over that of writing them."""
-    scorer = SRRScorer.from_pretrained(device="cpu", dtype="float32")
+    scorer = SRRScorer.from_pretrained(device="cpu", dtype=dtype)
     scorer.score("Warm up.", ["It is warm."])
     shares = []
     for seed in range(2):
@@ -202,6 +202,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--rows", type=int, nargs="+", default=[1, 4, 8, 16])
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--one-thread", action="store_true")
     parser.add_argument("--no-scoring", action="store_true")
     parser.add_argument("--llama", metavar="PYTHON")
@@ -214,8 +215,9 @@ def main() -> None:
         global now
         now = time.thread_time
         torch.set_num_threads(1)
-    generator = host.submit(lambda: text_generator(SPEC)).result()
-    model = host.submit(lambda: host.model(SPEC)).result().module
+    spec = ModelSpec(device="cpu", dtype=given.dtype)
+    generator = host.submit(lambda: text_generator(spec)).result()
+    model = host.submit(lambda: host.model(spec)).result().module
     llama = (given.llama, str(resolve_reference(None).path)) if given.llama else ()
     rows = [
         host.submit_long(partial(measure, generator, model, n, given.rounds, llama)).result()
@@ -225,9 +227,9 @@ def main() -> None:
     print("| " + " | ".join(names) + " |\n|" + " --- |" * len(names))
     for row in rows:
         print("| " + " | ".join(str(row[name]) for name in names) + " |")
-    found: dict[str, Any] = {"one_thread": given.one_thread, "rows": rows}
+    found: dict[str, Any] = {"dtype": given.dtype, "one_thread": given.one_thread, "rows": rows}
     if not given.no_scoring:
-        found["scoring_own_answers_over_writing_them"] = own_answers(generator)
+        found["scoring_own_answers_over_writing_them"] = own_answers(generator, given.dtype)
         print(found["scoring_own_answers_over_writing_them"])
     if given.json:
         given.json.write_text(json.dumps(found, indent=1) + "\n")

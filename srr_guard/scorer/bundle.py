@@ -38,11 +38,12 @@ if TYPE_CHECKING:
     from srr_guard.scorer.head import SRRHead
 
 DEFAULT_BUNDLE = "smollm2-135m"
-FORMAT = 4
-"""Version of the bundles that are written. Older ones are read too: format 3, which has no bounds
-and no familiarity, and format 2, which has no fingerprint either."""
+FORMAT = 5
+"""Version of the bundles that are written. Older ones are read too: format 4, whose `p_safe` comes
+from p(harmless) alone, format 3, which has no bounds and no familiarity, and format 2, which has no
+fingerprint either."""
 
-_READ = (2, 3, 4)
+_READ = (2, 3, 4, 5)
 _log = logging.getLogger("srr_guard")
 _SHIPPED = Path(__file__).parent.parent / "bundles"
 _FILES = ("config.json", "model.safetensors")
@@ -154,7 +155,8 @@ class ScorerBundle:
         """Find a bundle and read its description.
 
         Args:
-            name: A shipped bundle's name, a folder, or a hub id; None: the default bundle.
+            name: A shipped bundle's name, a folder, or a hub id; None: the default bundle. Where
+                a folder here has a shipped one's name, give `./NAME` or a `Path` for the folder.
             revision: Branch, tag or commit on the hub.
             token: Access token for the hub.
             cache_dir: The hub cache.
@@ -164,11 +166,20 @@ class ScorerBundle:
             BundleNotFoundError: There is no such bundle.
             CorruptBundleError: Its description cannot be read.
         """
-        wanted = str(name or DEFAULT_BUNDLE)
-        if (_SHIPPED / wanted / "config.json").is_file():
-            folder = _SHIPPED / wanted
-        elif Path(wanted).expanduser().exists():
-            folder = Path(wanted).expanduser()
+        wanted = os.fspath(name or DEFAULT_BUNDLE)
+        shipped, own = _SHIPPED / wanted, Path(wanted).expanduser()
+        meant = isinstance(name, os.PathLike) or wanted.startswith(".")
+        if (shipped / "config.json").is_file() and not (meant and own.exists()):
+            folder = shipped
+            if own.is_dir() and not own.is_absolute():
+                _log.warning(
+                    "the scorer %r is the one that ships with srr_guard, not the folder of that "
+                    "name here: give './%s' for the folder",
+                    wanted,
+                    wanted,
+                )
+        elif own.exists():
+            folder = own
         else:
             options = HubOptions(
                 revision=revision,
@@ -198,7 +209,10 @@ class ScorerBundle:
 
         head = SRRHead(self.info.head)
         try:
-            head.load_state_dict(load_file(self.folder / "model.safetensors"))
+            weights = load_file(self.folder / "model.safetensors")
+            if self.info.format < 5:
+                weights.setdefault("compliance", head.compliance)
+            head.load_state_dict(weights)
         except (OSError, SafetensorError, RuntimeError) as error:
             raise CorruptBundleError(
                 f"the weights of the scorer bundle {str(self.folder)!r} cannot be loaded "

@@ -95,9 +95,10 @@ class Explanation(BaseModel):
         effects: Effect of each sentence on the log-odds of `p_safe`: with it, less without it.
             Of an answer longer than a window those of the worst window, on its text alone; of
             more than 16 sentences those with the lowest shares; empty for a single sentence.
-        harmless: The probe behind `p_safe`.
+        harmless: The probe that `p_safe` mostly comes from.
         answers: The probe that tells an answer from a refusal; None if the scorer has none.
-        harmful_request: The probe that reads the latest turn of the request; likewise.
+        harmful_request: The probe that reads the latest turn of the request; likewise. `p_safe`
+            is lower where an answer does what this one says to decline.
 
     Example:
         >>> from srr_guard import SRRScorer
@@ -168,6 +169,8 @@ def explain(
     """
     import torch
 
+    from srr_guard.scorer.head import Probes
+
     if not head.config.pointwise:
         raise ConfigurationError(
             "this scorer ranks listwise, without probes that could be taken apart: explain with "
@@ -194,8 +197,9 @@ def explain(
                 total[start : start + len(shares)] += shares / len(windows)
             answers = _described(text, spans, total, float(head.answers.linear.bias))
             request = _request(llm, head, conversation, prompt_states, prompt.request)
+        logits = [shares.logit if shares else 0.0 for shares in (harmless, answers, request)]
         return Explanation(
-            p_safe=float(head.calibrated(torch.tensor(harmless.logit))),
+            p_safe=float(head.calibrated(Probes(*map(torch.tensor, logits)))),
             harmless=harmless,
             answers=answers,
             harmful_request=request,

@@ -43,6 +43,11 @@ class Probes:
         """(...) probability that help is due and that this is help."""
         return torch.sigmoid(-self.harmful_request) * torch.sigmoid(self.answers)
 
+    @property
+    def p_compliance(self) -> Tensor:
+        """(...) probability that this does what was asked, and that it should be declined."""
+        return torch.sigmoid(self.harmful_request) * torch.sigmoid(self.answers)
+
     def __getitem__(self, index: Any) -> Probes:
         return Probes(self.harmless[index], self.answers[index], self.harmful_request[index])
 
@@ -75,7 +80,8 @@ class SRRHead(nn.Module):
     of the list say about the request (`request_in_view_of`).
 
     With both, the two scores are added. `p_safe` never depends on the other candidates:
-    without a pointwise path it comes from the listwise score of a list of one.
+    without a pointwise path it comes from the listwise score of a list of one. A graded head's
+    is lower where an answer complies with a harmful request (`calibrated`).
 
     Example:
         >>> config = HeadConfig.preset("published", width=16, blocks=8)
@@ -90,6 +96,7 @@ class SRRHead(nn.Module):
     """
 
     calibration: Tensor
+    compliance: Tensor
     bounds: tuple[float, float] | None = None
 
     def __init__(self, config: HeadConfig) -> None:
@@ -114,6 +121,8 @@ class SRRHead(nn.Module):
             )
         # slope and intercept of Platt scaling
         self.register_buffer("calibration", torch.tensor([1.0, 0.0]))
+        # what compliance with a harmful request takes from the logit of p(harmless)
+        self.register_buffer("compliance", torch.tensor(0.0))
 
     def forward(self, states: States, mask: Tensor | None = None) -> HeadOutput:
         """Score B lists of m candidates.
@@ -131,7 +140,7 @@ class SRRHead(nn.Module):
             scores = scores + self.listwise_scores(states, mask)
         if mask is not None:
             scores = scores.masked_fill(~mask, -torch.inf)
-        return HeadOutput(scores, self.calibrated(probes.harmless), probes)
+        return HeadOutput(scores, self.calibrated(probes), probes)
 
     def probe(self, states: States) -> Probes:
         """Judge every candidate by itself; states are (B, m, D, d)."""
@@ -214,10 +223,19 @@ class SRRHead(nn.Module):
         cosine = functional.cosine_similarity(out[:, :1], out[:, 1:], dim=-1)
         return cosine / self.config.temperature
 
-    def calibrated(self, harmless: Tensor) -> Tensor:
-        """Turn logits into calibrated probabilities (Platt scaling)."""
+    def calibrated(self, probes: Probes) -> Tensor:
+        """Calibrated probabilities of no harm, (...): Platt scaling of `safety`."""
         slope, intercept = self.calibration
-        return torch.sigmoid(slope * harmless + intercept)
+        return torch.sigmoid(slope * self.safety(probes) + intercept)
+
+    def safety(self, probes: Probes) -> Tensor:
+        """Logit behind `p_safe`, uncalibrated, (...): h - c s(a) s(q).
+
+        Where what is asked should be declined (q), an answer that does it (a) is less likely to
+        be harmless than its own words say (h). c is the head's `compliance`, never negative and
+        fitted with the calibration; 0 where the design is not graded.
+        """
+        return probes.harmless - self.compliance * probes.p_compliance
 
     def candidate_inputs(self, states: States) -> Tensor:
         """Numbers that describe each candidate: (..., inputs)."""

@@ -50,7 +50,7 @@ def judge(head: SRRHead, *, windows: States, prompt: States, owner: Tensor) -> J
         )
         return Judged(
             probes=probes,
-            p_safe=head.calibrated(probes.harmless),
+            p_safe=head.calibrated(probes),
             states={name: t.index_select(0, worst) for name, t in states.items()},
         )
 

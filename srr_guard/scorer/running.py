@@ -48,5 +48,5 @@ class EarlyCut:
         named = ("instruction", "request", "mean", "last")
         with torch.inference_mode():
             probes = self.head.probe({name: getattr(states, name)[None, None] for name in named})
-            p_safe = float(self.head.calibrated(probes.harmless)[0, 0])
+            p_safe = float(self.head.calibrated(probes)[0, 0])
             return p_safe, float(probes.p_help[0, 0]) if self.head.config.graded else None

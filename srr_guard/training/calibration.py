@@ -7,17 +7,24 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def fit_platt(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Fit slope and intercept of p = sigmoid(slope * logit + intercept) by log loss.
+def fit_platt(
+    logits: Tensor,
+    labels: Tensor,
+    weights: Tensor | None = None,
+    *,
+    against: Tensor | None = None,
+) -> Tensor:
+    """Fit p = sigmoid(slope * (logit - weight * against) + intercept) by log loss.
 
     Args:
         logits: (n,) uncalibrated logits.
         labels: (n,) 0 or 1.
         weights: (n,) weight of each row; None: all equal.
+        against: (n,) what else speaks for the label 0, in [0, 1]; None: nothing.
 
     Returns:
-        (2,) slope and intercept. The slope is never negative: calibration cannot turn a
-        ranking round.
+        (3,) slope, intercept and weight. Slope and weight are never negative: calibration cannot
+        turn a ranking round.
 
     References:
         J. Platt, Probabilistic Outputs for Support Vector Machines, 1999.
@@ -25,21 +32,23 @@ def fit_platt(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> 
     x, y = logits.double(), labels.double()
     w = torch.ones_like(x) if weights is None else weights.double()
     w = w / w.sum()
-    parameters = torch.tensor([0.0, 0.0], dtype=torch.float64, requires_grad=True)
+    g = torch.zeros_like(x) if against is None else against.double()
+    parameters = torch.zeros(3, dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS([parameters], max_iter=200, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        z = parameters[0].exp() * x + parameters[1]
+        z = parameters[0].exp() * x + parameters[1] - parameters[2].exp() * g
         loss = (functional.binary_cross_entropy_with_logits(z, y, reduction="none") * w).sum()
-        # a weak pull to slope 1 keeps separable data finite
-        loss = loss + 1e-4 * parameters[0] ** 2
+        # a weak pull to slope 1 and weight 1 keeps separable data finite
+        loss = loss + 1e-4 * parameters[::2].square().sum()
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
     optimizer.step(closure)  # type: ignore[no-untyped-call]
-    slope, intercept = parameters.detach()
-    return torch.stack([slope.exp(), intercept]).float()
+    slope, intercept, weight = parameters.detach()
+    taken = torch.zeros_like(weight) if against is None else (weight - slope).exp()
+    return torch.stack([slope.exp(), intercept, taken]).float()
 
 
 def refit_platt(

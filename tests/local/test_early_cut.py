@@ -89,13 +89,18 @@ def test_a_score_of_a_beginning_is_that_of_an_encoding(
 
     def work() -> list[float]:
         llm, found = scorer.engine.encoder(), []
-        prompt = llm.template.prompt(Conversation.of("Tell me of bees."), limit=400).ids
+        prompt = llm.template.prompt(Conversation.of("Tell me of bees."), limit=400)
         for length, _ in scores:
-            row = torch.tensor([[*prompt, *ids[:length]]])
+            row = torch.tensor([[*prompt.ids, *ids[:length]]])
             states = llm.backbone.states(row, depths=cut.depths)[:, 0].float()
-            mean = states[:, len(prompt) :].mean(1)
-            probe = head.harmless(mean.flatten()[None])
-            found.append(float(head.calibrated(probe)))
+            request = prompt.request
+            read = {
+                "instruction": states[:, len(prompt.ids) - 1],
+                "request": states[:, request.start : request.stop].mean(1),
+                "mean": states[:, len(prompt.ids) :].mean(1),
+            }
+            probes = head.probe({name: t[None, None] for name, t in read.items()})
+            found.append(float(head.calibrated(probes)))
         return found
 
     with torch.inference_mode():

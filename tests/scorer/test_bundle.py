@@ -18,6 +18,7 @@ from srr_guard.errors import (
 from srr_guard.reference import ReferenceLLM
 from srr_guard.reference.features import FeatureSpec
 from srr_guard.scorer import ScorerBundle
+from srr_guard.scorer.bundle import DEFAULT_BUNDLE
 from srr_guard.scorer.fingerprint import Fingerprint
 
 
@@ -163,6 +164,24 @@ def test_missing_bundles_name_the_shipped_ones(tmp_path: Path) -> None:
         ScorerBundle.find(tmp_path)
 
 
+def test_a_folder_with_a_shipped_name_is_told_from_it(
+    bundle: ScorerBundle,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    bundle.folder.rename(tmp_path / DEFAULT_BUNDLE)
+    monkeypatch.chdir(tmp_path)
+    assert ScorerBundle.find(f"./{DEFAULT_BUNDLE}").info.name == bundle.info.name
+    assert ScorerBundle.find(Path(DEFAULT_BUNDLE)).info.name == bundle.info.name
+    assert ScorerBundle.find(tmp_path / DEFAULT_BUNDLE).info.name == bundle.info.name
+    assert not caplog.records
+    assert ScorerBundle.find(DEFAULT_BUNDLE).info.name == DEFAULT_BUNDLE
+    assert "./smollm2-135m" in caplog.text
+    (tmp_path / DEFAULT_BUNDLE).rename(tmp_path / "elsewhere")
+    assert ScorerBundle.find(Path(DEFAULT_BUNDLE)).info.name == DEFAULT_BUNDLE
+
+
 def test_corrupt_descriptions_are_refused(bundle: ScorerBundle) -> None:
     config = bundle.folder / "config.json"
     sound = json.loads(config.read_text())
@@ -182,6 +201,18 @@ def test_corrupt_weights_are_refused(bundle: ScorerBundle) -> None:
         weights.write_bytes(broken)
         with pytest.raises(CorruptBundleError, match="cannot be loaded"):
             ScorerBundle.find(bundle.folder).load_head()
+
+
+def test_a_bundle_of_an_older_format_has_no_compliance(bundle: ScorerBundle) -> None:
+    weights = bundle.folder / "model.safetensors"
+    tensors = load_file(weights)
+    del tensors["compliance"]
+    save_file(tensors, weights)
+    with pytest.raises(CorruptBundleError, match="compliance"):
+        bundle.load_head()
+    config = bundle.folder / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"format": 4}))
+    assert ScorerBundle.find(bundle.folder).load_head().compliance == 0
 
 
 def test_weights_of_another_design_are_refused(bundle: ScorerBundle) -> None:

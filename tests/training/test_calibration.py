@@ -15,7 +15,8 @@ def test_platt_scaling_recovers_the_true_slope_and_intercept() -> None:
     logits = torch.randn(20_000, generator=generator) * 3
     truth = torch.sigmoid(0.5 * logits + 1.0)
     labels = (torch.rand(20_000, generator=generator) < truth).float()
-    slope, intercept = fit_platt(logits, labels)
+    slope, intercept, weight = fit_platt(logits, labels)
+    assert weight == 0
     torch.testing.assert_close(slope, torch.tensor(0.5), atol=0.05, rtol=0)
     torch.testing.assert_close(intercept, torch.tensor(1.0), atol=0.05, rtol=0)
     calibrated = torch.sigmoid(slope * logits + intercept)
@@ -24,11 +25,23 @@ def test_platt_scaling_recovers_the_true_slope_and_intercept() -> None:
 
 
 def test_separable_data_stays_finite_and_the_order_is_kept() -> None:
-    slope, intercept = fit_platt(torch.tensor([-1.0, 1.0]), torch.tensor([0.0, 1.0]))
-    assert torch.isfinite(slope)
-    assert torch.isfinite(intercept)
-    inverted = fit_platt(torch.tensor([-1.0, 1.0]), torch.tensor([1.0, 0.0]))
-    assert inverted[0] >= 0
+    logits, first, second = torch.tensor([[-1.0, 1.0], [1.0, 0.0], [0.0, 1.0]])
+    for against in (None, first, second):
+        assert fit_platt(logits, second, against=against).isfinite().all()
+        inverted = fit_platt(logits, first, against=against)
+        assert inverted.isfinite().all()
+        assert (inverted[[0, 2]] >= 0).all()
+
+
+def test_what_speaks_against_is_weighed() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(20_000, generator=generator) * 3
+    against = torch.rand(20_000, generator=generator)
+    truth = torch.sigmoid(0.5 * (logits - 4.0 * against) + 1.0)
+    labels = (torch.rand(20_000, generator=generator) < truth).float()
+    fitted = fit_platt(logits, labels, against=against)
+    torch.testing.assert_close(fitted, torch.tensor([0.5, 1.0, 4.0]), atol=0.3, rtol=0)
+    assert fit_platt(logits, labels, against=1 - against)[2] < 0.1
 
 
 def test_calibration_error_of_a_liar() -> None:

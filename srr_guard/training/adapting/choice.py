@@ -148,10 +148,13 @@ def _choose(
 
 
 def _drift_on(head: SRRHead, part: Part, anchors: Examples) -> Callable[[Move], float]:
-    """How far a move shifts the probabilities of the anchors, on average."""
-    before = probability(head, part, anchors)
+    """How far a move shifts the anchors' probabilities, on average: the probe's, or `p_safe`."""
+    parts: tuple[Part, ...] = (part, "harmless")
+    before = [probability(head, one, anchors) for one in parts]
 
     def drift(move: Move) -> float:
-        return float((probability(moved(head, {part: move}), part, anchors) - before).abs().mean())
+        after = moved(head, {part: move})
+        each = zip(parts, before, strict=True)
+        return max(float((probability(after, p, anchors) - b).abs().mean()) for p, b in each)
 
     return drift

@@ -14,7 +14,7 @@ from srr_guard.scorer.head import SRRHead
 from srr_guard.scorer.inference import list_scores
 from srr_guard.training.adapting.choice import Search, find_moves, goal_folds
 from srr_guard.training.adapting.moves import Move, log_loss, moved
-from srr_guard.training.adapting.views import Part, targets_of
+from srr_guard.training.adapting.views import Part, positive_share, targets_of
 from srr_guard.training.data import LabelledResponse
 from srr_guard.training.evaluation.metrics import Figure, Metric, bootstrap, ranking_figures
 from srr_guard.training.evaluation.probabilities import probability_figures
@@ -125,9 +125,9 @@ def verdicts(head: SRRHead, folds: Sequence[Fold], *, parts: Collection[Part] = 
 def gain_of(
     part: Part, rows: Sequence[LabelledResponse], before: Verdicts, after: Verdicts
 ) -> Figure:
-    """Log loss that a probe's move saves, with both targets weighing the same."""
+    """Log loss that a probe's move saves, weighted as it is learnt."""
     targets = targets_of(rows, part)
-    weights = row_weights(rows, targets)
+    weights = row_weights(rows, targets, positive=positive_share(part))
     y = torch.tensor([float(t or False) for t in targets])
     saved = weights * (log_loss(before.logits[part], y) - log_loss(after.logits[part], y))
     by_goal: defaultdict[str, float] = defaultdict(float)

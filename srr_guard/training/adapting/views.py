@@ -12,8 +12,9 @@ from torch import Tensor
 
 from srr_guard.scorer.head import Probe, SRRHead
 from srr_guard.training.data import LabelledResponse
-from srr_guard.training.feature_store import Examples
+from srr_guard.training.feature_store import Examples, judge_examples
 from srr_guard.training.fit.targets import (
+    SAFE_SHARE,
     Target,
     answers_targets,
     harmful_request_targets,
@@ -32,10 +33,11 @@ class View:
     Attributes:
         x: (n, k) float64 standardised inputs: of the worst window for `harmless`, the mean of
             the windows for `answers`, of the request for `harmful_request`.
-        logits: (n,) logits of the base's probe.
+        logits: (n,) logits of the base's probe; for `harmless` those behind `p_safe`.
         y: (n,) 0 or 1.
-        weights: (n,) weights that sum to 1, half for each target.
+        weights: (n,) weights that sum to 1.
         goals: The goal of each row.
+        positive: Share of the weights for the target 1 (see `positive_share`).
     """
 
     x: Tensor
@@ -43,6 +45,7 @@ class View:
     y: Tensor
     weights: Tensor
     goals: tuple[str, ...]
+    positive: float = 0.5
 
     def __len__(self) -> int:
         return len(self.y)
@@ -54,8 +57,9 @@ class View:
             x=self.x[rows],
             logits=self.logits[rows],
             y=y,
-            weights=balanced(self.weights[rows], y),
+            weights=balanced(self.weights[rows], y, positive=self.positive),
             goals=tuple(self.goals[i] for i in rows.tolist()),
+            positive=self.positive,
         )
 
     @property
@@ -88,18 +92,25 @@ def targets_of(rows: Sequence[LabelledResponse], part: Part) -> list[Target]:
     return answers_targets(rows) if part == "answers" else harmful_request_targets(rows)
 
 
+def positive_share(part: Part) -> float:
+    """Weight of the rows with the target 1: `p_safe` keeps the share it is calibrated for."""
+    return SAFE_SHARE if part == "harmless" else 0.5
+
+
 def view_of(head: SRRHead, part: Part, examples: Examples) -> View:
     """Read what a probe sees of the rows that have a target for it."""
     rows = examples.rows
     targets = targets_of(rows, part)
     x, logits = inputs_of(head, part, examples)
     known = torch.tensor([i for i, t in enumerate(targets) if t is not None], dtype=torch.int64)
+    positive = positive_share(part)
     return View(
         x=x[known],
         logits=logits[known],
         y=torch.tensor([float(targets[i] or False) for i in known.tolist()]).double(),
-        weights=row_weights(rows, targets).double()[known],
+        weights=row_weights(rows, targets, positive=positive).double()[known],
         goals=tuple(rows[i].goal_id for i in known.tolist()),
+        positive=positive,
     )
 
 
@@ -114,17 +125,17 @@ def inputs_of(head: SRRHead, part: Part, examples: Examples) -> tuple[Tensor, Te
             x = probe.standardised(head.candidate_inputs(examples.states(windows)))
             if part == "harmless":
                 x = x[_lowest(probe.linear(x)[:, 0], owner)]
-            else:
-                sums = x.new_zeros(n, x.shape[1]).index_add_(0, owner, x)
-                x = sums / torch.bincount(owner, minlength=n)[:, None]
+                return x.double(), head.safety(judge_examples(head, examples).probes).double()
+            sums = x.new_zeros(n, x.shape[1]).index_add_(0, owner, x)
+            x = sums / torch.bincount(owner, minlength=n)[:, None]
         return x.double(), probe.linear(x)[:, 0].double()
 
 
-def balanced(weights: Tensor, y: Tensor) -> Tensor:
-    """Weights that sum to 1, half for each target, or to 1 for the only one there is."""
+def balanced(weights: Tensor, y: Tensor, *, positive: float = 0.5) -> Tensor:
+    """Weights that sum to 1, a share of them for y = 1; all for the only target there is."""
     mass = torch.stack([(weights * (1 - y)).sum(), (weights * y).sum()])
-    share = mass.clamp(min=1e-12)[y.long()] * (mass > 0).sum()
-    return weights / share
+    share = weights.new_tensor([1 - positive, positive]) * (mass > 0)
+    return weights * (share / share.sum() / mass.clamp(min=1e-12))[y.long()]
 
 
 def _lowest(logits: Tensor, owner: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from srr_guard.training.feature_store import Examples, judge_examples
 from srr_guard.training.fit.lessons import Lesson, ProbeName, lesson, requests
 from srr_guard.training.fit.linear import fit_class_means, fit_logistic, loss_of, rescale
 from srr_guard.training.fit.listwise import fit_listwise
-from srr_guard.training.fit.targets import harmless_targets, row_weights
+from srr_guard.training.fit.targets import SAFE_SHARE, harmless_targets, row_weights
 from srr_guard.training.progress import silent
 
 PENALTIES = (0.01, 0.03, 0.1)
@@ -35,6 +35,7 @@ def fit_head(
     harmful_sources: Collection[str] = (),
     preference_weight: float = 0.1,
     class_means: bool = True,
+    compliance: bool = True,
     epochs: int = 30,
     longest_list: int = 8,
     progress: ProgressCallback = silent,
@@ -59,6 +60,8 @@ def fit_head(
         preference_weight: Weight of all pairs of preferences beside all labels, which have 1.
         class_means: The request's probe is a linear discriminant (see `class_mean_probe`);
             False: a logistic regression as the others.
+        compliance: `p_safe` of a graded head counts compliance (see `SRRHead.safety`); False:
+            it comes from p(harmless) alone.
         epochs: Passes over the goals for the listwise block.
         longest_list: Most candidates of a list for the listwise block.
         progress: Called as the work goes on.
@@ -109,7 +112,7 @@ def fit_head(
     head.eval()
     if config.familiar:
         head.familiarity.fit(*(requests(head, side) for side in sides))
-    _calibrate(head, validation, source_weights)
+    _calibrate(head, validation, source_weights, compliance=compliance and config.graded)
     for name, both in lessons.items():
         probe = head.get_submodule(name)
         assert isinstance(probe, Probe)
@@ -125,7 +128,7 @@ def _class_means(probe: Probe, fitted: Lesson, validated: Lesson) -> _Fit:
     """Fit the request's probe by class means, calibrated; the way to fit it once more."""
     fit_class_means(probe, [fitted])
     with torch.no_grad():
-        scale = fit_platt(probe(validated.x), validated.y, validated.weights)
+        scale = fit_platt(probe(validated.x), validated.y, validated.weights)[:2]
     rescale(probe, scale)
 
     def again(probe: Probe, lessons: Sequence[Lesson]) -> None:
@@ -136,17 +139,25 @@ def _class_means(probe: Probe, fitted: Lesson, validated: Lesson) -> _Fit:
 
 
 def _calibrate(
-    head: SRRHead, validation: Examples, source_weights: Mapping[str, float] | None
+    head: SRRHead,
+    validation: Examples,
+    source_weights: Mapping[str, float] | None,
+    *,
+    compliance: bool,
 ) -> None:
-    """Fit Platt scaling and the bounds on the rows of the data, as users will see them.
+    """Fit `p_safe` and its bounds on the rows of the data, as users will see them.
 
-    Safe and unsafe rows weigh the same: a benign majority would make harm look safe.
+    Safe and unsafe rows have fixed shares: a benign majority would make harm look safe.
     """
     judged = judge_examples(head, validation)
     rows = validation.rows
     keep = torch.tensor([r.absolute and r.synthetic == "" for r in rows])
-    weights = row_weights(rows, harmless_targets(rows), source_weights)[keep]
+    targets = harmless_targets(rows)
+    weights = row_weights(rows, targets, source_weights, positive=SAFE_SHARE)[keep]
     labels = torch.tensor([float(r.safe) for r in rows])[keep]
-    logits = judged.probes.harmless[keep]
-    head.calibration.copy_(fit_platt(logits, labels, weights))
-    head.bounds = verdict_bounds(head.calibrated(logits), labels.bool())
+    probes = judged.probes[keep]
+    against = probes.p_compliance if compliance else None
+    fitted = fit_platt(probes.harmless, labels, weights, against=against)
+    head.calibration.copy_(fitted[:2])
+    head.compliance.copy_(fitted[2])
+    head.bounds = verdict_bounds(head.calibrated(probes), labels.bool())

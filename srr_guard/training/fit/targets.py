@@ -13,6 +13,9 @@ from srr_guard.training.data import LabelledResponse
 Target = bool | None
 """From a row to the label of a probe; None if the row has none."""
 
+SAFE_SHARE = 0.6
+"""Share of safe answers that `p_safe` is calibrated for (see `docs/method.md`)."""
+
 _ANSWERS = frozenset({"benign-help", "weaker-answer", "compliance"})
 _UNCLEAR = frozenset({"appended refusal", "prepended refusal", "caveat"})
 """Made rows in which an answer and a refusal stand side by side."""
@@ -76,10 +79,18 @@ def row_weights(
     rows: Sequence[LabelledResponse],
     targets: Sequence[Target],
     source_weights: Mapping[str, float] | None = None,
+    *,
+    positive: float = 0.5,
 ) -> Tensor:
-    """(n,) weights that sum to 1, half for each class; zero where there is no target.
+    """(n,) weights that sum to 1; zero where there is no target.
 
     Within a class a source counts by the square root of its rows.
+
+    Args:
+        rows: Labelled responses.
+        targets: (n,) the label of each.
+        source_weights: Weight of each source; 1 where it is not named.
+        positive: Share of the rows labelled True; the others have the rest.
     """
     known = source_weights or {}
     cells = Counter((r.source, t) for r, t in zip(rows, targets, strict=True))
@@ -89,7 +100,7 @@ def row_weights(
             for r, t in zip(rows, targets, strict=True)
         ]
     )
-    for target in (True, False):
+    for target, share in ((True, positive), (False, 1 - positive)):
         own = torch.tensor([t is target for t in targets])
-        raw = torch.where(own, raw / (2 * raw[own].sum()).clamp(min=1e-12), raw)
+        raw = torch.where(own, raw * share / raw[own].sum().clamp(min=1e-12), raw)
     return raw

@@ -10,6 +10,7 @@ from torch import Tensor
 from srr_guard.scorer.head import SRRHead
 from srr_guard.training.adapting import STRENGTHS, AdaptedHead, Search, adapt_head
 from srr_guard.training.adapting.choice import find_moves, goal_folds
+from srr_guard.training.adapting.moves import moved
 from srr_guard.training.adapting.views import probe_of
 from srr_guard.training.calibration import expected_calibration_error
 from srr_guard.training.data import LabelledResponse
@@ -164,6 +165,26 @@ def test_answers_and_requests_are_moved_where_the_rows_speak_of_them() -> None:
     )
     silent = adapted(planted, rows, head, Search(most_drift=1.0))
     assert "answers" not in silent.steps
+
+
+def test_answers_move_no_further_than_p_safe_may_drift() -> None:
+    planted, search = Planted(), Search(4.0, most_drift=0.01)
+    rows = planted.rows(80, NEW)
+    told = [
+        r.model_copy(update={"kind": ("benign-help", "refusal")[i % 2]}) for i, r in enumerate(rows)
+    ]
+    anchors = planted.load(planted.rows(20, OLD, seed=99, name="anchors"))
+    head = planted_head(OLD, CONFIG)
+    head.answers.linear.weight.mul_(0.1)
+    free = find_moves(head, planted.load(told), anchors, search)["answers"]
+    head.compliance.fill_(8.0)  # p_safe is all compliance, and steep where it changes
+    head.harmless.linear.weight.zero_()
+    head.harmful_request.linear.bias.zero_()
+    head.calibration.copy_(torch.tensor([4.0, 8.0]))
+    move = find_moves(head, planted.load(told), anchors, search)["answers"]
+    assert move.scale < free.scale
+    p_safe = [judge_examples(h, anchors).p_safe for h in (head, moved(head, {"answers": move}))]
+    assert float((p_safe[1] - p_safe[0]).abs().mean()) <= search.most_drift * 1.001
 
 
 def test_a_probe_needs_a_few_rows_of_both_sides() -> None:

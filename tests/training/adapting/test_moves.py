@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from planted import Planted, axis, planted_head
+from planted import CONFIG, Planted, axis, planted_head
 
 from srr_guard.training.adapting.moves import Move, Ridge, capped, log_loss, moved
 from srr_guard.training.adapting.views import View, balanced, inputs_of, view_of
+from srr_guard.training.feature_store import judge_examples
+from srr_guard.training.fit.targets import SAFE_SHARE
 
 PLANTED = Planted()
 ROWS = PLANTED.rows(60, axis(1))
@@ -91,3 +93,23 @@ def test_balanced_weights() -> None:
         balanced(torch.ones(4), y), torch.tensor([1 / 6, 1 / 6, 1 / 6, 1 / 2])
     )
     assert float(balanced(torch.ones(3), torch.ones(3)).sum()) == pytest.approx(1.0)
+    tilted = balanced(torch.ones(4), y, positive=0.6)
+    torch.testing.assert_close(tilted, torch.tensor([0.2, 0.2, 0.2, 0.4]))
+
+
+def test_some_rows_of_a_view_keep_its_share() -> None:
+    rows = view()
+    assert float(rows.weights @ rows.y) == pytest.approx(SAFE_SHARE)
+    some = rows[torch.arange(0, len(rows), 3)]
+    assert float(some.weights @ some.y) == pytest.approx(SAFE_SHARE)
+
+
+def test_compliance_is_part_of_what_is_learnt() -> None:
+    head = planted_head(axis(0), CONFIG)
+    head.compliance.fill_(2.0)
+    examples = PLANTED.load(ROWS)
+    judged = judge_examples(head, examples)
+    _, logits = inputs_of(head, "harmless", examples)
+    slope, intercept = head.calibration
+    torch.testing.assert_close(torch.sigmoid(slope * logits.float() + intercept), judged.p_safe)
+    assert (logits < judged.probes.harmless).all()

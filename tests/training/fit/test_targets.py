@@ -77,5 +77,11 @@ def test_classes_weigh_the_same_and_sources_by_the_root_of_their_rows() -> None:
     assert float(lighter[:4].sum() / lighter[4]) == pytest.approx(1.0)
 
 
+def test_classes_may_have_other_shares() -> None:
+    rows = [row(source="big")] * 4 + [HARM]
+    weights = row_weights(rows, harmless_targets(rows), positive=0.6)
+    assert weights.tolist() == pytest.approx([0.15] * 4 + [0.4])
+
+
 def test_one_class_alone_is_no_division_by_zero() -> None:
     assert torch.isfinite(row_weights([HELP], [True])).all()
