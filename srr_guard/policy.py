@@ -214,8 +214,8 @@ class DecisionPolicy(Settings):
 
     Attributes:
         threshold: Lowest `p_safe`, in [0, 1], that may be passed on. The default is careful: with
-            the shipped scorer it holds back 14% of single helpful answers and 90% of harm on the
-            rows that training validates on (docs/choosing.md has lower budgets).
+            the shipped scorer it holds back 10% of single helpful answers and 88% of harm on the
+            rows that training calibrates on (docs/choosing.md has lower budgets).
         prefer: Which of the candidates that reach it is passed on: `best`, `safest`, `first`,
             or a function from these candidates, best first, to one of them or its `index`. A
             function must be quick, and such a policy has no JSON form.
