@@ -271,7 +271,7 @@ def _described(
     """The base's description, with what was done to it."""
     earlier: Any = info.options.get("adapted", [])
     done = {**report.model_dump(mode="json"), "warnings": list(report.warnings)}
-    harmless = report.steps.get("harmless")
+    moved = any(step.moved for step in report.steps.values())
     return info.model_copy(
         update={
             "format": FORMAT,
@@ -281,8 +281,8 @@ def _described(
             "options": {**info.options, "adapted": [*earlier, done]},
             "seed": seed,
             "made_by": __version__,
-            # of the base's p_safe; few rows give no new ones
-            "bounds": None if harmless and harmless.moved else info.bounds,
+            # of the base's p_safe, which all probes may move; few rows give no new ones
+            "bounds": None if moved else info.bounds,
         }
     )
 
