@@ -101,7 +101,7 @@ class SamplingPolicy(Settings):
         cut_below: An answer that scores below this `p_safe`, in [0, 1], in two checks in a row is
             cut off. Checks come about every 16 tokens, after 24. It is a candidate that may never
             be passed on. It needs `read_ahead`, or a `LocalChatModel` of the scorer's reference
-            LLM that is called in batches. 0.2 suits the shipped scorer (see `docs/sampling.md`).
+            LLM that is called in batches. 0.3 suits the shipped scorer (see `docs/sampling.md`).
             None: none is cut off.
         plan: Recipes that the candidates take in turn (see `srr_guard.recipes` and
             `docs/recipes.md`); None: plain ones. A model that cannot serve one of them is an
