@@ -11,7 +11,7 @@ from langchain_core.messages.ai import UsageMetadata, add_usage
 
 from srr_guard.decision import Decision
 from srr_guard.errors import InvalidInputError, SamplingError
-from srr_guard.filters import is_filtered, refuses
+from srr_guard.filters import declines, is_filtered
 from srr_guard.reading import Reading, read, read_pieces
 
 
@@ -162,7 +162,7 @@ def require_parsed(output: Any) -> None:
 
 def misfit(message: Any) -> SamplingError:
     """The error for a message that cannot be parsed."""
-    if isinstance(message, BaseMessage) and (refuses(message) or is_filtered(message)):
+    if isinstance(message, BaseMessage) and declines(message):
         return refused()
     return SamplingError("the candidate cannot be used: it does not fit the schema asked for")
 
