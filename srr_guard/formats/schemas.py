@@ -24,7 +24,9 @@ Check = Callable[[Any], None]
 """Raises SamplingError for an answer that does not fit."""
 
 
-def schema_check(options: Mapping[str, Any], *, lax: bool = False) -> Check | None:
+def schema_check(
+    options: Mapping[str, Any], *, lax: bool = False, lax_calls: bool | None = None
+) -> Check | None:
     """The check for answers to a model call; None where no schema is asked for.
 
     A schema is asked for by a response format, or by tools of which one must be called. What
@@ -33,6 +35,7 @@ def schema_check(options: Mapping[str, Any], *, lax: bool = False) -> Check | No
     Args:
         options: Keyword arguments of the call; what `extra_body` holds counts like them.
         lax: Whoever asks takes what pydantic converts, such as "3" for an integer.
+        lax_calls: The same of the arguments of tools; None: as `lax` says.
 
     Raises:
         ConfigurationError: `extra_body` is no dict.
@@ -48,7 +51,7 @@ def schema_check(options: Mapping[str, Any], *, lax: bool = False) -> Check | No
             return
         calls = [*output.tool_calls, *output.invalid_tool_calls]
         if calls:
-            _check_calls(output, tools or {}, lax)
+            _check_calls(output, tools or {}, lax if lax_calls is None else lax_calls)
         elif tools is not None:
             raise _misfit("calls none of the tools, one of which must be called")
         elif schema is not None:

@@ -343,7 +343,7 @@ class SafetyRankedChatModel(ModelShell, BaseChatModel):
     def _form(self, kwargs: dict[str, Any]) -> MessageDelivery:
         """The form of the answers to one call, with the schema that it asks for."""
         options = {**unbind(self.model)[1], **kwargs}
-        asked = schema_check(options) if self._parser is None else self._parse
+        asked = schema_check(options, lax_calls=True) if self._parser is None else self._parse
         checks = [check for check in (asked, call_check(options)) if check is not None]
         return MessageDelivery(checks=checks, may_refuse=self._parser is None, form=AIMessage)
 
