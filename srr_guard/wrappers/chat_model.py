@@ -30,7 +30,7 @@ from srr_guard.core.delivery import MessageDelivery, as_chunk, misfit, require_p
 from srr_guard.core.guard import Guard
 from srr_guard.decision import Decision
 from srr_guard.errors import ConfigurationError, SamplingError
-from srr_guard.formats.schemas import call_check, schema_check, structured_check
+from srr_guard.formats.schemas import Check, call_check, schema_check, structured_check
 from srr_guard.policy import DecisionPolicy, GatePolicy, SamplingPolicy
 from srr_guard.protocols import PromptGate, ResponseScorer
 from srr_guard.runnables.tracing import RunManager, TraceCandidates, isolated
@@ -343,9 +343,13 @@ class SafetyRankedChatModel(ModelShell, BaseChatModel):
     def _form(self, kwargs: dict[str, Any]) -> MessageDelivery:
         """The form of the answers to one call, with the schema that it asks for."""
         options = {**unbind(self.model)[1], **kwargs}
-        asked = schema_check(options, lax_calls=True) if self._parser is None else self._parse
+        asked = self._fits(options) if self._parser is None else self._parse
         checks = [check for check in (asked, call_check(options)) if check is not None]
         return MessageDelivery(checks=checks, may_refuse=self._parser is None, form=AIMessage)
+
+    def _fits(self, options: dict[str, Any]) -> Check | None:
+        """The check of what a call with these options asks for; LangChain's tools convert."""
+        return schema_check(options, lax_calls=True)
 
     def _parse(self, message: Any) -> None:
         """Parse an answer as the caller will.

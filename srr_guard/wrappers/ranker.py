@@ -296,11 +296,8 @@ class SafetyRanker(ModelShell, RunnableSerializable[Any, Any]):
     def _form(self, kwargs: dict[str, Any]) -> MessageDelivery:
         """The form of the answers to one call, with the schema that it asks for."""
         options = {**unbind(self.model)[1], **kwargs}
-        asked = (
-            schema_check(options, lax_calls=True),
-            call_check(options),
-            structured_check(self._schema),
-        )
+        fits = schema_check(options, lax_calls=True)  # LangChain's tools convert
+        asked = fits, call_check(options), structured_check(self._schema)
         checks = [check for check in asked if check is not None]
         return MessageDelivery(checks=checks, form=_form_of(self.model))
 
