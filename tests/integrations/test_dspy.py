@@ -13,7 +13,6 @@ from srr_guard import BelowThresholdError
 from srr_guard.errors import (
     AllCandidatesFailedError,
     ConfigurationError,
-    InvalidInputError,
     ScorerError,
 )
 from srr_guard.policy import GatePolicy, SamplingPolicy
@@ -219,7 +218,7 @@ def test_what_dspy_cannot_parse_is_one_too():
 
 
 def test_a_module_without_a_prediction_is_named():
-    with pytest.raises(InvalidInputError, match=r"return a dspy\.Prediction"):
+    with pytest.raises(AllCandidatesFailedError, match=r"return a dspy\.Prediction"):
         typed(Own(), {"answer": "nothing"})
 
 
