@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -220,9 +220,11 @@ def _text_of(output: Any, found: _Found, *, inside: bool = False) -> str:
     if isinstance(output, (BaseModel, Mapping, list, tuple, int, float)):
         text = _stable_json(output, found)
         return "" if found.holds_messages and _is_blank(output) else text
+    mend = "return a str, a message, a pydantic object or a dict"
+    if isinstance(output, (Iterator, AsyncIterator)):
+        mend = "yield its pieces, so that the function is a generator"
     raise InvalidInputError(
-        f"an answer of type {type(output).__name__!r} has no text to score: return a str, a "
-        "message, a pydantic object or a dict"
+        f"an answer of type {type(output).__name__!r} has no text to score: {mend}"
     )
 
 

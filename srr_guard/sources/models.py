@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self, cast
 
+from langchain_core.language_models import BaseLanguageModel
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.configurable import DynamicRunnable
 
@@ -42,6 +43,7 @@ from srr_guard.sources.plans import (
     asks_for_form,
     binds_form,
     require_all_given,
+    require_one_answer,
     require_turns,
     without_forced_starts,
 )
@@ -110,6 +112,7 @@ class ModelSource:
         )
         inside = [lm for m in maker.models for lm in language_models(m)]
         self._reaches_models = bool(inside)
+        self._are_models = all(isinstance(unbind(m)[0], BaseLanguageModel) for m in maker.models)
         self.local = any(isinstance(lm, SupportsRecipes) for lm in inside)
         """A model runs on this machine."""
 
@@ -143,6 +146,8 @@ class ModelSource:
         """
         if self._reaches_models:
             require_turns(options)
+            if self._are_models:
+                require_one_answer(options)
         else:
             warn_of_cache()
         in_form = self._binds_form or asks_for_form(options)
