@@ -25,6 +25,9 @@ _FILTERED = frozenset(
     }
 )
 
+_REFUSED = frozenset({"refused", "refused_by_gate"})
+"""Why a guard refuses (see `Decision.reason`)."""
+
 
 def is_filtered(message: BaseMessage) -> bool:
     """True if the provider's filter ended an answer."""
@@ -42,6 +45,13 @@ def refuses(message: BaseMessage) -> bool:
     return bool(message.additional_kwargs.get("refusal")) or any(
         isinstance(part, Mapping) and part.get("type") == "refusal" for part in parts
     )
+
+
+def declines(message: BaseMessage) -> bool:
+    """True if a message stands for no answer: the model, a filter or a guard refused."""
+    decision = message.response_metadata.get("srr_guard")
+    by_guard = isinstance(decision, Mapping) and decision.get("reason") in _REFUSED
+    return by_guard or refuses(message) or is_filtered(message)
 
 
 def is_refusal(error: BaseException) -> bool:

@@ -93,6 +93,17 @@ class AnswerWatch(ReadAhead, Protocol):
 
 
 @dataclass(frozen=True)
+class Declined(Generic[T]):
+    """What a chain made of an answer that the model, a filter or a guard declined to give.
+
+    Attributes:
+        output: Without any of it: blank, or None where the chain failed on it.
+    """
+
+    output: T
+
+
+@dataclass(frozen=True)
 class CutOff(Generic[T]):
     """What came of an answer whose stream was closed.
 

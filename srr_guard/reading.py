@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -33,7 +33,7 @@ from srr_guard.blocks import (
 )
 from srr_guard.characters import is_blank
 from srr_guard.errors import InvalidInputError
-from srr_guard.raw import raw_message
+from srr_guard.raw import joined, raw_message
 from srr_guard.values import OPAQUE, opened
 
 
@@ -101,7 +101,8 @@ def read_fact(value: Any) -> str:
 def read_pieces(pieces: Sequence[Any]) -> Reading:
     """Read the pieces of one answer, in their order; tags may begin in one and end in another.
 
-    Chunks of one message are added up first: what one begins, the next may end.
+    Chunks of one message, and a provider's events, are added up first: what one begins, the next
+    may end.
     """
     readings = [_read_piece(piece) for piece in _added_up(pieces)]
     text, tagged = split_trace("".join(reading.text for reading in readings))
@@ -112,11 +113,7 @@ def read_pieces(pieces: Sequence[Any]) -> Reading:
 
 def _added_up(pieces: Sequence[Any]) -> list[Any]:
     added: list[Any] = []
-    for piece in pieces:
-        if isinstance(piece, tuple) and len(piece) == 2 and isinstance(piece[0], AIMessageChunk):
-            piece = piece[0]  # LangGraph gives each with its metadata
-        message = raw_message(piece)
-        piece = piece if message is None else message
+    for piece in joined(pieces):
         last = added[-1] if added else None
         if isinstance(piece, AIMessageChunk) and isinstance(last, AIMessageChunk):
             of_one = piece.id == last.id or None in (piece.id, last.id)
@@ -223,9 +220,11 @@ def _text_of(output: Any, found: _Found, *, inside: bool = False) -> str:
     if isinstance(output, (BaseModel, Mapping, list, tuple, int, float)):
         text = _stable_json(output, found)
         return "" if found.holds_messages and _is_blank(output) else text
+    mend = "return a str, a message, a pydantic object or a dict"
+    if isinstance(output, (Iterator, AsyncIterator)):
+        mend = "yield its pieces, so that the function is a generator"
     raise InvalidInputError(
-        f"an answer of type {type(output).__name__!r} has no text to score: return a str, a "
-        "message, a pydantic object or a dict"
+        f"an answer of type {type(output).__name__!r} has no text to score: {mend}"
     )
 
 

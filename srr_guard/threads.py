@@ -14,6 +14,8 @@ from functools import partial
 from typing import Any, ParamSpec, Protocol, TypeVar
 from weakref import WeakSet
 
+from srr_guard.errors import ConfigurationError
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -75,7 +77,11 @@ class Workers:
         """Run a call on a thread and wait for it without blocking the event loop.
 
         When the waiting task is cancelled, the thread is given up on.
+
+        Raises:
+            ConfigurationError: The loop is not asyncio's.
         """
+        require_asyncio()
         future = self.submit(fn, *args, **kwargs)
         try:
             return await asyncio.wrap_future(future)
@@ -156,6 +162,21 @@ def is_async_generator(function: Any) -> bool:
     """Tell an async generator function, or an object with such a `__call__`, from others."""
     call = getattr(function, "__call__", None)  # noqa: B004
     return inspect.isasyncgenfunction(function) or inspect.isasyncgenfunction(call)
+
+
+def require_asyncio() -> None:
+    """Refuse event loops of other kinds, such as trio's; those that stand in for asyncio's do.
+
+    Raises:
+        ConfigurationError: No loop of asyncio runs here.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError as error:
+        raise ConfigurationError(
+            "async methods of srr_guard run on asyncio alone, and no loop of it runs here: call "
+            "the sync method on a thread, such as `await trio.to_thread.run_sync(...)`"
+        ) from error
 
 
 def abandon(task: asyncio.Task[Any]) -> None:

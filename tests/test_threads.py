@@ -11,6 +11,9 @@ import time
 
 import pytest
 
+from srr_guard import DecisionPolicy, Guard, SafetyRanker, srr_guard
+from srr_guard.errors import ConfigurationError
+from srr_guard.testing import FakeScorer, ScriptedChatModel
 from srr_guard.threads import Workers
 
 
@@ -99,6 +102,76 @@ async def test_run_does_not_block_and_gives_up_when_cancelled():
 async def test_stop_iteration_is_translated():
     with pytest.raises(RuntimeError, match="StopIteration"):
         await Workers(max_threads=1).run(next, iter(()))
+
+
+def run_without_asyncio(coroutine):
+    """Run a coroutine as another kind of event loop would: without one of asyncio's."""
+    try:
+        coroutine.send(None)
+    finally:
+        coroutine.close()
+
+
+async def pieces(stream):
+    return [piece async for piece in stream]
+
+
+async def aanswer(question):
+    return "good"
+
+
+async def astream(question):
+    yield "good"
+
+
+SCORER = FakeScorer(lambda prompt, answer: 0.9)
+GUARD = Guard(scorer=SCORER, decision=DecisionPolicy(scorer_error="pass"))
+RANKER = SafetyRanker(ScriptedChatModel(answers=["good"]), scorer=SCORER)
+CALLS = {
+    "adecide": lambda: GUARD.adecide("q", aanswer),
+    "achoose": lambda: GUARD.achoose("q", ["good"]),
+    "acheck": lambda: GUARD.acheck("q", "good"),
+    "ainvoke": lambda: RANKER.ainvoke("q"),
+    "ranker's adecide": lambda: RANKER.adecide("q"),
+    "ranker's astream": lambda: pieces(RANKER.astream("q")),
+    "function": lambda: srr_guard(scorer=SCORER)(aanswer)("q"),
+    "sync function": lambda: srr_guard(scorer=SCORER)(lambda question: "good").adecide("q"),
+    "generator": lambda: pieces(srr_guard(scorer=SCORER)(astream)("q")),
+    "thread": lambda: Workers(max_threads=1).run(pow, 2, 5),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_other_event_loops_are_refused_by_name(name):
+    with pytest.raises(ConfigurationError, match="run on asyncio alone"):
+        run_without_asyncio(CALLS[name]())
+    assert GUARD.totals.bypasses == 0
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_of_trio_too(name):
+    trio = pytest.importorskip("trio")
+    with pytest.raises(ConfigurationError, match="trio"):
+        trio.run(CALLS[name])
+
+
+def test_sync_methods_run_on_threads_of_trio():
+    trio = pytest.importorskip("trio")
+
+    async def main():
+        return await trio.to_thread.run_sync(RANKER.invoke, "q")
+
+    assert trio.run(main).text == "good"
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_loops_that_stand_in_for_asyncio_s_do(name):
+    uvloop = pytest.importorskip("uvloop")
+
+    async def main():
+        return await CALLS[name]()
+
+    assert uvloop.run(main())
 
 
 def test_hung_thread_does_not_hold_up_the_exit():

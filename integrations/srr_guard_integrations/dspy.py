@@ -6,14 +6,21 @@ The module is a subclass of a class of DSPy's, so importing this adapter imports
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Unpack
 
 from langchain_core.messages import AIMessage
+from pydantic import TypeAdapter, ValidationError
 
 from srr_guard import Conversation, Decision, Guard
 from srr_guard.core.calls import FunctionSource
-from srr_guard.errors import ConfigurationError, MissingExtraError, WithheldError
+from srr_guard.errors import (
+    ConfigurationError,
+    InvalidInputError,
+    MissingExtraError,
+    SamplingError,
+    WithheldError,
+)
 from srr_guard.formats.converted import ConvertedDelivery
 from srr_guard.wrappers.settings import GuardSettings, guard_from
 from srr_guard_integrations.bypass import hand_out
@@ -31,6 +38,8 @@ class SafetyRankedModule(dspy.Module):  # type: ignore[misc, unused-ignore]
 
     The module inside runs n times side by side, each on a copy with a rollout id of its own, past
     DSPy's cache. All output fields of a prediction are scored, in their order, against all inputs.
+    One that does not fit the types of the module's `signature` is a failed candidate, like one that
+    DSPy itself cannot parse; what pydantic would convert fits.
     The chosen prediction has `srr_guard`, the decision as a dict. Its trace is the only one that
     optimizers see; with `track_usage` DSPy sums the tokens of all candidates.
 
@@ -41,12 +50,13 @@ class SafetyRankedModule(dspy.Module):  # type: ignore[misc, unused-ignore]
     Args:
         module: The module to guard.
         answer: The output field in which a refusal stands, with None in all others; None: a
-            refusal has no form, and BelowThresholdError is raised.
+            refusal has no form, and BelowThresholdError is raised. It must take a text.
         temperature: Of the candidates.
         settings: Those of `Guard`, or `guard=`, a guard to share (see `GuardSettings`).
 
     Raises:
-        ConfigurationError: It is no module, or a setting is of the wrong kind.
+        ConfigurationError: It is no module, a setting is of the wrong kind, or `answer` is a
+            field of another type.
 
     Example:
         >>> from dspy.utils import DummyLM
@@ -74,6 +84,12 @@ class SafetyRankedModule(dspy.Module):  # type: ignore[misc, unused-ignore]
         self.guard: Guard = guard_from(settings)
         self._answer = answer
         self._temperature = temperature
+        self._types = dict(_output_types(module))
+        if misfit := self._misfit(answer, self.guard.decision.refusal):
+            raise ConfigurationError(
+                f"answer={answer!r} takes no refusal, which is a text ({misfit}): name a field of "
+                "type str, or leave it out"
+            )
 
     def forward(self, **inputs: Any) -> Any:
         """Predict, guarded.
@@ -129,10 +145,37 @@ class SafetyRankedModule(dspy.Module):  # type: ignore[misc, unused-ignore]
 
     def _delivery(self) -> ConvertedDelivery[Any]:
         return ConvertedDelivery(
-            message=lambda prediction: AIMessage(_text(prediction)),
+            message=self._message,
             refuse=None if self._answer is None else self._refusal,
             attach=_attach,
         )
+
+    def _message(self, prediction: Any) -> AIMessage:
+        if not isinstance(prediction, dspy.Prediction):
+            raise InvalidInputError(
+                f"the module returned a {type(prediction).__name__!r}: return a dspy.Prediction"
+            )
+        for name in self._types:
+            if name not in prediction:
+                raise SamplingError(
+                    f"the candidate cannot be used: it lacks the output field {name!r}"
+                )
+            if misfit := self._misfit(name, prediction[name]):
+                raise SamplingError(
+                    f"the candidate cannot be used: the output field {name!r} does not fit its "
+                    f"type ({misfit})"
+                )
+        return AIMessage(_text(prediction))
+
+    def _misfit(self, name: str | None, value: Any) -> str | None:
+        """Say why a value does not fit the type of an output field; None where it does."""
+        if name is None or (adapter := self._types.get(name)) is None:
+            return None
+        try:
+            adapter.validate_python(value)
+        except ValidationError as error:
+            return str(error.errors()[0]["msg"])
+        return None
 
     def _refusal(self, text: str, prediction: Any) -> Any:
         if self._answer not in prediction:
@@ -184,6 +227,13 @@ class SafetyReward:
         except WithheldError as held:
             decision = held.decision
         return decision.ranking.p_safe[0] if decision.ranking else 0.0
+
+
+def _output_types(module: Any) -> Iterator[tuple[str, TypeAdapter[Any]]]:
+    """The types of the output fields in a module's signature, where it has one."""
+    fields = getattr(getattr(module, "signature", None), "output_fields", None)
+    for name, field in fields.items() if isinstance(fields, Mapping) else ():
+        yield name, TypeAdapter(field.annotation)
 
 
 def _asked(inputs: Mapping[str, Any]) -> Conversation:

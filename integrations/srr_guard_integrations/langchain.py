@@ -22,6 +22,7 @@ from srr_guard import (
     Totals,
 )
 from srr_guard.errors import ConfigurationError, MissingExtraError
+from srr_guard.formats.schemas import Check, schema_check
 from srr_guard.policy import GatePolicy
 from srr_guard.protocols import PromptGate
 from srr_guard.runnables.tracing import TraceCandidates
@@ -30,6 +31,7 @@ from srr_guard.wrappers.settings import guard_of
 try:
     from langchain.agents.middleware import AgentMiddleware
     from langchain.agents.middleware.types import ModelRequest, ModelResponse
+    from langchain.agents.structured_output import ToolStrategy
 except ImportError as error:
     raise MissingExtraError(
         package="langchain", extra="agents", purpose="SafetyRankerMiddleware"
@@ -124,7 +126,7 @@ class SafetyRankerMiddleware(AgentMiddleware[Any, Any, Any]):
             SamplingError: Too few candidates came back, or none may be passed on.
             ScorerError: The candidates could not be scored and the policy says to raise.
         """
-        model = self._around(request.model)
+        model = self._around(request)
         return model.checked(handler(request.override(model=model)))
 
     async def awrap_model_call(
@@ -133,19 +135,23 @@ class SafetyRankerMiddleware(AgentMiddleware[Any, Any, Any]):
         handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]],
     ) -> ModelResponse[Any]:
         """Like `wrap_model_call`, without blocking the event loop."""
-        model = self._around(request.model)
+        model = self._around(request)
         return model.checked(await handler(request.override(model=model)))
 
-    def _around(self, model: Any) -> _CheckingModel:
-        inner = model
+    def _around(self, request: ModelRequest[Any]) -> _CheckingModel:
+        inner: Any = request.model
         while (bound := getattr(inner, "bound", None)) is not None:
             inner = bound
         if isinstance(inner, (SafetyRankedChatModel, SafetyRanker)):
             raise ConfigurationError(
-                f"the agent's model is {model!r}, which is guarded already: leave out "
+                f"the agent's model is {request.model!r}, which is guarded already: leave out "
                 "SafetyRankerMiddleware, or give the agent the model inside"
             )
-        return _CheckingModel(model, guard=self.guard, trace_candidates=self.trace_candidates)
+        model = _CheckingModel(
+            request.model, guard=self.guard, trace_candidates=self.trace_candidates
+        )
+        model.expect(request.response_format)
+        return model
 
 
 class _CheckingModel(SafetyRankedChatModel):
@@ -153,8 +159,22 @@ class _CheckingModel(SafetyRankedChatModel):
 
     _given: list[tuple[Any, ...]] = PrivateAttr(default_factory=list)  # shared by all copies
 
+    _types: dict[str, Any] = PrivateAttr(default_factory=dict)
+
     def __init__(self, model: Any, **options: Any) -> None:
         super().__init__(model, **options)
+
+    def expect(self, response_format: Any) -> None:
+        """Check answers as LangChain will read them in this response format."""
+        if response_format is None:
+            return
+        if not isinstance(response_format, ToolStrategy):  # or LangChain chooses
+            self._types[""] = getattr(response_format, "schema", response_format)
+            response_format = ToolStrategy(self._types[""])
+        self._types |= {spec.name: spec.schema for spec in response_format.schema_specs}
+
+    def _fits(self, options: dict[str, Any]) -> Check | None:
+        return schema_check(options, lax=True, types=self._types)
 
     def _message(self, decision: Decision) -> AIMessage:
         message = super()._message(decision)

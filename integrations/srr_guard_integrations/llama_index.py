@@ -249,7 +249,7 @@ class SafetyRankedLLM(FunctionCallingLLM):
 
 
 def _chats(options: dict[str, Any]) -> ConvertedDelivery[Any]:
-    check = schema_check(options)
+    check = schema_check(options, lax=True)  # its output classes convert
     return ConvertedDelivery(
         message=_chat_message,
         refuse=_refused_chat if check is None else None,
@@ -259,7 +259,7 @@ def _chats(options: dict[str, Any]) -> ConvertedDelivery[Any]:
 
 
 def _completions(options: dict[str, Any]) -> ConvertedDelivery[Any]:
-    check = schema_check(options)
+    check = schema_check(options, lax=True)  # its output classes convert
     return ConvertedDelivery(
         message=lambda output: _counted(AIMessage(output.text), output),
         refuse=_refused_completion if check is None else None,

@@ -17,7 +17,7 @@ from srr_guard.core.calls import FunctionSource
 from srr_guard.errors import MissingExtraError, WithheldError
 from srr_guard.formats import responses
 from srr_guard.formats.response_events import as_events
-from srr_guard.formats.schemas import call_check, every, schema_check
+from srr_guard.formats.schemas import call_check, schema_check
 from srr_guard.wrappers.settings import GuardSettings, guard_from
 from srr_guard_integrations.bypass import hand_out
 
@@ -217,10 +217,8 @@ class _Delivery(responses.ResponseDelivery):
     """Outputs that are responses of the SDK, which hold items of the Responses API."""
 
     def __init__(self, wanted: dict[str, Any], *, strict: bool) -> None:
-        called = {name: wanted[name] for name in ("tool_choice", "tools")}
-        typed = {name: value for name, value in wanted.items() if name not in called}
         # tools convert their arguments, and output types that are not strict the answer
-        check = every(schema_check(called, lax=True), schema_check(typed, lax=not strict))
+        check = schema_check(wanted, lax=not strict, lax_calls=True)
         super().__init__(check, call_check(wanted))
         self._typed = "response_format" in wanted
 

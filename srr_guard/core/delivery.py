@@ -11,7 +11,8 @@ from langchain_core.messages.ai import UsageMetadata, add_usage
 
 from srr_guard.decision import Decision
 from srr_guard.errors import InvalidInputError, SamplingError
-from srr_guard.filters import is_filtered, refuses
+from srr_guard.filters import declines, is_filtered
+from srr_guard.raw import joined, raw_message
 from srr_guard.reading import Reading, read, read_pieces
 
 
@@ -66,7 +67,8 @@ class MessageDelivery:
 
     def declined(self, output: Any) -> bool:
         """True for a message that the provider's filter has emptied."""
-        return isinstance(output, BaseMessage) and is_filtered(output)
+        message = output if isinstance(output, BaseMessage) else raw_message(output)
+        return message is not None and is_filtered(message)
 
     def refusal(self, text: str, output: Any) -> Any:
         """Give a message for a message, text for text; None for anything else."""
@@ -118,7 +120,7 @@ class PiecesDelivery(MessageDelivery):
 
     def declined(self, output: Sequence[Any]) -> bool:
         """True if one of the pieces says that the provider's filter emptied the answer."""
-        return any(super(PiecesDelivery, self).declined(piece) for piece in output)
+        return any(isinstance(m, BaseMessage) and is_filtered(m) for m in joined(output))
 
     def refusal(self, text: str, output: Sequence[Any]) -> list[Any] | None:
         """Give the refusal as the only piece, in the form of the others."""
@@ -162,7 +164,7 @@ def require_parsed(output: Any) -> None:
 
 def misfit(message: Any) -> SamplingError:
     """The error for a message that cannot be parsed."""
-    if isinstance(message, BaseMessage) and (refuses(message) or is_filtered(message)):
+    if isinstance(message, BaseMessage) and declines(message):
         return refused()
     return SamplingError("the candidate cannot be used: it does not fit the schema asked for")
 

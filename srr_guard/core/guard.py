@@ -45,7 +45,13 @@ from srr_guard.protocols import (
     SupportsReadAhead,
 )
 from srr_guard.recipes import Stepwise
-from srr_guard.threads import is_async, is_async_generator, is_generator, workers
+from srr_guard.threads import (
+    is_async,
+    is_async_generator,
+    is_generator,
+    require_asyncio,
+    workers,
+)
 
 T = TypeVar("T")
 
@@ -230,7 +236,12 @@ class Guard:
         *,
         delivery: Delivery[T] | None = None,
     ) -> Decision[T]:
-        """Like `decide`, without blocking the event loop; `call` is async, each call a task."""
+        """Like `decide`, without blocking the event loop; `call` is async, each call a task.
+
+        Raises:
+            ConfigurationError: The loop is not asyncio's.
+        """
+        require_asyncio()
         asked, source = Conversation.of(conversation), self._as_source(call)
         form = delivery or MessageDelivery()
         state = self._begun(asked, source)
@@ -276,7 +287,12 @@ class Guard:
     async def achoose(
         self, prompt: Any, candidates: Sequence[T], *, delivery: Delivery[T] | None = None
     ) -> Decision[T]:
-        """Like `choose`, without blocking the event loop."""
+        """Like `choose`, without blocking the event loop.
+
+        Raises:
+            ConfigurationError: The loop is not asyncio's.
+        """
+        require_asyncio()
         asked, form = Conversation.of(prompt), delivery or MessageDelivery()
         state = self._given_answers(asked, candidates, form)
         if state.gate_pending:

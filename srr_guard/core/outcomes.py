@@ -26,7 +26,7 @@ from srr_guard.errors import (
 )
 from srr_guard.filters import is_refusal
 from srr_guard.policy import SamplingPolicy
-from srr_guard.protocols import CandidateSource, CutOff, Delivery, PlannedSource
+from srr_guard.protocols import CandidateSource, CutOff, Declined, Delivery, PlannedSource
 from srr_guard.reading import read
 
 Outcome = Candidate | Exception
@@ -48,6 +48,8 @@ def read_candidate(index: int, output: Any, *, delivery: Delivery[Any], refusal:
     """
     if isinstance(output, CutOff):
         return _cut_off(index, output.output, delivery)
+    if isinstance(output, Declined):
+        return _declined(index, output.output, delivery, refusal)
     if isinstance(output, Mapping) and output.get("__interrupt__"):
         raise _not_repeatable("interrupts its graph to ask a human")
     blank = SamplingError(f"candidate {index} is blank: the model returned no text")
@@ -61,9 +63,7 @@ def read_candidate(index: int, output: Any, *, delivery: Delivery[Any], refusal:
         return InvalidInputError(f"the text of an answer must be a str, got {reading.text!r:.60}")
     says_nothing = is_blank(reading.text) and not reading.unreadable
     if says_nothing and delivery.declined(output):
-        if delivery.refusal(refusal, output) is None:
-            return refused()
-        return Candidate(index=index, text=refusal, declined=True, output=output)
+        return _declined(index, output, delivery, refusal)
     if says_nothing:
         return _without_answer(index) if reading.trace else blank
     return Candidate(
@@ -89,6 +89,13 @@ def _cut_off(index: int, output: Any, delivery: Delivery[Any]) -> Outcome:
         cut=True,
         output=output,
     )
+
+
+def _declined(index: int, output: Any, delivery: Delivery[Any], refusal: str) -> Outcome:
+    """A refusal in the form of this output, or the error where it has none."""
+    if delivery.refusal(refusal, output) is None:
+        return refused()
+    return Candidate(index=index, text=refusal, declined=True, output=output)
 
 
 def _without_answer(index: int) -> SamplingError:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 
 def misfit_of(value: Any, schema: Any, *, lax: bool = False) -> str | None:
@@ -15,13 +15,14 @@ def misfit_of(value: Any, schema: Any, *, lax: bool = False) -> str | None:
 
     Args:
         value: What `json.loads` gives.
-        schema: A pydantic class, or a JSON Schema; one that cannot be used itself allows anything.
-        lax: Take what pydantic converts, such as "3" for an integer, for fitting. A class always
+        schema: A type that pydantic can make (its classes, dataclasses, TypedDicts), or a JSON
+            Schema; one that cannot be used itself allows anything.
+        lax: Take what pydantic converts, such as "3" for an integer, for fitting. A type always
             decides this by itself.
     """
-    if isinstance(schema, type) and issubclass(schema, BaseModel):
+    if isinstance(schema, type):
         try:
-            schema.model_validate_json(json.dumps(value))
+            TypeAdapter(schema).validate_json(json.dumps(value))
         except ValidationError as error:
             return f"at {_place(error.errors()[0]['loc'])}"
         return None

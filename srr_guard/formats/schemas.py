@@ -24,7 +24,13 @@ Check = Callable[[Any], None]
 """Raises SamplingError for an answer that does not fit."""
 
 
-def schema_check(options: Mapping[str, Any], *, lax: bool = False) -> Check | None:
+def schema_check(
+    options: Mapping[str, Any],
+    *,
+    lax: bool = False,
+    lax_calls: bool | None = None,
+    types: Mapping[str, Any] | None = None,
+) -> Check | None:
     """The check for answers to a model call; None where no schema is asked for.
 
     A schema is asked for by a response format, or by tools of which one must be called. What
@@ -33,6 +39,9 @@ def schema_check(options: Mapping[str, Any], *, lax: bool = False) -> Check | No
     Args:
         options: Keyword arguments of the call; what `extra_body` holds counts like them.
         lax: Whoever asks takes what pydantic converts, such as "3" for an integer.
+        lax_calls: The same of the arguments of tools; None: as `lax` says.
+        types: What whoever asks will make of the arguments of a tool, by its name, and of the whole
+            answer, by "": types decide by themselves what fits, schemas strictly.
 
     Raises:
         ConfigurationError: `extra_body` is no dict.
@@ -42,17 +51,23 @@ def schema_check(options: Mapping[str, Any], *, lax: bool = False) -> Check | No
     tools = _forced_tools(sent)
     if schema is None and tools is None:
         return None
+    exact = types or {}
+    lax_calls = lax if lax_calls is None else lax_calls
+    wanted = {**(tools or {}), **exact}
 
     def check(output: Any) -> None:
         if not isinstance(output, AIMessage) or _declines(output.additional_kwargs.get("refusal")):
             return
         calls = [*output.tool_calls, *output.invalid_tool_calls]
         if calls:
-            _check_calls(output, tools or {}, lax)
+            _require_objects(output)
+            for name, args in ((call["name"], call["args"]) for call in output.tool_calls):
+                converts = lax_calls and name not in exact
+                _check_value(args, wanted.get(name), f"arguments of {name!r}", converts)
         elif tools is not None:
             raise _misfit("calls none of the tools, one of which must be called")
         elif schema is not None:
-            _check_text(output.text, schema, lax)
+            _check_text(output.text, exact.get("", schema), lax and "" not in exact)
 
     return check
 
@@ -146,16 +161,12 @@ def _declines(refusal: Any) -> bool:
     return not is_blank(refusal) if isinstance(refusal, str) else bool(refusal)
 
 
-def _check_calls(message: AIMessage, tools: Mapping[str, Any], lax: bool) -> None:
+def _require_objects(message: AIMessage) -> None:
     if message.invalid_tool_calls:
         raise _misfit(
             f"calls {message.invalid_tool_calls[0]['name']!r} with arguments that are "
             "no JSON object"
         )
-    for call in message.tool_calls:
-        if call["name"] in tools:
-            name = f"arguments of {call['name']!r}"
-            _check_value(call["args"], tools[call["name"]], name, lax)
 
 
 def _check_text(text: str, schema: Any, lax: bool) -> None:

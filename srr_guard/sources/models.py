@@ -4,20 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any, Self, cast
 
+from langchain_core.language_models import BaseLanguageModel
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.configurable import DynamicRunnable
 
 from srr_guard.conversation import Conversation
+from srr_guard.core.outcomes import must_propagate
 from srr_guard.errors import ConfigurationError
 from srr_guard.policy import GatePolicy, SamplingPolicy, recipes_of
-from srr_guard.protocols import AnswerWatch, CutOff, SupportsCandidateSampling, SupportsRecipes
+from srr_guard.protocols import (
+    AnswerWatch,
+    CutOff,
+    Declined,
+    SupportsCandidateSampling,
+    SupportsRecipes,
+)
 from srr_guard.recipes import Recipe, Stepwise
 from srr_guard.replay import fresh
 from srr_guard.runnables._private import messages_of
 from srr_guard.runnables.cache import warn_of_cache
 from srr_guard.runnables.inputs import entry_template, find_prompt
+from srr_guard.runnables.last_answer import LastAnswer
 from srr_guard.runnables.state import require_repeatable
 from srr_guard.runnables.tracing import (
     RunManager,
@@ -34,6 +43,7 @@ from srr_guard.sources.plans import (
     asks_for_form,
     binds_form,
     require_all_given,
+    require_one_answer,
     require_turns,
     without_forced_starts,
 )
@@ -102,6 +112,7 @@ class ModelSource:
         )
         inside = [lm for m in maker.models for lm in language_models(m)]
         self._reaches_models = bool(inside)
+        self._are_models = all(isinstance(unbind(m)[0], BaseLanguageModel) for m in maker.models)
         self.local = any(isinstance(lm, SupportsRecipes) for lm in inside)
         """A model runs on this machine."""
 
@@ -135,6 +146,8 @@ class ModelSource:
         """
         if self._reaches_models:
             require_turns(options)
+            if self._are_models:
+                require_one_answer(options)
         else:
             warn_of_cache()
         in_form = self._binds_form or asks_for_form(options)
@@ -231,10 +244,13 @@ class ModelRequest:
         if self._in_batch(indices[0]):
             return self._sample_batch(indices)
         call, asked, config = self._call(indices[0])
-        if self.source.streams:
-            chunks = call.model.stream(asked, config, **self.options)
-            return [_whole(collect(chunks, self.watch), call)]
-        return [_whole(call.model.invoke(asked, config, **self.options), call)]
+        with _Answer(call, config) as answer:
+            if self.source.streams:
+                chunks = call.model.stream(asked, config, **self.options)
+                answer.output = collect(chunks, self.watch)
+            else:
+                answer.output = call.model.invoke(asked, config, **self.options)
+        return [answer.whole()]
 
     async def asample(self, indices: Sequence[int]) -> Sequence[Any]:
         """Like `sample`, without blocking the event loop."""
@@ -243,18 +259,19 @@ class ModelRequest:
         call, asked, config = self._call(indices[0])
         model = call.model
         on_thread = not self.source.trace and is_sync_only(model)
-        if self.source.streams:
-            begin = self.watch
-            if on_thread:
+        begin, run = self.watch, blocking_calls.run
+        with _Answer(call, config) as answer:
+            if self.source.streams and on_thread:
                 chunks = model.stream(asked, config, **self.options)
-                return [_whole(await blocking_calls.run(collect, chunks, begin), call)]
-            await blocking_calls.run(begin)  # loads the scorer, which blocks
-            found = await acollect(model.astream(asked, config, **self.options), begin)
-        elif on_thread:
-            found = await blocking_calls.run(model.invoke, asked, config, **self.options)
-        else:
-            found = await model.ainvoke(asked, config, **self.options)
-        return [_whole(found, call)]
+                answer.output = await run(collect, chunks, begin)
+            elif self.source.streams:
+                await run(begin)  # loads the scorer, which blocks
+                answer.output = await acollect(model.astream(asked, config, **self.options), begin)
+            elif on_thread:
+                answer.output = await run(model.invoke, asked, config, **self.options)
+            else:
+                answer.output = await model.ainvoke(asked, config, **self.options)
+        return [answer.whole()]
 
     def _at(self, index: int) -> CandidateCall:
         return self.calls[index % len(self.calls)]
@@ -316,9 +333,30 @@ def _with_cuts(outputs: Sequence[Any], cut: Any) -> Sequence[Any]:
     return [CutOff(o) if why == "cut" else o for o, why in zip(outputs, finished, strict=True)]
 
 
-def _whole(output: Any, call: CandidateCall) -> Any:
-    if call.prefill is None:
-        return output
-    if isinstance(output, CutOff):
-        return CutOff(begun(output.output, call.prefill))
-    return begun(output, call.prefill)
+class _Answer:
+    """One answer in the making: an error of what stands behind a model that declined ends here.
+
+    Attributes:
+        output: Of the call; None before.
+    """
+
+    def __init__(self, call: CandidateCall, config: RunnableConfig) -> None:
+        self.output: Any = None
+        self._prefill = call.prefill
+        self._seen = LastAnswer.within(config)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        return error is not None and self._seen.declined and not must_propagate(error)
+
+    def whole(self) -> Any:
+        """The output with the words that were put into the model's mouth."""
+        if self._seen.hidden_by(self.output):
+            return Declined(self.output)
+        if self._prefill is None:
+            return self.output
+        if isinstance(self.output, CutOff):
+            return CutOff(begun(self.output.output, self._prefill))
+        return begun(self.output, self._prefill)

@@ -242,9 +242,26 @@ def require_all_given(runnable: Runnable[Any, Any]) -> None:
     for part in parts(runnable):
         if isinstance(part, RunnableBinding):
             require_turns(part.kwargs)
+            if isinstance(unbind(part)[0], BaseLanguageModel):
+                require_one_answer(part.kwargs)
         elif isinstance(part, BaseLanguageModel):
+            require_one_answer({"n": getattr(part, "n", None)})
             require_turns({"extra_body": getattr(part, "model_kwargs", None)})
             require_turns({"extra_body": getattr(part, "extra_body", None)})
+
+
+def require_one_answer(options: Mapping[str, Any]) -> None:
+    """Refuse a model call for several answers, of which LangChain drops all but one unscored.
+
+    Raises:
+        ConfigurationError: It is such a call.
+    """
+    n = options.get("n")
+    if isinstance(n, int) and n > 1:
+        raise ConfigurationError(
+            f"n={n} asks the provider for several answers, of which LangChain keeps one: leave it "
+            "out, and set the candidates with `n=` of the guard"
+        )
 
 
 def require_turns(options: Mapping[str, Any]) -> None:

@@ -4,7 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from types import FunctionType
 from typing import Any
+
+_FUNCTION = ("__code__", "__defaults__", "__kwdefaults__", "__globals__", "__closure__")
+
+
+def look_like_function(obj: Any, function: FunctionType) -> None:
+    """Give an object what code that inspects functions looks for.
+
+    Args:
+        obj: An object whose `__class__` says that it is a function.
+        function: The function that it stands for.
+    """
+    vars(obj).update({name: getattr(function, name) for name in _FUNCTION})
 
 
 def mark_async(obj: Any) -> None:

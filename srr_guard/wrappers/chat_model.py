@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 from typing import Any
 
@@ -14,11 +16,12 @@ from langchain_core.language_models import (
     LanguageModelInput,
 )
 from langchain_core.language_models.base import LangSmithParams
-from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import (
     Runnable,
     RunnableBinding,
+    RunnableConfig,
     RunnableLambda,
     RunnablePassthrough,
     ensure_config,
@@ -30,13 +33,14 @@ from srr_guard.core.delivery import MessageDelivery, as_chunk, misfit, require_p
 from srr_guard.core.guard import Guard
 from srr_guard.decision import Decision
 from srr_guard.errors import ConfigurationError, SamplingError
-from srr_guard.formats.schemas import call_check, schema_check, structured_check
+from srr_guard.formats.schemas import Check, call_check, schema_check, structured_check
 from srr_guard.policy import DecisionPolicy, GatePolicy, SamplingPolicy
 from srr_guard.protocols import PromptGate, ResponseScorer
 from srr_guard.runnables.tracing import RunManager, TraceCandidates, isolated
 from srr_guard.runnables.tree import language_models, unbind, with_entries
 from srr_guard.sources.models import ModelRequest, ModelSource
 from srr_guard.sources.several import Models, as_runnable, describe
+from srr_guard.threads import require_asyncio
 from srr_guard.wrappers.settings import SETTINGS, guard_of
 from srr_guard.wrappers.shell import ModelShell
 
@@ -250,6 +254,70 @@ class SafetyRankedChatModel(ModelShell, BaseChatModel):
 
     # ---- what a chat model does ----
 
+    def invoke(
+        self,
+        input: LanguageModelInput,
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> AIMessage:
+        """Answer with the best safe candidate."""
+        with _calling(config):
+            return super().invoke(input, config, stop=stop, **kwargs)
+
+    async def ainvoke(
+        self,
+        input: LanguageModelInput,
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> AIMessage:
+        """Like `invoke`, without blocking the event loop.
+
+        Raises:
+            ConfigurationError: The loop is not asyncio's.
+        """
+        require_asyncio()
+        with _calling(config):
+            return await super().ainvoke(input, config, stop=stop, **kwargs)
+
+    def stream(
+        self,
+        input: LanguageModelInput,
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> Iterator[AIMessageChunk]:
+        """Select, then emit: one chunk with the whole answer."""
+        chunks = super().stream(input, config, stop=stop, **kwargs)
+        while True:
+            with _calling(config):
+                chunk = next(chunks, None)
+            if chunk is None:
+                return
+            yield chunk
+
+    async def astream(
+        self,
+        input: LanguageModelInput,
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[AIMessageChunk]:
+        """Like `stream`, without blocking the event loop."""
+        require_asyncio()
+        chunks = super().astream(input, config, stop=stop, **kwargs)
+        while True:
+            with _calling(config):
+                chunk = await anext(chunks, None)
+            if chunk is None:
+                return
+            yield chunk
+
     def _generate(
         self,
         messages: list[BaseMessage],
@@ -325,7 +393,7 @@ class SafetyRankedChatModel(ModelShell, BaseChatModel):
     ) -> ModelRequest:
         return self._source.of(
             messages,
-            config=ensure_config(),
+            config=ensure_config(_config.get()),
             run_manager=run_manager,
             options=self._call_options(stop, kwargs),
             watch=partial(self._guard.watch, asked),
@@ -343,9 +411,13 @@ class SafetyRankedChatModel(ModelShell, BaseChatModel):
     def _form(self, kwargs: dict[str, Any]) -> MessageDelivery:
         """The form of the answers to one call, with the schema that it asks for."""
         options = {**unbind(self.model)[1], **kwargs}
-        asked = schema_check(options) if self._parser is None else self._parse
+        asked = self._fits(options) if self._parser is None else self._parse
         checks = [check for check in (asked, call_check(options)) if check is not None]
         return MessageDelivery(checks=checks, may_refuse=self._parser is None, form=AIMessage)
+
+    def _fits(self, options: dict[str, Any]) -> Check | None:
+        """The check of what a call with these options asks for; LangChain's tools convert."""
+        return schema_check(options, lax_calls=True)
 
     def _parse(self, message: Any) -> None:
         """Parse an answer as the caller will.
@@ -430,6 +502,19 @@ class SafetyRankedChatModel(ModelShell, BaseChatModel):
         return f"SafetyRankedChatModel({kind}, n={n}, threshold={threshold})"
 
     __str__ = __repr__
+
+
+_config: ContextVar[RunnableConfig | None] = ContextVar("srr_guard_config", default=None)
+"""The config of the call: LangChain tells a chat model nothing of it, and candidates need it."""
+
+
+@contextmanager
+def _calling(config: RunnableConfig | None) -> Iterator[None]:
+    token = _config.set(config)
+    try:
+        yield
+    finally:
+        _config.reset(token)
 
 
 def _result(message: AIMessage) -> ChatResult:

@@ -7,6 +7,7 @@ import inspect
 import pickle
 from collections.abc import AsyncIterator, Callable, Iterator
 from importlib import import_module
+from types import FunctionType
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, cast, overload
 
 from srr_guard.conversation import Conversation, are_messages
@@ -16,7 +17,7 @@ from srr_guard.errors import ConfigurationError, InvalidInputError
 from srr_guard.protocols import Delivery
 from srr_guard.replay import fresh, listed, replayable
 from srr_guard.runnables.isolation import shielded_arguments
-from srr_guard.wrappers._private import mark_async, mark_generator
+from srr_guard.wrappers._private import look_like_function, mark_async, mark_generator
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
@@ -38,6 +39,8 @@ class _Guarded(Generic[P, O]):
     ) -> None:
         functools.update_wrapper(cast("Any", self), fn)
         self._fn = fn
+        if isinstance(fn, FunctionType):
+            look_like_function(self, fn)
         self._guard = guard
         self._delivery = delivery
         try:
@@ -64,6 +67,20 @@ class _Guarded(Generic[P, O]):
     def totals(self) -> Totals:
         """Requests, candidates and bypasses so far."""
         return self._guard.totals
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """A function's, for code that asks: pydantic takes anything else for a field."""
+        return FunctionType if isinstance(vars(self).get("_fn"), FunctionType) else type(self)
+
+    def __eq__(self, other: object) -> bool:
+        if self is other or type(other) is not type(self) or not self._prefix:
+            return self is other
+        bound = cast("_Guarded[P, O]", other)
+        return self._fn is bound._fn and self._prefix[0] is next(iter(bound._prefix), None)
+
+    def __hash__(self) -> int:
+        return hash((id(self._fn), *map(id, self._prefix)))
 
     def _bound_to(self, instance: object) -> Any:
         bound = type(self).__new__(type(self))
@@ -253,7 +270,8 @@ class GuardedGenerator(_SyncGuarded[P, list[R]], Generic[P, R]):
         delivery: Delivery[Any],
     ) -> None:
         super().__init__(fn, guard, prompt, delivery)
-        mark_generator(self, GuardedGenerator.__call__)
+        if not isinstance(fn, FunctionType):
+            mark_generator(self, GuardedGenerator.__call__)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Iterator[R]:
         """Select, then emit."""
@@ -284,7 +302,8 @@ class AsyncGuardedGenerator(_AsyncGuarded[P, list[R]], Generic[P, R]):
         delivery: Delivery[Any],
     ) -> None:
         super().__init__(fn, guard, prompt, delivery)
-        mark_generator(self, AsyncGuardedGenerator.__call__)
+        if not isinstance(fn, FunctionType):
+            mark_generator(self, AsyncGuardedGenerator.__call__)
 
     async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[R]:
         """Select, then emit."""

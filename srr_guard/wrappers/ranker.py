@@ -38,6 +38,7 @@ from srr_guard.runnables.tree import unbind
 from srr_guard.settings import require_function
 from srr_guard.sources.models import ModelRequest, ModelSource
 from srr_guard.sources.several import Models, as_runnable, describe
+from srr_guard.threads import require_asyncio
 from srr_guard.wrappers.settings import SETTINGS, guard_of
 from srr_guard.wrappers.shell import ModelShell
 
@@ -189,7 +190,12 @@ class SafetyRanker(ModelShell, RunnableSerializable[Any, Any]):
     async def adecide(
         self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
     ) -> Decision:
-        """Like `decide`, without blocking the event loop."""
+        """Like `decide`, without blocking the event loop.
+
+        Raises:
+            ConfigurationError: The loop is not asyncio's.
+        """
+        require_asyncio()
         decisions: list[Decision] = []
 
         async def run(
@@ -226,6 +232,7 @@ class SafetyRanker(ModelShell, RunnableSerializable[Any, Any]):
         self, input: Any, config: RunnableConfig | None = None, **kwargs: Any | None
     ) -> AsyncIterator[Any]:
         """Like `stream`, without blocking the event loop."""
+        require_asyncio()
 
         async def once() -> AsyncIterator[Any]:
             yield input
@@ -296,7 +303,8 @@ class SafetyRanker(ModelShell, RunnableSerializable[Any, Any]):
     def _form(self, kwargs: dict[str, Any]) -> MessageDelivery:
         """The form of the answers to one call, with the schema that it asks for."""
         options = {**unbind(self.model)[1], **kwargs}
-        asked = schema_check(options), call_check(options), structured_check(self._schema)
+        fits = schema_check(options, lax_calls=True)  # LangChain's tools convert
+        asked = fits, call_check(options), structured_check(self._schema)
         checks = [check for check in asked if check is not None]
         return MessageDelivery(checks=checks, form=_form_of(self.model))
 

@@ -10,8 +10,12 @@ import pytest
 from adapters import REFUSAL, STRICT, Asked, guard_by_word
 
 from srr_guard import BelowThresholdError
-from srr_guard.errors import AllCandidatesFailedError, ConfigurationError, ScorerError
-from srr_guard.policy import GatePolicy
+from srr_guard.errors import (
+    AllCandidatesFailedError,
+    ConfigurationError,
+    ScorerError,
+)
+from srr_guard.policy import GatePolicy, SamplingPolicy
 from srr_guard.testing import FakeGate, FakeScorer
 
 pytest.importorskip("dspy")
@@ -163,3 +167,75 @@ class TestReward:
 
 def test_docstring():
     assert doctest.testmod(adapter).failed == 0
+
+
+# ---- typed outputs ----
+
+
+class Own(dspy.Module):
+    """A module of the app's own, which promises a type and makes its prediction by itself."""
+
+    signature = dspy.Signature("question -> people: int, note: str | None")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ask = dspy.Predict("question -> answer")
+
+    def forward(self, question: str) -> Any:
+        answer = self.ask(question=question).answer
+        if answer == "nothing":
+            return {"people": 3}
+        if answer == "less":
+            return dspy.Prediction(people=3)
+        return dspy.Prediction(people=answer, note=None)
+
+
+def typed(module: Any, *answers: dict[str, Any], attempts: int = 1, **settings: Any) -> Any:
+    options = {"scorer": FakeScorer(lambda *_: 0.9)} | settings
+    sampling = SamplingPolicy(n=len(answers), attempts=attempts, backoff=0)
+    program = SafetyRankedModule(module, sampling=sampling, **options)
+    with dspy.context(lm=DummyLM(list(answers))):
+        return program(question="q")
+
+
+@pytest.mark.parametrize("said", ["3", "3.0"])
+def test_what_pydantic_converts_fits(said):
+    assert typed(Own(), {"answer": said}).people == said
+    assert typed(dspy.Predict("question -> people: int"), {"people": "3"}).people == 3
+
+
+@pytest.mark.parametrize("bad", ["many", "less"])
+def test_a_prediction_that_does_not_fit_is_a_failed_candidate(bad):
+    chosen = typed(Own(), {"answer": bad}, {"answer": "3"})
+    assert (chosen.people, chosen.srr_guard["failed"]) == ("3", 1)
+    with pytest.raises(AllCandidatesFailedError, match="output field"):
+        typed(Own(), {"answer": bad})
+
+
+def test_what_dspy_cannot_parse_is_one_too():
+    with pytest.raises(AllCandidatesFailedError, match="AdapterParseError"):
+        typed(dspy.Predict("question -> people: int"), {"people": "many"})
+
+
+def test_a_module_without_a_prediction_is_named():
+    with pytest.raises(AllCandidatesFailedError, match=r"return a dspy\.Prediction"):
+        typed(Own(), {"answer": "nothing"})
+
+
+@pytest.mark.parametrize("kind", ["int", "Literal['a', 'b']", "list[str]"])
+def test_a_refusal_stands_in_a_field_for_texts_only(kind):
+    with pytest.raises(ConfigurationError, match="takes no refusal"):
+        SafetyRankedModule(dspy.Predict(f"question -> answer: {kind}"), answer="answer")
+
+
+@pytest.mark.parametrize("kind", ["str", "str | None", "int | str"])
+def test_other_fields_take_it(kind):
+    predict = dspy.Predict(f"question -> answer: {kind}, people: int")
+    refused = typed(
+        predict,
+        {"answer": "bad", "people": "3"},
+        scorer=FakeScorer(lambda *_: 0.1),
+        answer="answer",
+    )
+    assert refused.answer == REFUSAL
+    assert refused.people is None

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import doctest
+import json
 import subprocess
 import sys
+from dataclasses import dataclass
 
 import pytest
 from langchain.agents import create_agent
@@ -15,15 +17,16 @@ from langchain.agents.middleware import (
     HumanInTheLoopMiddleware,
 )
 from langchain.agents.middleware.types import ModelResponse
-from langchain.agents.structured_output import ToolStrategy
+from langchain.agents.structured_output import ProviderStrategy, ToolStrategy
 from langchain_core.messages import AIMessage
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.errors import GraphInterrupt
 from langgraph.types import Command
-from pydantic import BaseModel
+from pydantic import BaseModel, field_validator
 from srr_guard_integrations import langchain as adapter
 from srr_guard_integrations.langchain import SafetyRankerMiddleware
+from typing_extensions import TypedDict
 
 from srr_guard import DecisionPolicy, SafetyRankedChatModel, SamplingPolicy
 from srr_guard.errors import BelowThresholdError, ConfigurationError, NotRepeatableError
@@ -307,3 +310,89 @@ def test_a_guarded_model_below_a_binding_is_not_guarded_again(put):
     with pytest.raises(ConfigurationError, match="guarded already"):
         agent.invoke(QUESTION)
     assert inside.calls == 0
+
+
+# ---- structured answers as LangChain reads them ----
+
+
+class Order(BaseModel):
+    name: str
+    people: int
+
+
+class Few(Order):
+    @field_validator("people")
+    @classmethod
+    def few(cls, people: int) -> int:
+        assert people < 5, "too many"
+        return people
+
+
+@dataclass
+class OrderData:
+    name: str
+    people: int
+
+
+class OrderDict(TypedDict):
+    name: str
+    people: int
+
+
+ORDER_SCHEMA = {**Order.model_json_schema(), "title": "Order"}
+
+
+def in_order(form, strategy, *answers, door="middleware"):
+    """An agent whose model gives these arguments, as calls or as text."""
+    name = "Order" if form is ORDER_SCHEMA else form.__name__
+    if strategy is ProviderStrategy:
+        said = [AIMessage(json.dumps(args)) for args in answers]
+    else:
+        said = [AIMessage("", tool_calls=[{"name": name, "args": a, "id": "1"}]) for a in answers]
+    model = ScriptedChatModel(answers=said)
+    scorer = FakeScorer(lambda prompt, answer: 0.9)
+    sampling = SamplingPolicy(n=len(answers), attempts=1)
+    options = {"scorer": scorer, "sampling": sampling}
+    if door == "middleware":
+        shell = [SafetyRankerMiddleware(**options)]
+        return create_agent(model, response_format=strategy(form), middleware=shell)
+    return create_agent(SafetyRankedChatModel(model, **options), response_format=strategy(form))
+
+
+@pytest.mark.parametrize("strategy", [ToolStrategy, ProviderStrategy])
+@pytest.mark.parametrize("form", [Order, Few, OrderData, OrderDict])
+def test_what_langchain_converts_fits(ask, form, strategy):
+    state = ask(in_order(form, strategy, {"name": "good", "people": "3"}))
+    made = state["structured_response"]
+    assert (made if isinstance(made, dict) else vars(made)) == {"name": "good", "people": 3}
+
+
+def test_what_its_tools_convert_fits_a_guarded_model_in_an_agent(ask):
+    loop = in_order(Order, ToolStrategy, {"name": "good", "people": "3"}, door="model")
+    assert ask(loop)["structured_response"] == Order(name="good", people=3)
+
+
+@pytest.mark.parametrize("strategy", [ToolStrategy, ProviderStrategy])
+@pytest.mark.parametrize(
+    ("form", "bad"),
+    [
+        (Order, {"people": "many"}),
+        (Few, {"people": 7}),
+        (OrderData, {"people": "many"}),
+        (OrderDict, {"people": "many"}),
+        (ORDER_SCHEMA, {"people": "3"}),  # nobody converts
+    ],
+)
+def test_what_it_would_not_is_a_failed_candidate(ask, form, bad, strategy):
+    fine = {"name": "good", "people": 3}
+    loop = in_order(form, strategy, {"name": "good", **bad}, fine)
+    state = ask(loop)
+    made = state["structured_response"]
+    assert (made if isinstance(made, dict) else vars(made)) == fine
+    answer = next(m for m in state["messages"] if isinstance(m, AIMessage))
+    assert answer.response_metadata["srr_guard"]["failed"] == 1
+
+
+def test_of_a_union_each_has_its_own_type(ask):
+    loop = in_order(Order, lambda form: ToolStrategy(form | Few), {"name": "good", "people": 7})
+    assert ask(loop)["structured_response"] == Order(name="good", people=7)

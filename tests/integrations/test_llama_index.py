@@ -262,3 +262,20 @@ class TestErrors:
 
 def test_docstring():
     assert doctest.testmod(adapter).failed == 0
+
+
+@pytest.mark.parametrize("people", ["3", 3.0])
+def test_what_its_output_classes_convert_fits(people):
+    made = guarded(calls("City", name="good", people=people)).structured_predict(
+        City, PromptTemplate("a {x}"), x="city"
+    )
+    assert made == City(name="good", people=3)
+
+
+def test_what_they_would_not_is_a_failed_candidate():
+    script = [calls("City", name="good", people="many"), calls("City", name="good", people="3")]
+    llm = guarded(*script)
+    made = llm.structured_predict(City, PromptTemplate("a {x}"), x="city")
+    assert made == City(name="good", people=3)
+    with pytest.raises(AllCandidatesFailedError, match="does not fit"):
+        guarded(*script[:1] * 4).structured_predict(City, PromptTemplate("a {x}"), x="city")

@@ -9,12 +9,17 @@ from typing import ClassVar
 import pytest
 from langchain.agents import create_agent
 from langchain_core.caches import InMemoryCache
-from langchain_core.callbacks import get_usage_metadata_callback
+from langchain_core.callbacks import BaseCallbackHandler, get_usage_metadata_callback
 from langchain_core.globals import set_llm_cache
 from langchain_core.language_models import FakeListChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.prompts import ChatPromptTemplate
-from langchain_core.runnables import RunnableConfig, RunnableLambda
+from langchain_core.runnables import (
+    ConfigurableField,
+    RunnableConfig,
+    RunnableLambda,
+    RunnablePassthrough,
+)
 from langchain_core.tools import tool
 from pydantic import BaseModel, ConfigDict, SecretStr
 from recording import Recorder
@@ -24,6 +29,7 @@ from srr_guard import (
     DecisionPolicy,
     InvalidInputError,
     SafetyRankedChatModel,
+    SafetyRanker,
     SamplingPolicy,
 )
 from srr_guard.errors import AllCandidatesFailedError, ConfigurationError, SamplingError
@@ -343,3 +349,96 @@ def test_pickles_where_its_parts_do():
     assert repr(pickle.loads(pickle.dumps(guard))) == repr(guard)
     with pytest.raises(Exception, match="pickle"):
         pickle.dumps(guarded("good", on_decision=lambda decision: None))
+
+
+# ---- what the caller's config says ----
+
+
+async def last(stream):
+    return [chunk async for chunk in stream][-1]
+
+
+WAYS = {
+    "invoke": lambda model, config: model.invoke("q", config),
+    "stream": lambda model, config: list(model.stream("q", config))[-1],
+    "batch": lambda model, config: model.batch(["q"], config)[0],
+    "ainvoke": lambda model, config: asyncio.run(model.ainvoke("q", config)),
+    "astream": lambda model, config: asyncio.run(last(model.astream("q", config))),
+    "abatch": lambda model, config: asyncio.run(model.abatch(["q"], config))[0],
+    "bound": lambda model, config: model.with_config(config).invoke("q"),
+    "chain": lambda model, config: (RunnablePassthrough() | model).invoke("q", config),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+class TestConfig:
+    scorer = FakeScorer(lambda *_: 0.9)
+
+    def test_fields_of_the_model_inside_are_configured(self, way):
+        model = ScriptedChatModel(answers=["one"])
+        inside = model.configurable_fields(answers=ConfigurableField(id="answers"))
+        guarded = SafetyRankedChatModel(inside, scorer=self.scorer, n=2)
+        said = WAYS[way](guarded, {"configurable": {"answers": ["two"]}})
+        assert said.text == "two"
+        assert guarded.invoke("q").text == "one"
+
+    def test_tags_and_metadata_reach_the_candidates(self, way):
+        seen = []
+        chain = RunnableLambda(noted_in(seen)) | ScriptedChatModel(answers=["good"])
+        guarded = SafetyRankedChatModel(chain, scorer=self.scorer, n=2)
+        config = {"tags": ["t"], "metadata": {"tenant": "a"}, "callbacks": [Once()]}
+        WAYS[way](guarded, config)
+        assert seen[0]["tags"] == ["t"]
+        assert seen[0]["metadata"]["tenant"] == "a"
+
+
+def noted_in(seen):
+    def look(value, config):
+        seen.append(config)
+        return value
+
+    return look
+
+
+class Once(BaseCallbackHandler):
+    """Hears of the guarded model alone."""
+
+    raise_error = True
+    starts = 0
+
+    def on_chat_model_start(self, *args, **kwargs):
+        self.starts += 1
+        assert self.starts == 1
+
+
+@pytest.mark.parametrize("kind", [SafetyRanker, SafetyRankedChatModel])
+class TestSeveralAnswers:
+    """Of several answers LangChain keeps one: the others would cost, and are not scored."""
+
+    scorer = FakeScorer(lambda *_: 0.9)
+
+    def test_asked_for_in_the_call(self, kind):
+        model = ScriptedChatModel(answers=["good"])
+        guarded = kind(model, scorer=self.scorer)
+        with pytest.raises(ConfigurationError, match="n=3 asks the provider"):
+            guarded.invoke("q", n=3)
+        with pytest.raises(ConfigurationError, match="n=3 asks the provider"):
+            guarded.bind(n=3).invoke("q")
+        assert guarded.invoke("q", n=1).text == "good"
+
+    def test_bound_or_set_on_the_model(self, kind):
+        class Several(ScriptedChatModel):
+            n: int = 3
+
+        for model in (ScriptedChatModel(answers=["good"]).bind(n=3), Several(answers=["good"])):
+            with pytest.raises(ConfigurationError, match="n=3 asks the provider"):
+                kind(model, scorer=self.scorer)
+
+    def test_an_argument_of_a_function_is_none(self, kind):
+        if kind is SafetyRankedChatModel:
+            pytest.skip("wraps no function")
+
+        def said(question, n=1):
+            return f"good {n}"
+
+        assert kind(RunnableLambda(said), scorer=self.scorer).invoke("q", n=3) == "good 3"
