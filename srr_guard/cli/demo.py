@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from srr_guard.cli.options import SCORER
 from srr_guard.extras import require_local
+from srr_guard.terminal import terminal
 
 
 def demo(
@@ -32,4 +32,4 @@ def demo(
         decision=DecisionPolicy(threshold=threshold),
     )
     scenes = [Scene("SmolLM2 answers you", text) for text in prompts] if prompts else SCENES
-    run_demo(ranker, scenes, Console())
+    run_demo(ranker, scenes, terminal())

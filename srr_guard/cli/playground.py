@@ -8,6 +8,7 @@ import typer
 
 from srr_guard.cli.options import REFERENCE, SCORER
 from srr_guard.extras import require_installed, require_local
+from srr_guard.terminal import say
 
 
 def playground(
@@ -43,4 +44,4 @@ def playground(
         second=second or None,
         labels=(scorer or "shipped", compare_scorer or ""),
     )
-    run_playground(bench, host=host, port=port, browser=browser, say=typer.echo)
+    run_playground(bench, host=host, port=port, browser=browser, say=say)
