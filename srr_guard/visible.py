@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import re
+from typing import Any
 
 # Controls but for tab and newline; line and paragraph separators, embeddings, overrides and
 # isolates of bidirectional text; halves of surrogate pairs, which no encoding has.
@@ -35,3 +37,21 @@ def visible_line(text: str) -> str:
 
 def _escape(found: re.Match[str]) -> str:
     return found.group().encode("unicode_escape").decode()
+
+
+class VisibleLines(logging.Formatter):
+    """Log lines as text: what a stranger wrote cannot begin a line of its own or steer a terminal.
+
+    Example:
+        >>> record = logging.makeLogRecord({"msg": "held: %s", "args": ("a\nINFO b",)})
+        >>> VisibleLines("%(message)s").format(record)
+        'held: a\\nINFO b'
+    """
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (logging's own name)
+        """Write the line of a record."""
+        return visible_line(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802
+        """Write a traceback, on its many lines."""
+        return visible(super().formatException(ei))

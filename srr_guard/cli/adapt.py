@@ -40,7 +40,7 @@ def adapt(
     budget: Annotated[
         float, typer.Option(help="Largest share of helpful answers to hold back.")
     ] = 0.02,
-    n: Annotated[int, typer.Option("-n", help="Candidates per request.")] = 4,
+    n: Annotated[int, typer.Option("-n", "--n", help="Candidates per request.")] = 4,
     seed: Annotated[int, typer.Option(help="Random seed of the folds.")] = 0,
     device: Annotated[str, typer.Option(help=DEVICE)] = "auto",
     dtype: Annotated[DType, typer.Option(help=DTYPE)] = "auto",

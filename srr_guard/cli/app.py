@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import sys
 from contextlib import suppress
@@ -26,7 +27,7 @@ from srr_guard.cli.train import train
 from srr_guard.cli.tune import tune
 from srr_guard.errors import InvalidInputError, SRRGuardError
 from srr_guard.terminal import say
-from srr_guard.visible import visible_line
+from srr_guard.visible import VisibleLines, visible_line
 
 app = typer.Typer(
     help="Sample several answers, rank them by safety, pass the best one on.",
@@ -62,6 +63,8 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what its encoding lacks is no reason to stop
             stream.reconfigure(errors="backslashreplace")
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(VisibleLines())
     try:
         _require_values(sys.argv[1:])
         code = app(standalone_mode=False)

@@ -13,7 +13,7 @@ from srr_guard.terminal import terminal
 
 def demo(
     prompts: Annotated[list[str] | None, typer.Argument(help="Your own prompts.")] = None,
-    n: Annotated[int, typer.Option(min=1, help="Answers per prompt.")] = 4,
+    n: Annotated[int, typer.Option("-n", "--n", min=1, help="Answers per prompt.")] = 4,
     threshold: Annotated[float, typer.Option(help="Lowest p_safe that is passed on.")] = 0.5,
     scorer: Annotated[str | None, typer.Option(help=SCORER)] = None,
     tokens: Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")] = 96,

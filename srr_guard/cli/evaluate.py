@@ -42,7 +42,7 @@ def evaluate(
         list[str] | None,
         typer.Option(help="Rows to fit the n-gram baseline on, as for --data."),
     ] = None,
-    per_source: Annotated[int | None, typer.Option(help="Most rows of each source.")] = None,
+    per_source: Annotated[int | None, typer.Option(min=1, help="Most rows of each source.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures.")] = None,
     plots: Annotated[
         Path | None,

@@ -36,7 +36,11 @@ def playground(
     from srr_guard import LocalChatModel, SRRScorer
     from srr_guard.playground import run_playground
     from srr_guard.playground.bench import Bench
+    from srr_guard.reference.source import resolve_reference
 
+    for named in (model, reference):
+        if named is not None:
+            resolve_reference(named)  # what is nowhere is said now, not by the page
     second = compare_scorer and SRRScorer.from_pretrained(compare_scorer, reference=reference)
     bench = Bench(
         model=LocalChatModel(model=model, max_new_tokens=tokens),

@@ -29,7 +29,7 @@ def tune(
     budget: Annotated[
         float, typer.Option(help="Largest share of helpful answers to hold back.")
     ] = 0.02,
-    n: Annotated[int, typer.Option("-n", help="Candidates per request.")] = 4,
+    n: Annotated[int, typer.Option("-n", "--n", help="Candidates per request.")] = 4,
     scorer: Annotated[str | None, typer.Option(help=SCORER)] = None,
     reference: Annotated[str | None, typer.Option(help=REFERENCE)] = None,
     device: Annotated[str, typer.Option(help=DEVICE)] = "auto",
