@@ -43,9 +43,9 @@ class VisibleLines(logging.Formatter):
     """Log lines as text: what a stranger wrote cannot begin a line of its own or steer a terminal.
 
     Example:
-        >>> record = logging.makeLogRecord({"msg": "held: %s", "args": ("a\nINFO b",)})
+        >>> record = logging.makeLogRecord({"msg": "held: %s", "args": ("a\\nINFO b",)})
         >>> VisibleLines("%(message)s").format(record)
-        'held: a\\nINFO b'
+        'held: a\\\\nINFO b'
     """
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (logging's own name)
