@@ -47,7 +47,7 @@ ARGUMENTS = {
     "rank --input rows --output rows": "give three different files",
     "rank --input rows --output link": "give three different files",
     "rank --input rows --output x --scorer-url foo": "'foo' is no address",
-    "rank --input rows --output x --scorer-url http://127.0.0.1:1/v1": "the scorer at http://127.0.0.1:1/v1 does not answer",
+    "rank --input rows --output x --scorer-url http://127.0.0.1:1": "127.0.0.1:1 does not answer",
     "explain --prompt q": "Missing option '--answer'",
     "explain --prompt q --answer a --jsn": "No such option: --jsn (Possible options: --json)",
     "playground --port 70000": "less than or equal to 65535 (got '70000')",
