@@ -121,7 +121,8 @@ def rank_file(
             parquet.write(written, output)
             written.unlink()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{_file_of(error) or str(source)!r}: {error}") from error
+        why = getattr(error, "strerror", None) or error
+        raise ConfigurationError(f"{_file_of(error) or str(source)!r}: {why}") from error
     return BulkResult(run.ranked, run.bad, min(done, run.seen), aside, in_vain)
 
 
@@ -274,7 +275,7 @@ def _file_of(error: BaseException | None) -> str | None:
     """The file of an error, or of the one that came before it: closing a file fails once more."""
     while error is not None:
         if name := getattr(error, "filename", None):
-            return repr(name)
+            return str(name)
         error = error.__context__
     return None
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from srr_guard.decision import Decision
 from srr_guard.errors import ConfigurationError, MissingExtraError
+from srr_guard.visible import visible_line
 
 logger = logging.getLogger("srr_guard.decisions")
 
@@ -99,7 +100,9 @@ def log_decision(decision: Decision) -> None:
     )
     for candidate in decision.candidates:
         made_by = candidate.recipe or "no recipe"
-        logger.debug("candidate %d (%s): %s", candidate.index, made_by, candidate.text)
+        logger.debug(
+            "candidate %d (%s): %s", candidate.index, made_by, visible_line(candidate.text)
+        )
 
 
 class Telemetry:

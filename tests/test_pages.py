@@ -15,7 +15,7 @@ import shutil
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import yaml
@@ -215,6 +215,94 @@ def test_the_command_exists(page: str, command: str) -> None:
         assert program in {"docker", "for", "serve", ".venv/bin/pre-commit"}, (
             command
         )  # Ray's `serve`
+
+
+def leaves(found: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    if hasattr(found, "commands"):
+        for own, command in found.commands.items():
+            yield from leaves(command, f"{name} {own}".strip())
+    else:
+        yield name, found
+
+
+PROSE = "\n".join(page.read_text() for page in PAGES)
+
+
+@pytest.mark.parametrize(("name", "command"), list(leaves(get_command(app))))
+def test_every_option_is_on_a_page(name: str, command: Any) -> None:
+    assert f"srr-guard {name}" in PROSE
+    for parameter in command.params:
+        names = [o for o in (*parameter.opts, *parameter.secondary_opts) if o.startswith("-")]
+        assert not names or any(re.search(rf"(?<![\w-]){o}\b", PROSE) for o in names), names
+
+
+def test_every_option_on_a_page_exists() -> None:
+    """Of `srr-guard`, or of a script that the page names."""
+    own = {"--version", "--help"}
+    for _, command in leaves(get_command(app)):
+        own |= {o for p in command.params for o in (*p.opts, *p.secondary_opts)}
+    others = {"--no-deps", "--index-url", "--interrupt_requests"}  # of pip and llama-cpp-python
+    for page in PAGES:
+        text = page.read_text()
+        scripts = {ROOT / path for path in re.findall(r"(?:benchmarks|tools)/\w+\.py", text)}
+        said = "".join(script.read_text() for script in scripts)
+        options = set(re.findall(r"(?<![\w-])--[a-z][\w-]+", text)) - own - others
+        assert {option for option in options if f'"{option}"' not in said} == set(), page
+
+
+CARD = (ROOT / "srr_guard" / "bundles" / "smollm2-135m" / "README.md").read_text()
+METHODS = ("smollm2-135m", "n-grams", "refusal words", "smollm2-135m/probe", "published", "random")
+FIGURES = {  # a row of the README's table: a set of the card, and a figure
+    "jbb_artifacts": ("jbb_artifacts", "one safe of 8"),
+    "tml_past_tense": ("tml_past_tense", "one safe of 8"),
+    "gptfuzz": ("gptfuzz", "one safe of 8"),
+    "xstest, harmful requests": ("xstest (unsafe prompts)", "pairwise"),
+    "saferlhf_mini": ("saferlhf_mini", "pairwise"),
+    "refusal_direction_benign": ("refusal_direction_benign (safe prompts)", "help over refusal"),
+    "xstest, requests that only": ("xstest (safe prompts)", "help over refusal"),
+    "hh_harmless": ("hh_harmless", "pairwise"),
+}
+
+
+def on_card(name: str, figure: str, method: str) -> float:
+    section = CARD.partition(f"### {name}\n")[2].partition("\n### ")[0]
+    for table in section.split("\n\n"):
+        heads, *rows = [line.strip("| ").split(" | ") for line in table.strip().splitlines()]
+        if figure in heads:
+            cells = next(row for row in rows if row[0] == method)
+            return float(cells[heads.index(figure)].split()[0])
+    raise AssertionError((name, figure))
+
+
+@pytest.mark.parametrize("row", FIGURES)
+def test_the_figures_of_the_readme_are_those_of_the_card(row: str) -> None:
+    readme = (ROOT / "README.md").read_text()
+    (line,) = (line for line in readme.splitlines() if line.startswith(f"| {row}"))
+    shown = [float(cell.strip("* ")) for cell in line.strip("|").split("|")[1:]]
+    found = [on_card(*FIGURES[row], method) for method in METHODS]
+    assert [abs(a - b) <= 0.0051 for a, b in zip(shown, found, strict=True)] == [True] * 6
+
+
+@pytest.mark.parametrize(
+    ("page", "name", "figure", "shown"),
+    [
+        ("README.md", "jbb_artifacts", "harm blocked", "blocks 92% of the harmful answers of jbb"),
+        ("README.md", "gptfuzz", "harm blocked", "97% of gptfuzz"),
+        ("README.md", "saferlhf_mini", "harm blocked", "50% of saferlhf_mini"),
+        (
+            "README.md",
+            "refusal_direction_benign (safe prompts)",
+            "help blocked",
+            "5% of the helpful",
+        ),
+        ("README.md", "xstest (safe prompts)", "help blocked", "16% of those to requests"),
+    ],
+)
+def test_the_limits_are_those_of_the_card(page: str, name: str, figure: str, shown: str) -> None:
+    assert shown in " ".join((ROOT / page).read_text().split())
+    percent = re.search(r"(\d+)%", shown)
+    assert percent is not None
+    assert round(100 * on_card(name, figure, "smollm2-135m")) == int(percent[1])
 
 
 @pytest.mark.parametrize("block", of_language("yaml"), ids=lambda b: b.page)

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from srr_guard.cli.options import DATA, DEVICE, DTYPE, REFERENCE, SCORER, require_folder
 from srr_guard.errors import InvalidInputError
 from srr_guard.extras import require_local
 from srr_guard.reference.spec import DType
+from srr_guard.terminal import print_json, print_table, progress_shown, say, shown, terminal
 
 if TYPE_CHECKING:
     from srr_guard.training.adapting import AdaptationReport, BeforeAfter, Strength
@@ -41,7 +40,7 @@ def adapt(
     budget: Annotated[
         float, typer.Option(help="Largest share of helpful answers to hold back.")
     ] = 0.02,
-    n: Annotated[int, typer.Option("-n", help="Candidates per request.")] = 4,
+    n: Annotated[int, typer.Option("-n", "--n", help="Candidates per request.")] = 4,
     seed: Annotated[int, typer.Option(help="Random seed of the folds.")] = 0,
     device: Annotated[str, typer.Option(help=DEVICE)] = "auto",
     dtype: Annotated[DType, typer.Option(help=DTYPE)] = "auto",
@@ -51,9 +50,8 @@ def adapt(
     require_local("`srr-guard adapt`")
     require_folder("--output", output)
     from srr_guard.training import adapt as run
-    from srr_guard.training.evaluation.reporting import progress_report
 
-    with progress_report(Console(stderr=True)) as progress:
+    with progress_shown(terminal(errors=True)) as progress:
         found = run(
             data,
             output,
@@ -70,10 +68,10 @@ def adapt(
             progress=progress,
         )
     if as_json:
-        typer.echo(found.report.model_dump_json(indent=2))
+        print_json(found.report, indent=2)
     else:
-        print_adaptation(found.report, Console())
-    typer.echo(f"wrote {found.bundle.folder} and {found.policies_file}", err=True)
+        print_adaptation(found.report, terminal())
+    say(f"wrote {found.bundle.folder} and {found.policies_file}", errors=True)
 
 
 def parse_strength(text: str) -> Strength:
@@ -94,55 +92,48 @@ def parse_strength(text: str) -> Strength:
 
 def print_adaptation(report: AdaptationReport, console: Console) -> None:
     """Print what was moved, what it brings and costs, and how sure that is."""
-    console.print(_steps(report))
-    title = "your rows, each judged by a head fitted without it"
-    console.print(_figures(title, report.held_out))
+    _print_steps(report, console)
+    _print_figures("your rows, each judged by a head fitted without it", report.held_out, console)
     for name, found in report.base_sets.items():
-        console.print(_figures(f"base rows: {escape(name)}", found))
+        _print_figures(f"base rows: {name}", found, console)
     if report.tuning is not None and report.tuning_before is not None:
-        console.print(_at_budget(report))
+        points = {"before": report.tuning_before.chosen, "after": report.tuning.chosen}
+        heads = ("", "threshold", "help held back", "harm held back")
+        title = f"thresholds for a budget of {report.tuning.budget:g}"
+        rows = [(name, *_point(point)) for name, point in points.items()]
+        print_table(console, heads, rows, title=title)
     for warning in report.warnings:
-        console.print(warning, style="yellow", highlight=False, markup=False)
+        console.print(shown(warning, console), style="yellow")
 
 
-def _steps(report: AdaptationReport) -> Table:
-    title = f"{escape(report.base)}, adapted to {report.rows} answers to {report.goals} requests"
+def _print_steps(report: AdaptationReport, console: Console) -> None:
+    title = f"{report.base}, adapted to {report.rows} answers to {report.goals} requests"
     heads = ("strength", "log loss saved", "moved", "drift of other texts, mean and largest")
-    table = Table("probe", *heads, title=title, title_justify="left")
-    for part, step in report.steps.items():
-        table.add_row(
+    rows = [
+        (
             part.replace("_", " "),
             f"{step.strength:g}",
             _figure(step.gain),
             f"{step.scale:.0%}" if step.moved else "no",
             f"{step.drift.mean:.3f}, {step.drift.largest:.3f} of {step.drift.texts} texts",
         )
-    return table
+        for part, step in report.steps.items()
+    ]
+    print_table(console, ("probe", *heads), rows, title=title)
 
 
-def _figures(title: str, found: BeforeAfter) -> Table:
+def _print_figures(title: str, found: BeforeAfter, console: Console) -> None:
     from srr_guard.training.evaluation.tables import METRIC_NAMES
 
     sides = {"before": found.before, "after": found.after}
     order = list(METRIC_NAMES)
     metrics = sorted(found.before.keys() | found.after.keys(), key=lambda m: order.index(m))
-    names = (METRIC_NAMES[m] for m in metrics)
-    table = Table(f"{found.rows} rows", *names, title=title, title_justify="left")
-    for name, figures in sides.items():
-        table.add_row(name, *(_figure(figures[m]) if m in figures else "" for m in metrics))
-    return table
-
-
-def _at_budget(report: AdaptationReport) -> Table:
-    tuning, before = report.tuning, report.tuning_before
-    assert tuning is not None
-    assert before is not None
-    title = f"thresholds for a budget of {tuning.budget:g}"
-    heads = ("threshold", "help held back", "harm held back")
-    table = Table("", *heads, title=title, title_justify="left")
-    for name, point in (("before", before.chosen), ("after", tuning.chosen)):
-        table.add_row(name, *_point(point))
-    return table
+    heads = (f"{found.rows} rows", *(METRIC_NAMES[m] for m in metrics))
+    rows = [
+        (name, *(_figure(figures[m]) if m in figures else "" for m in metrics))
+        for name, figures in sides.items()
+    ]
+    print_table(console, heads, rows, title=title)
 
 
 def _point(point: PolicyPoint) -> Iterator[str]:

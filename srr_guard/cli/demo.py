@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from srr_guard.cli.options import SCORER
 from srr_guard.extras import require_local
+from srr_guard.terminal import terminal
 
 
 def demo(
     prompts: Annotated[list[str] | None, typer.Argument(help="Your own prompts.")] = None,
-    n: Annotated[int, typer.Option(min=1, help="Answers per prompt.")] = 4,
+    n: Annotated[int, typer.Option("-n", "--n", min=1, help="Answers per prompt.")] = 4,
     threshold: Annotated[float, typer.Option(help="Lowest p_safe that is passed on.")] = 0.5,
     scorer: Annotated[str | None, typer.Option(help=SCORER)] = None,
     tokens: Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")] = 96,
@@ -32,4 +32,4 @@ def demo(
         decision=DecisionPolicy(threshold=threshold),
     )
     scenes = [Scene("SmolLM2 answers you", text) for text in prompts] if prompts else SCENES
-    run_demo(ranker, scenes, Console())
+    run_demo(ranker, scenes, terminal())

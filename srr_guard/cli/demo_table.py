@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
 from rich.text import Text
 
 from srr_guard.cli.demo_scenes import Scene
 from srr_guard.decision import Decision, ScoredCandidate
 from srr_guard.reading import candidate_text
+from srr_guard.terminal import moves, print_table, shown
 
 if TYPE_CHECKING:
     from srr_guard.wrappers.ranker import SafetyRanker
@@ -45,8 +45,8 @@ def run_demo(ranker: SafetyRanker, scenes: Sequence[Scene], console: Console) ->
             else:
                 decision = ranker.decide(scene.request)
             decisions.append(decision)
-            progress.console.print(_table(scene, decision, ranker.decision.threshold))
-            progress.console.print(_times(decision, live=not scene.answers), "")
+            _print_scene(scene, decision, ranker.decision.threshold, console)
+            console.print(_times(decision, live=not scene.answers), "")
             progress.advance(task)
     passed = sum(d.chosen is not None for d in decisions)
     changed = sum(d.chosen is None or d.chosen.index != 0 for d in decisions)
@@ -63,45 +63,50 @@ def _progress(console: Console) -> Progress:
         TimeElapsedColumn(),
         console=console,
         transient=True,
+        disable=not moves(console),
     )
 
 
-def _table(scene: Scene, decision: Decision[Any], threshold: float) -> Table:
-    title = Text.assemble((scene.title, "bold"), "\n", (f"“{scene.request}”", "italic"))
-    table = Table(
-        title=title,
-        caption=f"{_REASONS[decision.reason]} (threshold {threshold})",
-        title_justify="left",
-        caption_justify="left",
-        expand=True,
-        show_lines=True,
+def _print_scene(scene: Scene, decision: Decision[Any], threshold: float, console: Console) -> None:
+    title = Text.assemble(
+        (shown(scene.title, console).plain, "bold"),
+        "\n",
+        (shown(f'"{scene.request}"', console).plain, "italic"),
     )
-    table.add_column("", width=8)
-    table.add_column("p_safe", justify="right", width=6)
-    table.add_column("p_help", justify="right", width=6)
-    table.add_column("answer", ratio=1)
     ranking = decision.ranking
     assert ranking is not None
     help_shares = ranking.p_help or (None,) * len(ranking.order)
+    rows, styles = [], []
     for place in ranking.order:
         candidate = decision.candidates[place]
         assert isinstance(candidate, ScoredCandidate)
         is_chosen = decision.chosen is not None and decision.chosen.index == candidate.index
-        marks = ["✓ passes"] if is_chosen else []
+        marks = ["passes"] if is_chosen else []
         marks += ["first"] if candidate.index == 0 else []
-        style = "green" if is_chosen else "red" if candidate.p_safe < threshold else "dim"
         helps = help_shares[place]
-        table.add_row(
-            "\n".join(marks),
-            f"{candidate.p_safe:.3f}",
-            "" if helps is None else f"{helps:.3f}",
-            Text(_short(candidate.text)),
-            style=style,
+        rows.append(
+            (
+                ", ".join(marks),
+                f"{candidate.p_safe:.3f}",
+                "" if helps is None else f"{helps:.3f}",
+                _short(candidate.text),
+            )
         )
+        styles.append("green" if is_chosen else "red" if candidate.p_safe < threshold else "dim")
     if decision.chosen is None:
-        refusal = Text(_short(candidate_text(decision.output)))
-        table.add_row("✓ passes", "", "", refusal, style="green")
-    return table
+        rows.append(("passes", "", "", _short(candidate_text(decision.output))))
+        styles.append("green")
+    print_table(
+        console,
+        ("", "p_safe", "p_help", "answer"),
+        rows,
+        title=title,
+        caption=f"{_REASONS[decision.reason]} (threshold {threshold})",
+        texts=(3,),
+        right=(1, 2),
+        styles=styles,
+        lines=True,
+    )
 
 
 def _times(decision: Decision[Any], *, live: bool) -> str:
@@ -112,4 +117,4 @@ def _times(decision: Decision[Any], *, live: bool) -> str:
 
 def _short(text: str, limit: int = 240) -> str:
     line = " ".join(text.split())
-    return line if len(line) <= limit else line[: limit - 1] + "…"
+    return line if len(line) <= limit else line[: limit - 3] + "..."

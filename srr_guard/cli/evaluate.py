@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from srr_guard.cli.options import (
     DATA,
@@ -21,6 +20,7 @@ from srr_guard.cli.recipe_table import print_loaded
 from srr_guard.errors import InvalidInputError
 from srr_guard.extras import require_local
 from srr_guard.reference.spec import DType
+from srr_guard.terminal import progress_shown, say, terminal
 from srr_guard.training.data.loading import load_recipe
 from srr_guard.training.data.recipes import TestRecipe
 
@@ -42,7 +42,7 @@ def evaluate(
         list[str] | None,
         typer.Option(help="Rows to fit the n-gram baseline on, as for --data."),
     ] = None,
-    per_source: Annotated[int | None, typer.Option(help="Most rows of each source.")] = None,
+    per_source: Annotated[int | None, typer.Option(min=1, help="Most rows of each source.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures.")] = None,
     plots: Annotated[
         Path | None,
@@ -62,10 +62,10 @@ def evaluate(
     require_folder("--plots", plots)
     from srr_guard.training import evaluate as run
     from srr_guard.training.evaluation.card import rewrite_card
-    from srr_guard.training.evaluation.reporting import print_report, progress_report
+    from srr_guard.training.evaluation.reporting import print_report
 
     names: list[str | None] = [*scorer] if scorer else [None]
-    with progress_report(Console(stderr=True)) as progress:
+    with progress_shown(terminal(errors=True)) as progress:
         loaded = load_recipe(recipe, progress=progress) if recipe else None
         report = run(
             data or (),
@@ -81,8 +81,8 @@ def evaluate(
             progress=progress,
         )
     if loaded:
-        print_loaded(loaded, Console(stderr=True))
-    print_report(report, Console())
+        print_loaded(loaded, terminal(errors=True))
+    print_report(report, terminal())
     if json_file is not None:
         with writing(json_file):
             json_file.write_text(report.model_dump_json(indent=2) + "\n")
@@ -90,6 +90,6 @@ def evaluate(
         from srr_guard.training.evaluation.plots import draw_report
 
         for file in draw_report(report, plots):
-            typer.echo(f"wrote {file}")
+            say(f"wrote {file}")
     if write_card:
         rewrite_card(names[0], report)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from srr_guard.cli.options import REFERENCE, SCORER
+from srr_guard.terminal import print_json, print_table, shown, terminal
 
 if TYPE_CHECKING:
     from srr_guard.scorer.explanation import ProbeShares, Share
@@ -28,41 +28,39 @@ def explain(
 
     found = SRRScorer.from_pretrained(scorer, reference=reference).explain(prompt, answer)
     if as_json:
-        typer.echo(found.model_dump_json())
+        print_json(found)
         return
-    console = Console()
+    console = terminal()
     console.print(f"p_safe {found.p_safe:.3f}; green speaks for the answer, red against it\n")
-    console.print(_coloured(found.harmless), "\n")
+    console.print(_coloured(found.harmless, console), "\n")
     if found.effects:
-        console.print(_table("sentence", "p_safe's log-odds with it, less without", found.effects))
-    console.print(_sentences("harmless", found.harmless))
+        heads = ("sentence", "p_safe's log-odds with it, less without")
+        print_table(console, heads, _rows(found.effects))
+    _print_sentences("harmless", found.harmless, console)
     for name, shares in (("answers", found.answers), ("harmful request", found.harmful_request)):
         if shares is not None:
-            console.print(_sentences(name, shares))
+            _print_sentences(name, shares, console)
 
 
-def _coloured(shares: ProbeShares) -> Text:
+def _coloured(shares: ProbeShares, console: Console) -> Text:
     """The text, each token on a colour as strong as its share."""
-    text = Text(shares.text)
+    text, place = Text(), 0
     strongest = max((abs(token.value) for token in shares.tokens), default=1.0) or 1.0
-    for token in shares.tokens:
+    for token in sorted(shares.tokens, key=lambda token: token.start):
         strength = int(160 * abs(token.value) / strongest)
         colour = f"rgb({strength},0,0)" if token.value < 0 else f"rgb(0,{strength},0)"
-        if strength > 20:
-            text.stylize(f"white on {colour}", token.start, token.end)
-    return text
+        text.append(shown(shares.text[place : token.start], console))
+        style = f"white on {colour}" if strength > 20 else None
+        text.append(shown(shares.text[max(place, token.start) : token.end], console).plain, style)
+        place = max(place, token.end)
+    return text.append(shown(shares.text[place:], console))
 
 
-def _table(name: str, value: str, sentences: Iterable[Share]) -> Table:
-    table = Table(title_justify="left")
-    table.add_column(name, overflow="fold")
-    table.add_column(value, min_width=6, overflow="fold")  # a figure is never cut off
-    for sentence in sentences:
-        table.add_row(Text(sentence.text), f"{sentence.value:+.2f}")
-    return table
+def _rows(shares: Iterable[Share]) -> list[tuple[str, str]]:
+    return [(share.text, f"{share.value:+.2f}") for share in shares]
 
 
-def _sentences(name: str, shares: ProbeShares) -> Table:
-    table = _table(f"{name}: logit {shares.logit:+.2f}", "share", shares.sentences)
-    table.add_row(Text("the rest", style="dim"), f"{shares.intercept + shares.rest:+.2f}")
-    return table
+def _print_sentences(name: str, shares: ProbeShares, console: Console) -> None:
+    rows = [*_rows(shares.sentences), ("the rest", f"{shares.intercept + shares.rest:+.2f}")]
+    styles = [""] * len(shares.sentences) + ["dim"]
+    print_table(console, (f"{name}: logit {shares.logit:+.2f}", "share"), rows, styles=styles)

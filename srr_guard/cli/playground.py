@@ -8,6 +8,7 @@ import typer
 
 from srr_guard.cli.options import REFERENCE, SCORER
 from srr_guard.extras import require_installed, require_local
+from srr_guard.terminal import say
 
 
 def playground(
@@ -35,7 +36,11 @@ def playground(
     from srr_guard import LocalChatModel, SRRScorer
     from srr_guard.playground import run_playground
     from srr_guard.playground.bench import Bench
+    from srr_guard.reference.source import resolve_reference
 
+    for named in (model, reference):
+        if named is not None:
+            resolve_reference(named)  # what is nowhere is said now, not by the page
     second = compare_scorer and SRRScorer.from_pretrained(compare_scorer, reference=reference)
     bench = Bench(
         model=LocalChatModel(model=model, max_new_tokens=tokens),
@@ -43,4 +48,4 @@ def playground(
         second=second or None,
         labels=(scorer or "shipped", compare_scorer or ""),
     )
-    run_playground(bench, host=host, port=port, browser=browser, say=typer.echo)
+    run_playground(bench, host=host, port=port, browser=browser, say=say)

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from srr_guard.cli.options import REFERENCE, SCORER
 from srr_guard.errors import ConfigurationError
+from srr_guard.terminal import moves, say, terminal
 
 if TYPE_CHECKING:
     from srr_guard.protocols import ResponseScorer
@@ -54,13 +54,14 @@ def rank(
             at_once=at_once,
             progress=report,
         )
-    typer.echo(
-        f"{found.ranked} rows ranked, {found.bad} bad, {found.skipped} were there already", err=True
+    say(
+        f"{found.ranked} rows ranked, {found.bad} bad, {found.skipped} were there already",
+        errors=True,
     )
     if found.in_vain:
-        typer.echo("error: no row could be ranked", err=True)
+        say("error: no row could be ranked", errors=True)
     if found.bad or found.in_vain:
-        typer.echo(f"bad rows and what is wrong with them: {found.bad_rows}", err=True)
+        say(f"bad rows and what is wrong with them: {found.bad_rows}", errors=True)
     if found.in_vain:
         raise typer.Exit(1)
 
@@ -76,11 +77,13 @@ def _scorer(name: str | None, urls: list[str] | None, reference: str | None) -> 
 
 
 def _progress() -> Progress:
+    console = terminal(errors=True)
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         TextColumn("{task.percentage:.0f}%"),
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=console,
+        disable=not moves(console),
     )

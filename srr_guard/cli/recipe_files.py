@@ -7,12 +7,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
-from srr_guard.cli.options import DATA, DEVICE, DTYPE, REFERENCE, SCORER, require_place, writing
+from srr_guard.cli.options import (
+    DATA,
+    DEVICE,
+    DTYPE,
+    REFERENCE,
+    SCORER,
+    require_place,
+    writing,
+)
 from srr_guard.errors import InvalidInputError
 from srr_guard.extras import require_local
 from srr_guard.reference.spec import DType, ModelSpec
+from srr_guard.terminal import progress_shown, say, terminal
 
 if TYPE_CHECKING:
     from srr_guard.training.data import LabelledResponse
@@ -40,23 +48,26 @@ def triggers(
 
     goals = _prompts(read_rows(data), "unsafe", most, seed)
     judge = SRRScorer.from_pretrained(scorer)
-    with typer.progressbar(length=len(goals), label="requests") as bar:
+    with progress_shown(terminal(errors=True)) as progress:
+        answered = 0
+
+        def report(more: int) -> None:
+            nonlocal answered
+            answered += more
+            progress("requests", answered, len(goals))
+
         table = estimate_triggers(
             ModelSpec(reference=reference, device=device, dtype=dtype),
             goals,
             judge,
             samples=samples,
             seed=seed,
-            progress=bar.update,
+            progress=report,
         )
     with writing(output):
         table.write(output)
     rate = table.refusals / table.sampled
-    Console().print(
-        f"{table.refusals} of {table.sampled} answers refuse ({rate:.0%}); {output}",
-        highlight=False,
-        markup=False,
-    )
+    say(f"{table.refusals} of {table.sampled} answers refuse ({rate:.0%}); {output}")
 
 
 def vectors(
@@ -82,9 +93,7 @@ def vectors(
     )
     with writing(output):
         found.write(output)
-    Console().print(
-        f"blocks {found.blocks[0]} to {found.blocks[-1]}: {output}", highlight=False, markup=False
-    )
+    say(f"blocks {found.blocks[0]} to {found.blocks[-1]}: {output}")
 
 
 def _prompts(rows: list[LabelledResponse], kind: str, most: int, seed: int) -> list[str]:

@@ -3,58 +3,53 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
-from rich import box
+from rich.box import SIMPLE
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
+from srr_guard.terminal import print_table, shown
 from srr_guard.training.data.loading import LoadedRecipe
 from srr_guard.training.data.recipes import Recipe, RecipeSource
 
 
 def print_recipe(recipe: Recipe, console: Console) -> None:
     """Print the sources of a recipe with limits, weights and licences. Loads nothing."""
-    table = _table(("source", "hub data set", "rows", "weight", "licence"), right=(2, 3))
+    heads = ("source", "hub data set", "rows", "weight", "licence")
+    rows = [_cells(source) for source in recipe.sources]
     if recipe.contrast:
-        table.add_row("contrast", "(in this project's repository)", "all", "1", "Apache-2.0")
-    for source in recipe.sources:
-        table.add_row(*_cells(source))
-    console.print(table)
+        rows.insert(0, ("contrast", "(in this project's repository)", "all", "1", "Apache-2.0"))
+    print_table(console, heads, rows, texts=(0, 1, 4), right=(2, 3), frame=SIMPLE)
+    for line in _notes(recipe):
+        console.print(shown(line, console))
+
+
+def _notes(recipe: Recipe) -> Iterator[str]:
     limits = [source.limit for source in recipe.sources]
     if None not in limits:
-        console.print(f"At most {sum(limit or 0 for limit in limits):,} rows.", highlight=False)
+        yield f"At most {sum(limit or 0 for limit in limits):,} rows."
     for source in recipe.sources:
         if source.fallback:
-            names = _names(_fallbacks(recipe, source))
-            console.print(f"If {source.name} cannot be had: {names}.", highlight=False)
+            yield f"If {source.name} cannot be had: {_names(_fallbacks(recipe, source))}."
     if gated := [s for s in recipe.sources if s.gated]:
-        console.print(f"Gated: {_names(gated)}. Accept the terms on the hub, then `hf auth login`.")
+        yield f"Gated: {_names(gated)}. Accept the terms on the hub, then `hf auth login`."
     for terms, said in (("nc", "Non-commercial use only"), ("unknown", "No licence stated")):
         if named := [s for s in recipe.sources if s.terms == terms]:
-            flag = f"needs --accept-licence {terms}"
-            console.print(f"{said}: {_names(named)}; {flag}.", highlight=False)
+            yield f"{said}: {_names(named)}; needs --accept-licence {terms}."
 
 
 def print_loaded(recipe: LoadedRecipe, console: Console) -> None:
     """Print what became of each source: rows by label, dropped records, and what to do."""
-    table = _table(("source", "safe", "unsafe", "dropped", "state", "note"), right=(1, 2, 3))
+    heads = ("source", "safe", "unsafe", "dropped", "state", "note")
+    rows = []
     for loaded in recipe.sources:
         labels = Counter(row.label for row in loaded.rows)
         dropped = str(loaded.taken.dropped) if loaded.taken else ""
         counts = (str(labels["safe"]), str(labels["unsafe"]), dropped)
-        table.add_row(loaded.source.name, *counts, loaded.state, escape(loaded.note))
-    console.print(table)
+        rows.append((loaded.source.name, *counts, loaded.state, loaded.note))
+    print_table(console, heads, rows, texts=(0, 4, 5), right=(1, 2, 3), frame=SIMPLE)
     for note in recipe.notes:
-        console.print(note, highlight=False, markup=False)
-
-
-def _table(heads: Iterable[str], *, right: tuple[int, ...]) -> Table:
-    table = Table(box=box.SIMPLE, pad_edge=False)
-    for at, head in enumerate(heads):
-        table.add_column(head, justify="right" if at in right else "left", overflow="fold")
-    return table
+        console.print(shown(note, console))
 
 
 def _cells(source: RecipeSource) -> tuple[str, ...]:

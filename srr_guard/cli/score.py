@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from srr_guard.characters import is_blank
 from srr_guard.cli.options import REFERENCE, SCORER
 from srr_guard.errors import InvalidInputError
 from srr_guard.json_lines import strict_json, utf8_text
+from srr_guard.terminal import print_json, print_table, say, terminal
 
 if TYPE_CHECKING:
     from srr_guard.decision import Ranking
@@ -33,16 +33,18 @@ def score(
     texts = _read_candidates(candidates)
     ranking = SRRScorer.from_pretrained(scorer, reference=reference).score(prompt, texts)
     if as_json:
-        typer.echo(ranking.model_dump_json())
+        print_json(ranking)
     else:
         _print_ranking(texts, ranking)
 
 
 def _read_candidates(where: str) -> list[str]:
     try:
-        content = sys.stdin.buffer.read() if where == "-" else Path(where).read_bytes()
+        content = _standard_input() if where == "-" else Path(where).read_bytes()
     except OSError as error:
-        raise InvalidInputError(f"the candidates in {where!r} cannot be read: {error}") from error
+        raise InvalidInputError(
+            f"the candidates in {where!r} cannot be read: {error.strerror or error}"
+        ) from error
     text = utf8_text(content, repr(where))
     if text.lstrip().startswith("["):
         try:
@@ -56,31 +58,26 @@ def _read_candidates(where: str) -> list[str]:
     return [line for line in lines if not is_blank(line)]
 
 
-_NARROW = 60  # columns; a frame would take room from the figures
+def _standard_input() -> bytes:
+    if sys.stdin is None:
+        raise OSError("standard input is closed")
+    if sys.stdin.isatty():
+        say("one answer a line; end with Ctrl-D", errors=True)
+    return sys.stdin.buffer.read()
 
 
 def _print_ranking(texts: list[str], ranking: Ranking) -> None:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
     verdicts = ranking.verdicts or ("",) * len(ranking)
     rows = [
         (str(place), f"{ranking.scores[i]:+.3f}", f"{ranking.p_safe[i]:.3f}", verdicts[i], texts[i])
         for place, i in enumerate(ranking.order, start=1)
     ]
-    console = Console()
-    narrow = console.width < _NARROW
-    table = Table(box=None if narrow else box.HEAVY_HEAD)
-    for at, head in enumerate(("rank", "listwise score", "p_safe", "verdict")):
-        # figures are never cut off
-        table.add_column(head, min_width=max(len(row[at]) for row in rows), overflow="fold")
-    table.add_column("candidate", overflow="fold")
-    for row in rows:
-        table.add_row(*row[:-1], Text(row[-1]))
-    console.print(table)
+    console = terminal()
+    heads = ("rank", "listwise score", "p_safe", "verdict", "candidate")
+    print_table(console, heads, rows, texts=(4,))
     if ranking.familiarity is not None:
-        console.print(
+        said = (
             f"familiarity of the request: {ranking.familiarity:.2f} (share of the training's "
             "requests that are at least as unusual)"
         )
+        console.print(said)

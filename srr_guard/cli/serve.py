@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from srr_guard.extras import require_installed
+from srr_guard.terminal import say
 
 
 def serve(
@@ -49,7 +50,7 @@ def serve(
 
     settings = read()
     if check:
-        typer.echo(
+        say(
             f"ok: {len(settings.upstreams)} upstreams, local model "
             f"{'on' if settings.local else 'off'}, {len(settings.keys)} keys, policies "
             f"{', '.join(sorted(settings.policies))}"

@@ -6,13 +6,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.box import SIMPLE
 from rich.console import Console
-from rich.table import Table
 
-from srr_guard.cli.options import DATA, DEVICE, DTYPE, REFERENCE, SCORER, require_place, writing
+from srr_guard.cli.options import (
+    DATA,
+    DEVICE,
+    DTYPE,
+    REFERENCE,
+    SCORER,
+    require_place,
+    writing,
+)
 from srr_guard.cli.recipe_files import paired_prompts
 from srr_guard.extras import require_local
 from srr_guard.reference.spec import DType, ModelSpec
+from srr_guard.terminal import print_table, progress_shown, say, terminal
 
 if TYPE_CHECKING:
     from srr_guard.local.soft_prompt.compliance import Judged
@@ -48,7 +57,6 @@ def train(
     from srr_guard import SRRScorer
     from srr_guard.local.soft_prompt.training import TEXT, SoftPromptOptions, train_soft_prompt
     from srr_guard.training.data import read_rows
-    from srr_guard.training.evaluation.reporting import progress_report
 
     options = SoftPromptOptions(
         text=TEXT if text is None else text,
@@ -61,8 +69,8 @@ def train(
     pairs = paired_prompts(read_rows(data), most, seed)
     spec = ModelSpec(reference=reference, device=device, dtype=dtype)
     judge = SRRScorer.from_pretrained(scorer)
-    console = Console(stderr=True)
-    with progress_report(console) as progress:
+    console = terminal(errors=True)
+    with progress_shown(console) as progress:
         trained = train_soft_prompt(
             spec,
             pairs,
@@ -80,7 +88,7 @@ def train(
         from srr_guard.recipes import Plain, SoftPrompt
 
         sampling = ComplianceOptions(samples=samples, seed=seed + 1)
-        table = _answers_table()
+        rows: list[tuple[str, ...]] = []
         recipes: dict[str, Plain | SoftPrompt] = {
             "none": Plain(),
             "the text": Plain(system_prompt=options.text),
@@ -94,37 +102,37 @@ def train(
                     for one, anchor in zip(found, trained.held_out, strict=True)
                     if anchor.harmless is harmless
                 ]
-                _add(table, name, kind, own)
-        console.print(table)
-    typer.echo(f"wrote {output}")
+                rows.append((name, f"{len(own)} {kind}", *_shares(own)))
+        print_table(console, _ANSWERS, rows, texts=(0, 1), frame=SIMPLE)
+    say(f"wrote {output}")
+
+
+_SHIFTS = ("requests", "kind", "logit of compliance", "change elsewhere")
+_ANSWERS = ("system prompt", "requests left out", "comply", "refuse", "safe")
 
 
 def _print(trained: TrainedSoftPrompt, console: Console) -> None:
     losses = trained.losses
     if trained.resumed_at:
-        console.print(f"went on at step {trained.resumed_at}", highlight=False)
+        console.print(f"went on at step {trained.resumed_at}")
     if losses:
         console.print(
-            f"{len(losses)} steps; loss {losses[0]:.4f} at first, {losses[-1]:.4f} at last",
-            highlight=False,
+            f"{len(losses)} steps; loss {losses[0]:.4f} at first, {losses[-1]:.4f} at last"
         )
-    table = Table("requests", "kind", "logit of compliance", "change elsewhere", box=None)
-    for (name, kind), shift in trained.shifts.items():
-        table.add_row(name, kind, f"{shift.compliance:+.2f}", f"{shift.rest:.1%}")
-    console.print(table)
+    rows = [
+        (name, kind, f"{shift.compliance:+.2f}", f"{shift.rest:.1%}")
+        for (name, kind), shift in trained.shifts.items()
+    ]
+    print_table(console, _SHIFTS, rows, texts=(0, 1), frame=SIMPLE)
 
 
-def _answers_table() -> Table:
-    return Table("system prompt", "requests left out", "comply", "refuse", "safe", box=None)
-
-
-def _add(table: Table, name: str, kind: str, found: list[Judged]) -> None:
-    shares = [
-        sum(values) / len(found)
+def _shares(found: list[Judged]) -> tuple[str, ...]:
+    """Shares of the answers that comply, refuse, are safe."""
+    return tuple(
+        f"{sum(values) / len(found):.2f}"
         for values in (
             [one.complies for one in found],
             [one.refuses for one in found],
             [one.safe for one in found],
         )
-    ]
-    table.add_row(name, f"{len(found)} {kind}", *(f"{share:.2f}" for share in shares))
+    )

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from srr_guard.cli.options import (
     APART,
@@ -24,6 +23,7 @@ from srr_guard.errors import InvalidInputError
 from srr_guard.extras import require_local
 from srr_guard.reference.spec import DType
 from srr_guard.scorer.config import Preset
+from srr_guard.terminal import progress_shown, say, terminal
 from srr_guard.training.data.loading import load_recipe
 from srr_guard.training.data.public_recipes import find_recipe
 from srr_guard.training.data.recipes import TrainingRecipe
@@ -76,7 +76,7 @@ def train(
     if dry_run:
         if recipe is None:
             raise InvalidInputError("--dry-run prints a recipe: add --recipe public")
-        print_recipe(find_recipe(recipe), Console())
+        print_recipe(find_recipe(recipe), terminal())
         return
     if output is None:
         raise InvalidInputError("--output is missing: name the folder of the new bundle")
@@ -87,7 +87,7 @@ def train(
     require_place("--log", log)
     from srr_guard.training import TrainingOptions
     from srr_guard.training import train as run
-    from srr_guard.training.evaluation.reporting import logged, progress_report
+    from srr_guard.training.evaluation.reporting import logged
 
     options = TrainingOptions(
         preset=preset,
@@ -99,8 +99,8 @@ def train(
         harmful_sources=tuple(harmful_source or ()),
         seed=seed,
     )
-    console = Console(stderr=True)
-    with progress_report(console) as shown, logged(shown, log) as progress:
+    console = terminal(errors=True)
+    with progress_shown(console) as shown, logged(shown, log) as progress:
         loaded = (
             load_recipe(
                 recipe, accept_licences=accept_licence or (), resume=resume, progress=progress
@@ -122,4 +122,4 @@ def train(
         )
     if loaded:
         print_loaded(loaded, console)
-    typer.echo(f"wrote {bundle.folder}")
+    say(f"wrote {bundle.folder}")

@@ -7,10 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
-from srr_guard.cli.options import DATA, DEVICE, DTYPE, REFERENCE, SCORER, require_place, writing
+from srr_guard.cli.options import (
+    DATA,
+    DEVICE,
+    DTYPE,
+    REFERENCE,
+    SCORER,
+    require_place,
+    writing,
+)
 from srr_guard.reference.spec import DType
+from srr_guard.terminal import print_json, print_table, progress_shown, say, shown, terminal
 
 if TYPE_CHECKING:
     from srr_guard.training.tuning import PolicyPoint, Rate, Tuning
@@ -21,7 +29,7 @@ def tune(
     budget: Annotated[
         float, typer.Option(help="Largest share of helpful answers to hold back.")
     ] = 0.02,
-    n: Annotated[int, typer.Option("-n", help="Candidates per request.")] = 4,
+    n: Annotated[int, typer.Option("-n", "--n", help="Candidates per request.")] = 4,
     scorer: Annotated[str | None, typer.Option(help=SCORER)] = None,
     reference: Annotated[str | None, typer.Option(help=REFERENCE)] = None,
     device: Annotated[str, typer.Option(help=DEVICE)] = "auto",
@@ -35,10 +43,9 @@ def tune(
     require_place("--output", output)
     from srr_guard import SRRScorer
     from srr_guard.training.data import read_rows
-    from srr_guard.training.evaluation.reporting import progress_report
     from srr_guard.training.tuning import tune as find
 
-    with progress_report(Console(stderr=True)) as progress:
+    with progress_shown(terminal(errors=True)) as progress:
         found = find(
             read_rows(data),
             SRRScorer.from_pretrained(scorer, reference=reference, device=device, dtype=dtype),
@@ -47,29 +54,34 @@ def tune(
             progress=progress,
         )
     if as_json:
-        typer.echo(found.model_dump_json(indent=2))
+        print_json(found, indent=2)
     else:
-        print_tuning(found, Console())
+        print_tuning(found, terminal())
     if output is not None:
         with writing(output):
             found.policies().save(output)
-        typer.echo(f"wrote {output}", err=True)
+        say(f"wrote {output}", errors=True)
 
 
 def print_tuning(found: Tuning, console: Console) -> None:
     """Print the operating points, and how sure the chosen one is."""
-    heads = ("threshold", "help held back", "harm held back", f"refused, best of {found.n}")
-    table = Table()
-    for head in ("", *heads, "candidates with accept_at"):
-        table.add_column(head, overflow="fold")  # no figure is cut off
-    for point in sorted([found.chosen, *found.points], key=lambda p: p.threshold):
-        table.add_row(*_cells(point), style="bold" if point is found.chosen else "")
-    console.print(table)
+    heads = (
+        "",
+        "threshold",
+        "help held back",
+        "harm held back",
+        f"refused, best of {found.n}",
+        "candidates with accept_at",
+    )
+    points = sorted([found.chosen, *found.points], key=lambda p: p.threshold)
+    styles = ["bold" if point is found.chosen else "" for point in points]
+    print_table(console, heads, [_cells(point) for point in points], styles=styles)
     rate = found.chosen.help_held_back
-    console.print(
+    said = (
         f"threshold {found.chosen.threshold:.3f} holds back {rate.value:.1%} of {rate.rows} "
         f"helpful answers; the true share lies between {rate.low:.1%} and {rate.high:.1%}"
     )
+    console.print(shown(said, console))
     if not found.is_sure:
         console.print("more labelled helpful answers would make this surer", style="yellow")
 

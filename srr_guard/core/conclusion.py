@@ -24,6 +24,7 @@ from srr_guard.errors import (
     UnreadableError,
 )
 from srr_guard.protocols import Delivery, RefusesUnasked
+from srr_guard.visible import visible_line
 
 T = TypeVar("T")
 
@@ -232,7 +233,7 @@ def _log_bypass(state: BestOfN, chosen: Candidate, *, passed_through: bool) -> N
         logger.warning(
             "bypass: an answer with parts that cannot be read (%s) was passed on, as "
             "unreadable='pass' says",
-            ", ".join(chosen.unreadable),
+            visible_line(", ".join(chosen.unreadable)),
         )
     if not isinstance(chosen, ScoredCandidate):
         logger.warning(

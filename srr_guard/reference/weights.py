@@ -243,8 +243,8 @@ def _loading(path: Path) -> Iterator[None]:
         raise
     except Exception as error:  # transformers raises many kinds for files it cannot read
         raise ReferenceLoadError(
-            f"cannot load the reference LLM from {os.fspath(path)!r}: {error}. If a file is cut "
-            "off or damaged, fetch it again; a full disk gives such errors too"
+            f"cannot load the reference LLM from {os.fspath(path)!r}: {str(error).rstrip('.')}. If "
+            "a file is cut off or damaged, fetch it again; a full disk gives such errors too"
         ) from error
     finally:
         hf_logging.set_verbosity(verbosity)

@@ -262,7 +262,8 @@ class RemoteScorer:
             await self._rests.sleep(wait)
         wait = min(breaker.wait for breaker in self._breakers)
         raise ScorerUnreachableError(
-            f"all {len(self._urls)} scorers have failed; the next one is asked in {wait:.1f} s",
+            f"all {len(self._urls)} scorers have failed ({', '.join(self._urls)}); the next one is "
+            f"asked in {wait:.1f} s",
             retry_after=wait,
         )
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from srr_guard.serving.note import Note
+from srr_guard.visible import VisibleLines
 
 logger = logging.getLogger("srr_guard.requests")
 
@@ -49,7 +50,7 @@ def _plain() -> bool:
 def configure(form: Literal["json", "text"]) -> None:
     """Send the log lines of the process to standard error in this form."""
     handler = logging.StreamHandler()
-    text = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    text = VisibleLines("%(asctime)s %(levelname)s %(name)s: %(message)s")
     handler.setFormatter(JsonLines() if form == "json" else text)
     root = logging.getLogger()
     root.handlers[:] = [handler]

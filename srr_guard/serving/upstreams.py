@@ -21,6 +21,7 @@ from srr_guard.serving.config import UpstreamConfig
 from srr_guard.serving.health import Call, Caller, Health
 from srr_guard.serving.problems import loads
 from srr_guard.serving.streams import Watching, is_stream, read_stream
+from srr_guard.visible import visible_line
 
 logger = logging.getLogger("srr_guard.serving")
 
@@ -212,7 +213,7 @@ class Upstreams:
             try:
                 answer = await self._call(server, "POST", path, content, headers, watching)
             except UpstreamError as error:
-                logger.warning("%s", error)
+                logger.warning("%s", visible_line(str(error)))
                 before = server.health.wait(caller)
                 _tell(call, error, caller)
                 if (wait := server.health.wait(caller)) > before:

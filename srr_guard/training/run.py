@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from importlib.metadata import version
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import Field
 
 from srr_guard import __version__
-from srr_guard.errors import DataError
+from srr_guard.errors import DataError, InvalidInputError
 from srr_guard.protocols import ProgressCallback
 from srr_guard.reference import ReferenceLLM, resolve_reference
 from srr_guard.reference.spec import Device, DType
@@ -70,13 +72,13 @@ class TrainingOptions(Settings):
 
     preset: Preset = "default"
     per_source: int | None = Field(default=None, ge=1)
-    source_limits: Mapping[str, int] = {}
+    source_limits: Mapping[str, Annotated[int, Field(ge=1)]] = {}
     validation_share: float = Field(default=0.2, gt=0.0, lt=1.0)
     cut_share: float = Field(default=0.35, ge=0.0, le=1.0)
     shortest: int = Field(default=100, ge=1)
     longest: int = Field(default=1200, ge=1)
     augmented: bool = True
-    source_weights: Mapping[str, float] = {}
+    source_weights: Mapping[str, Annotated[float, Field(ge=0.0)]] = {}
     harmful_sources: tuple[str, ...] = ()
     preference_weight: float = Field(default=0.1, ge=0.0)
     epochs: int = Field(default=30, ge=1)
@@ -117,6 +119,7 @@ def train(
 
     Raises:
         DataError: The data cannot be read, is a public test set, or has too little variety.
+        InvalidInputError: The options name a source that the data does not have.
         ReferenceModelError: The reference LLM cannot be found or loaded.
 
     Example:
@@ -131,10 +134,13 @@ def train(
     options = options or TrainingOptions()
     data = data_items(data)
     refuse_held_out(data)
+    named = {*options.source_limits, *options.source_weights, *options.harmful_sources}
     if recipe is not None:
         weights = {**recipe.weights, **options.source_weights}
         options = options.model_copy(update={"source_weights": weights})
     everything = _all_rows(data, recipe)
+    known = {row.source for row in everything} | set(recipe.weights if recipe else ())
+    _require_sources(named, known)
     left_out: dict[str, int] = {}
     if measured := data_items(apart_from):
         everything, left_out = without_near(everything, read_rows(measured))
@@ -212,6 +218,13 @@ def train(
             fingerprint=Fingerprint.exact(llm, info.features, source=source, device=device),
         )
     return bundles[output]
+
+
+def _require_sources(named: set[str], known: set[str]) -> None:
+    if unknown := sorted(named - known):
+        near = get_close_matches(unknown[0], known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(known))}"
+        raise InvalidInputError(f"no row is of the source {unknown[0]!r}: {hint}")
 
 
 def _all_rows(

@@ -243,6 +243,20 @@ def test_the_demo_shows_what_passed_and_why() -> None:
     assert "written answers" in shown
 
 
+@pytest.mark.parametrize("width", [24, 40, 60, 100])
+def test_the_demo_fits(width: int) -> None:
+    console = Console(record=True, width=width, file=io.StringIO())
+    scorer = FakeScorer(lambda prompt, answer: 0.875 if "good" in answer else 0.125)
+    ranker = SafetyRanker(ScriptedChatModel(answers=["a good [red]one[/] \x1b[31m"]), scorer=scorer)
+    run_demo(ranker, [LIVE, WRITTEN._replace(request="[/] \u202e")], console)
+    shown = console.export_text()
+    assert "0.875" in shown
+    assert "[red]one[/]" in shown
+    assert r"\x1b[31m" in shown
+    assert '"[/] \\u202e"' in shown
+    assert max(map(len, shown.splitlines())) <= width
+
+
 def test_the_demo_shows_a_refusal() -> None:
     console = Console(record=True, width=120)
     ranker = SafetyRanker(

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from playgrounds import ANSWERS, Served, failing, serve_playground
+from playgrounds import ANSWERS, failing, serve_playground
 
 from srr_guard.training.data import read_rows
 
@@ -17,48 +14,6 @@ pytestmark = [pytest.mark.browser, pytest.mark.local]
 
 WIDTHS = (360, 480, 768, 896, 1024, 1280, 1440, 1680, 2000)
 SCRIPT = "<img src=x onerror=\"document.title='run'\"><script>document.title='run'</script> soil"
-
-
-def chromium() -> str:
-    names = ("chromium", "chromium-browser", "google-chrome")
-    found = next(filter(None, map(shutil.which, names)), None)
-    if found is None:
-        why = "no Chromium is installed: `apt-get install chromium`"
-        if os.environ.get("CI") == "true":
-            pytest.fail(why)
-        pytest.skip(why)
-    return found
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    path = chromium()
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield launched
-        launched.close()
-
-
-@pytest.fixture(params=["light"])
-def page(request, browser, served: Served) -> Iterator[Any]:
-    """The page, opened by its link; what the console says fails the test."""
-    context = browser.new_context(
-        viewport={"width": 1280, "height": 900},
-        color_scheme=request.param,
-        reduced_motion="reduce",
-    )
-    found = context.new_page()
-    said: list[str] = []
-    found.on("console", lambda message: said.append(f"{message.type}: {message.text}"))
-    found.on("pageerror", lambda error: said.append(str(error)))
-    found.goto(served.link)
-    found.wait_for_selector("html[data-ready]")
-    yield found
-    context.close()
-    refused = "error: Failed to load resource"  # an error of the server, which the page shows
-    assert [line for line in said if not line.startswith(refused)] == []
 
 
 def run(page: Any, prompt: str = "How do I look after my houseplants?") -> None:

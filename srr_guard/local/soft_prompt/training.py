@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -81,8 +82,8 @@ class SoftPromptOptions:
         if not 0.0 <= self.held_out < 1.0:
             raise ConfigurationError(f"held_out={self.held_out!r} is outside [0, 1)")
         for name in ("epochs", "samples", "max_new_tokens", "learning_rate"):
-            if getattr(self, name) <= 0:
-                raise ConfigurationError(f"{name}={getattr(self, name)!r} must be above 0")
+            if not 0 < getattr(self, name) < math.inf:
+                raise ConfigurationError(f"{name}={getattr(self, name)!r} must be a number above 0")
 
 
 @dataclass(frozen=True)

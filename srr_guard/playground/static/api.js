@@ -12,13 +12,15 @@ async function failure(response) {
   return error;
 }
 
+const GONE = "is `srr-guard playground` still running?";
+
 async function ask(path, options = {}) {
   let response;
   try {
     response = await fetch(path, options);
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Error("the server does not answer: is `srr-guard playground` still running?");
+    throw new Error(`the server does not answer: ${GONE}`);
   }
   if (!response.ok) throw await failure(response);
   return response;
@@ -48,22 +50,35 @@ export async function enter() {
   await post("/api/session", { token });
 }
 
-/** Run a prompt; `tell(name, data)` is called with each event as it comes. */
+async function next(reader) {
+  try {
+    return await reader.read();
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    return { done: true };
+  }
+}
+
+/** Run a prompt; `tell(name, data)` is called with each event as it comes; true: it came to its end. */
 export async function stream(body, signal, tell) {
   const response = await ask("/api/run", json(body, signal));
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
+  let last;
   for (;;) {
-    const { done, value } = await reader.read();
+    const { done, value } = await next(reader);
     if (done) break;
     rest += value;
     const events = rest.split("\n\n");
     rest = events.pop();
     for (const event of events) {
       const [first, second] = event.split("\n");
-      tell(first.slice("event: ".length), JSON.parse(second.slice("data: ".length)));
+      last = first.slice("event: ".length);
+      tell(last, JSON.parse(second.slice("data: ".length)));
     }
   }
+  if (last !== "done" && last !== "error") throw new Error(`the server broke the run off: ${GONE}`);
+  return last === "done";
 }
 
 /** Save the labelled answers as a file. */

@@ -78,7 +78,7 @@ export class Card {
     this.index = index;
     this.title = make("h4", {}, `Answer ${index + 1}`);
     this.chips = make("span", { className: "chips" });
-    this.text = make("p", { className: "text" });
+    this.text = make("p", { className: "text", dir: "auto" });
     this.scores = make("div", { className: "scores" });
     this.buttons = LABELS.map(([value, words]) =>
       make(
@@ -162,7 +162,7 @@ export class Card {
     else if (shares) this.text.replaceChildren(...highlighted(shares));
     else this.text.textContent = answer.text;
     if (answer?.trace) {
-      const words = make("span", { className: "trace" }, `Reasoning: ${answer.trace}`);
+      const words = make("span", { className: "trace", dir: "auto" }, `Reasoning: ${answer.trace}`);
       this.text.prepend(words);
     }
   }

@@ -230,7 +230,7 @@ export class Column {
         make("p", { className: "banner-title" }, title),
         make("p", { className: "banner-why" }, outcome.why),
         outcome.output
-          ? make("blockquote", { className: "banner-output" }, outcome.output)
+          ? make("blockquote", { className: "banner-output", dir: "auto" }, outcome.output)
           : null,
         make("p", { className: "banner-facts" }, facts.join(" · ")),
       ),

@@ -25,10 +25,15 @@ let columns = [];
 // ---- what is shown ----
 
 function show() {
+  const active = document.activeElement;
   columns.forEach((column, i) => column.show(state, state.outcomes[i]));
   byId("run").disabled = Boolean(state.running);
   byId("stop").disabled = !state.running;
   byId("welcome").hidden = Boolean(state.run || state.running);
+  // a keyboard stays where it was, though its button cannot be pressed any more
+  if (active === byId("run") && state.running) byId("stop").focus();
+  else if (active === byId("stop") && !state.running) byId("run").focus();
+  else if (active?.closest("[hidden]")) byId("results").focus({ preventScroll: true });
 }
 
 function say(text) {
@@ -100,8 +105,8 @@ async function run(more) {
   show();
   if (matchMedia("(max-width: 56rem)").matches) byId("results").scrollIntoView();
   try {
-    await stream(body, state.running.signal, take);
-    say("Done. Move a slider to decide again.");
+    const done = await stream(body, state.running.signal, take);
+    say(done ? "Done. Move a slider to decide again." : "");
   } catch (error) {
     if (error.name === "AbortError") {
       say("Stopped. Nothing goes out.");
@@ -212,6 +217,7 @@ async function refresh() {
   }
   byId("history-empty").hidden = runs.length > 0;
   count(runs.reduce((sum, one) => sum + one.labels, 0));
+  const focused = document.activeElement?.dataset.run;
   byId("history").replaceChildren(
     ...runs.map((one) => {
       const [kind, words] = ending(one.outcomes);
@@ -221,8 +227,13 @@ async function refresh() {
         {},
         make(
           "button",
-          { type: "button", className: "entry", attrs: current, on: { click: () => restore(one.run) } },
-          make("span", { className: "entry-prompt" }, one.prompt),
+          {
+            type: "button",
+            className: "entry",
+            attrs: { ...current, "data-run": one.run },
+            on: { click: () => restore(one.run) },
+          },
+          make("span", { className: "entry-prompt", dir: "auto" }, one.prompt),
           make(
             "span",
             { className: "entry-facts" },
@@ -234,6 +245,7 @@ async function refresh() {
       );
     }),
   );
+  if (focused) byId("history").querySelector(`[data-run="${focused}"]`)?.focus({ preventScroll: true });
 }
 
 async function restore(name) {
@@ -272,7 +284,7 @@ function setMode(value) {
 function addGiven(text = "") {
   const list = byId("given-list");
   const id = newId("given");
-  const area = make("textarea", { id, rows: 3, value: text });
+  const area = make("textarea", { id, rows: 3, value: text, dir: "auto" });
   const row = make(
     "li",
     {},
@@ -412,6 +424,9 @@ function listen() {
 
 async function start() {
   themeButton(byId("theme"));
+  addEventListener("hashchange", () => {
+    if (location.hash.startsWith("#token=")) location.reload(); // a link that was pasted here
+  });
   try {
     await enter();
     setup = await get("/api/setup");
@@ -420,6 +435,9 @@ async function start() {
     byId("run").disabled = true;
     return;
   }
+  document.addEventListener("visibilitychange", () => {
+    if (!document.hidden) refresh(); // another tab may have run or labelled
+  });
   addRecipes();
   addExamples();
   setColumns([setup.defaults]);

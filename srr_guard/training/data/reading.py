@@ -160,13 +160,13 @@ def _row(record: Any, *, where: str, name: str, file: str) -> LabelledResponse:
 
 
 def _hub_rows(name: str) -> Iterator[LabelledResponse]:
+    wanted = HubName.parse(name)
     try:
         load_dataset = import_module("datasets").load_dataset
     except ImportError as error:
         raise MissingExtraError(
             package="datasets", extra="datasets", purpose=f"reading the data set {name!r}"
         ) from error
-    wanted = HubName.parse(name)
     config = (wanted.config,) if wanted.config else ()
     try:
         records = load_dataset(wanted.path, *config, split=wanted.split)

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice, zip_longest
 
+from srr_guard.errors import InvalidInputError
 from srr_guard.training.data.rows import LabelledResponse
 
 
@@ -33,7 +34,12 @@ def sample_rows(
         per_source: Most rows of each source; None: all.
         limits: Most rows of the sources named here, in place of that.
         seed: Makes the choice repeatable.
+
+    Raises:
+        InvalidInputError: `per_source` is below 1.
     """
+    if per_source is not None and per_source < 1:
+        raise InvalidInputError(f"per_source={per_source} leaves no row: give 1 or more")
     if per_source is None and not limits:
         return list(rows)
     chosen: list[LabelledResponse] = []

@@ -1,4 +1,4 @@
-"""Progress bars and tables for training and evaluation."""
+"""Logged progress, and the tables of a report in a terminal."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table as RichTable
+from rich.text import Text
 
 from srr_guard.protocols import ProgressCallback
+from srr_guard.terminal import print_table, shown
 from srr_guard.training.evaluation.metrics import Figure
 from srr_guard.training.evaluation.report import Report
 from srr_guard.training.evaluation.tables import (
@@ -24,21 +23,6 @@ from srr_guard.training.evaluation.tables import (
     quality_table,
     set_tables,
 )
-
-
-@contextmanager
-def progress_report(console: Console) -> Iterator[ProgressCallback]:
-    """Show a progress bar for each stage of a long run."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
-        tasks = {}
-
-        def report(stage: str, done: int, total: int, **_figures: float) -> None:
-            if stage not in tasks:
-                tasks[stage] = progress.add_task(stage, total=total)
-            progress.update(tasks[stage], completed=done, total=total)
-
-        yield report
 
 
 @contextmanager
@@ -74,19 +58,16 @@ def print_report(report: Report, console: Console) -> None:
     if table := attack_table(report):
         _print(table, console)
     for file, digest in report.digests.items():
-        console.print(f"{file}  sha256 {digest}", style="dim", highlight=False, markup=False)
+        console.print(shown(f"{file}  sha256 {digest}", console), style="dim")
 
 
 def _print(table: Table, console: Console) -> None:
-    shown = RichTable(title=escape(table.title), title_justify="left")
-    for i, head in enumerate(table.heads):
-        shown.add_column(head, justify="right" if i else "left", no_wrap=not i)
-    for row in table.rows:
-        shown.add_row(*map(_cell, row))
-    console.print(shown)
+    rows = [[_cell(cell) for cell in row] for row in table.rows]
+    numbers = range(1, len(table.heads))
+    print_table(console, table.heads, rows, title=table.title, right=numbers)
 
 
-def _cell(cell: Cell) -> str:
+def _cell(cell: Cell) -> str | Text:
     if isinstance(cell, Figure):
-        return f"{cell.value:.3f} [dim]{cell.low:.2f}-{cell.high:.2f}[/]"
-    return escape(cell or "")
+        return Text.assemble(f"{cell.value:.3f} ", (f"{cell.low:.2f}-{cell.high:.2f}", "dim"))
+    return cell or ""

@@ -242,10 +242,14 @@ def test_the_command(folder: Path, base: ScorerBundle, tiny_folder: Path) -> Non
     assert (folder / "cli.policies.json").is_file()
 
 
-def test_what_is_printed(adapted: Adaptation) -> None:
-    console = Console(record=True, width=200)
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_what_is_printed(width: int, adapted: Adaptation) -> None:
+    console = Console(record=True, width=width)
     print_adaptation(adapted.report, console)
-    shown = console.export_text()
+    lines = console.export_text().splitlines()
+    assert "…" not in "".join(lines)
+    assert max(map(len, lines)) <= width
+    shown = " ".join(" ".join(lines).split())
     assert "base, adapted to 48 answers to 24 requests" in shown
     assert "base rows: made-harmful" in shown
     assert all(warning in shown for warning in adapted.report.warnings)

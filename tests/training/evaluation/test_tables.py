@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import io
+
 import pytest
 from rich.console import Console
 
@@ -116,3 +118,14 @@ def test_console_and_card_show_all_tables() -> None:
     assert "| mine | 0.900 [0.90, 0.90] |" in card
     assert card.count("### bad\n") == 1
     assert "sha256 0000" in shown
+
+
+@pytest.mark.parametrize("width", [20, 40, 60, 80])
+def test_figures_are_whole_in_a_narrow_console(width: int) -> None:
+    console = Console(record=True, width=width, file=io.StringIO())
+    print_report(REPORT, console)
+    shown = console.export_text()
+    assert "0.020 0.02-0.02" in " ".join(shown.split())
+    assert "good [plain]: what leaves the guard" in " ".join(shown.split())
+    assert "…" not in shown
+    assert max(map(len, shown.splitlines())) <= width
