@@ -37,6 +37,8 @@ logger = logging.getLogger("srr_guard.serving")
 
 _RELOADED = ("policies", "keys", "limits")
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 30.0
+_PROBE_EVERY = 1.0
+_PROBE = ("Is this server ready?", ["Yes, it is."])
 
 
 @dataclass(frozen=True)
@@ -174,24 +176,34 @@ class Gateway:
         async with AsyncExitStack() as stack:
             if self.backend is not None:
                 await stack.enter_async_context(self.backend.opened())
-            warming = asyncio.create_task(self._warm_up())
+            probing = asyncio.create_task(self._probe())
             try:
                 yield
             finally:
                 self._ready, self._why = False, "the server stops"
                 self.metrics.is_ready(False)
-                warming.cancel()
+                probing.cancel()
                 with suppress(asyncio.CancelledError):
-                    await warming
+                    await probing
                 if isinstance(self._inner, RemoteScorer):
                     self._inner.close()
+
+    async def _probe(self) -> None:
+        """Make a score until there is one; later, while all remote scorers are left alone."""
+        await self._warm_up()
+        while isinstance(self._inner, RemoteScorer):
+            await asyncio.sleep(_PROBE_EVERY)
+            if not self._inner.available:
+                with suppress(SRRGuardError):
+                    await self._inner.ascore(*_PROBE)
+                    logger.info("a scorer answers again")
 
     async def _warm_up(self) -> None:
         """Make a score; again and again until there is one."""
         wait = _FIRST_WAIT
         while True:
             try:
-                await self._inner.ascore("Is this server ready?", ["Yes, it is."])
+                await self._inner.ascore(*_PROBE)
             except Exception as error:  # noqa: BLE001 (whatever it is, it is not ready)
                 self._why = f"no score could be made ({type(error).__name__})"
                 text = str(error) if isinstance(error, SRRGuardError) else ""

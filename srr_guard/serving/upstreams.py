@@ -105,7 +105,7 @@ class Upstreams:
             raise UpstreamError(
                 f"no server has the model {model!r}; see /v1/models", status=404, is_retryable=False
             )
-        wait = min(server.health.wait(caller) for server in servers)
+        wait = min(server.health.last_resort_wait(caller) for server in servers)
         if wait > 0.0:
             raise UpstreamError(
                 "no server answers at the moment", status=503, retry_after=wait, is_retryable=False
@@ -182,8 +182,14 @@ class Upstreams:
         return [_model(name, config.label) for name in names]
 
     def _in_turn(self, model: Any, caller: Caller) -> Iterator[tuple[_Server, Call]]:
-        """Servers that may be asked: by weight, then fallbacks in their order."""
-        ready = [s for s in self._servers if s.serves(model) and s.health.wait(caller) == 0.0]
+        """Servers that may be asked: by weight, then fallbacks in their order.
+
+        Where all of them rest, each may still be asked once a second.
+        """
+        servers = [server for server in self._servers if server.serves(model)]
+        ready = [server for server in servers if server.health.wait(caller) == 0.0]
+        last_resort = not ready
+        ready = ready or [s for s in servers if s.health.last_resort_wait(caller) == 0.0]
         primary = [server for server in ready if not server.config.fallback]
         for server in primary:
             server.credit += server.config.weight
@@ -191,7 +197,7 @@ class Upstreams:
         if primary:
             primary[0].credit -= sum(server.config.weight for server in primary)
         for server in [*primary, *(server for server in ready if server.config.fallback)]:
-            if (call := server.health.call(caller)) is not None:
+            if (call := server.health.call(caller, last_resort=last_resort)) is not None:
                 yield server, call
 
     async def _ask(

@@ -398,6 +398,69 @@ def test_a_server_comes_back_by_one_trial_that_may_be_given_up(monkeypatch):
         assert scorer.score("q", TEXTS).order == (1, 0)
 
 
+def test_where_no_other_is_left_one_ranking_a_second_tries_a_broken_one(monkeypatch):
+    now, hosts, up = [0.0], [], set()
+    made = partial(remote.CircuitBreaker, clock=lambda: now[0])
+    monkeypatch.setattr(remote, "CircuitBreaker", made)
+
+    def answer(request):
+        hosts.append(request.url.host)
+        if request.url.host not in up:
+            raise httpx2.ConnectError("refused")
+        return httpx2.Response(200, json=RANKING)
+
+    urls = ["http://a/v1", "http://b/v1"]
+    with RemoteScorer(urls, transport=httpx2.MockTransport(answer), attempts=1) as scorer:
+
+        def ask():
+            try:
+                return scorer.score("q", TEXTS).order
+            except ScorerUnreachableError as error:
+                return error.retry_after
+
+        for _ in range(6):
+            ask()
+        hosts.clear()
+        for _ in range(80):  # eight a second, for ten seconds
+            ask()
+            now[0] += 0.125
+        assert sorted(hosts) == ["a"] * 9 + ["b"] * 9
+        up.add("b")
+        now[0] += 1.0
+        assert (1, 0) in (ask(), ask())
+        hosts.clear()
+        assert [ask() for _ in range(4)] == [(1, 0)] * 4
+        assert hosts == ["b"] * 4  # the other one rests, for one is left
+        assert scorer.available
+
+
+def test_a_broken_one_is_tried_where_the_others_want_to_rest(clock, monkeypatch):
+    made = partial(remote.CircuitBreaker, clock=lambda: clock[0][0])
+    monkeypatch.setattr(remote, "CircuitBreaker", made)
+    script = {"http://a/v1/score": httpx2.ConnectError("refused"), "http://b/v1/score": 200}
+    hosts = []
+
+    def answer(request):
+        hosts.append(request.url.host)
+        step = script[str(request.url)]
+        if isinstance(step, Exception):
+            raise step
+        return httpx2.Response(step, json=RANKING, headers={"retry-after": "50"})
+
+    urls = ["http://a/v1", "http://b/v1"]
+    with RemoteScorer(urls, transport=httpx2.MockTransport(answer), timeout=30.0) as scorer:
+        for _ in range(9):  # until the first one rests longer than a second
+            scorer.score("q", TEXTS)
+            clock[0][0] += 0.5
+        clock[0][0] += 0.5
+        script = {"http://a/v1/score": 200, "http://b/v1/score": 429}
+        assert scorer.score("q", TEXTS).order == (1, 0)
+        assert hosts[-2:] == ["b", "a"]
+        assert scorer.score("q", TEXTS).order == (1, 0)
+        assert hosts[-1] == "a"
+    assert clock[1] == []
+
+
 @pytest.mark.parametrize("policy", ["refuse", "raise"])
 def test_a_guard_passes_nothing_on_unscored(policy):
     from srr_guard import DecisionPolicy
