@@ -4,8 +4,8 @@
 
 Four processes on loopback: this one makes the load, a fake upstream and a scorer answer the gateway
 and are killed and started again while it is asked. Each request has an id, which its answer must
-carry; `soak_faults.py` lists what is sent; a part of it by a policy that cuts answers off. At the end the gateway gets SIGTERM under load. A second
-gateway writes its audit log to a full disk.
+carry; `soak_faults.py` lists what is sent, some of it by a policy that cuts answers off. At the end
+the gateway gets SIGTERM under load. A second gateway writes its audit log to a full disk.
 """
 
 from __future__ import annotations

@@ -182,7 +182,16 @@ def test_a_last_resort_waits_no_longer_than_the_longest_rest(clock):
     assert breaker.last_resort_wait == 0.25
 
 
-EVENTS = ("begin", "last resort", "succeeded", "failed", "abandoned", "newest failed", "rest", "tick")
+EVENTS = (
+    "begin",
+    "last resort",
+    "succeeded",
+    "failed",
+    "abandoned",
+    "newest failed",
+    "rest",
+    "tick",
+)
 
 
 @pytest.mark.parametrize("start", ["closed", "open"])

@@ -44,12 +44,12 @@ class RemoteScorer:
 
     Servers take turns; one at which three rankings in a row fail, or which three calls in a row
     do not reach, is left alone, for one second at first, for at most ten; where no other is left,
-    one ranking a second tries it. A failed call is tried again, on the next server. A server that answers 429 or 503 with `Retry-After` (or
-    `retry-after-ms`) is left alone for so long, a minute at most; where no other is left, the
-    ranking waits, within `timeout`, or fails at once. If none gives a ranking, an error is
-    raised: no answer passes unscored. One thread with an event loop of its own makes all calls,
-    so a scorer may be shared between threads and event loops; it is copied without its
-    connections.
+    one ranking a second tries it. A failed call is tried again, on the next server. A server that
+    answers 429 or 503 with `Retry-After` (or `retry-after-ms`) is left alone for so long, a minute
+    at most; where no other is left, the ranking waits, within `timeout`, or fails at once. If none
+    gives a ranking, an error is raised: no answer passes unscored. One thread with an event loop
+    of its own makes all calls, so a scorer may be shared between threads and event loops; it is
+    copied without its connections.
 
     Args:
         urls: Addresses of the servers up to and with `/v1`, or one of them.
@@ -198,10 +198,12 @@ class RemoteScorer:
     ) -> Ranking:
         import httpx2
 
+        from srr_guard.kept_connections import send
+
         place, permit = await self._server(end)
         url, breaker = self._urls[place], self._breakers[place]
         try:
-            answer = await network.client.post(f"{url}/score", content=body)
+            answer = await send(network.client, "POST", f"{url}/score", content=body)
             ranking = _ranking(answer, url, n)
             breaker.succeeded(permit)
             return ranking

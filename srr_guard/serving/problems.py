@@ -26,7 +26,6 @@ from srr_guard.errors import (
 )
 
 
-
 class HttpError(Exception):
     """An HTTP answer in place of the one that was asked for.
 

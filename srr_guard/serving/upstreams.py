@@ -7,7 +7,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,6 +15,7 @@ import httpx2
 
 from srr_guard import __version__
 from srr_guard.errors import UpstreamError
+from srr_guard.kept_connections import send
 from srr_guard.protocols import CutOff
 from srr_guard.retry_after import LONGEST_REST, seconds_to_wait
 from srr_guard.serving.config import UpstreamConfig
@@ -238,8 +239,9 @@ class Upstreams:
     ) -> dict[str, Any] | CutOff[dict[str, Any]]:
         label, outcome = server.config.label, "unreachable"
         try:
-            async with server.client.stream(
-                method, f"{server.config.url}{path}", content=body, headers=dict(headers)
+            url = f"{server.config.url}{path}"
+            async with aclosing(
+                await send(server.client, method, url, content=body, headers=headers, stream=True)
             ) as response:
                 if watching is not None and is_stream(response):
                     outcome, most = "garbage", self._answer_bytes

@@ -13,13 +13,14 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx2
 import pytest
 from servers import ASK, PATIENCE, Upstream, gateway, good_is_safe, says, until, upstream_server
 
+from srr_guard.scorer import RemoteScorer
 from srr_guard.serving.config import KeyConfig
 from srr_guard.serving.keys import Keys, Meter
 from srr_guard.serving.logs import JsonLines
@@ -236,6 +237,29 @@ def test_a_scorer_that_cannot_be_loaded_is_tried_again(http, monkeypatch):
         until(is_ready)
         assert "secret" not in "".join(answer.text for answer in seen)
     assert tries == 3
+
+
+def test_a_scorer_elsewhere_is_looked_for_while_nobody_asks(http, upstream, monkeypatch):
+    monkeypatch.setattr("srr_guard.serving.gateway._PROBE_EVERY", 0.01)
+    monkeypatch.setattr("srr_guard.breaker._FIRST_REST", 0.02)
+    with ExitStack() as first, ExitStack() as stack:
+        port = first.enter_context(gateway()).port
+        scorer = RemoteScorer(f"http://127.0.0.1:{port}/v1", attempts=1)
+        served = stack.enter_context(gateway(upstream, scorer=scorer))
+
+        def ready():
+            return http.get(f"{served.root}/readyz").status_code == 200
+
+        until(ready)
+        first.close()
+        for _ in range(3):
+            http.post(f"{served.url}/score", json={"conversation": "q", "candidates": ["good"]})
+        assert not ready()
+        answer = ask(http, served)
+        assert (answer.status_code, upstream.requests) == (503, [])
+        stack.enter_context(gateway(port=port))
+        until(ready)
+        assert ask(http, served).status_code == 200
 
 
 def test_metrics(http, upstream):
