@@ -37,7 +37,7 @@ logger = logging.getLogger("srr_guard.serving")
 
 _RELOADED = ("policies", "keys", "limits")
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 30.0
-_PROBE_EVERY = 1.0
+_PROBE_EVERY = 0.5  # shorter than any rest, so that none is missed
 _PROBE = ("Is this server ready?", ["Yes, it is."])
 
 
@@ -98,7 +98,7 @@ class Gateway:
                     observe=self.metrics.called,
                 )
             )
-        self._ready = False
+        self._ready = self._lost = False
         self._why = "no score has been made yet"
 
     @property
@@ -121,9 +121,7 @@ class Gateway:
         """Why requests should go elsewhere; None when they may come."""
         if not self._ready:
             return self._why
-        if isinstance(self._inner, RemoteScorer) and not self._inner.available:
-            return "no scorer answers"
-        return None
+        return None if self._can_score else "no scorer answers"
 
     def policy(self, asked: Any, *, checking: bool = False) -> ActivePolicy:
         """The policy of the request that is being served, which its note then names.
@@ -148,9 +146,9 @@ class Gateway:
         """
         if self.backend is None:
             raise HttpError(404, "this server only scores: it has no upstream", code="no_upstream")
-        if isinstance(self._inner, RemoteScorer) and not self._inner.available:
+        if not self._can_score:
             raise HttpError(
-                503, "no scorer answers at the moment", code="scorer_unavailable", retry_after=5.0
+                503, "no scorer answers at the moment", code="scorer_unavailable", retry_after=1.0
             )
         return self.backend
 
@@ -189,14 +187,19 @@ class Gateway:
                     self._inner.close()
 
     async def _probe(self) -> None:
-        """Make a score until there is one; later, while all remote scorers are left alone."""
+        """Make a score until there is one; later, where no remote scorer answers any more."""
         await self._warm_up()
         while isinstance(self._inner, RemoteScorer):
             await asyncio.sleep(_PROBE_EVERY)
-            if not self._inner.available:
-                with suppress(SRRGuardError):
-                    await self._inner.ascore(*_PROBE)
-                    logger.info("a scorer answers again")
+            if self._inner.available and not self._lost:
+                continue
+            if not self._lost:
+                logger.warning("no scorer answers")
+            self._lost = True
+            with suppress(SRRGuardError):
+                await self._inner.ascore(*_PROBE)
+                self._lost = False
+                logger.info("a scorer answers again")
 
     async def _warm_up(self) -> None:
         """Make a score; again and again until there is one."""
@@ -225,6 +228,13 @@ class Gateway:
             on_decision=self._hook,
         )
         return _Live(config, Keys(config.keys), book)
+
+    @property
+    def _can_score(self) -> bool:
+        """False while no remote scorer is to be had."""
+        if not isinstance(self._inner, RemoteScorer):
+            return True
+        return self._inner.available and not self._lost
 
     def _waiting(self) -> int | None:
         if not self._ready or not isinstance(self._inner, SRRScorer):

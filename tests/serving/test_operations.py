@@ -14,12 +14,14 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import httpx2
 import pytest
 from servers import ASK, PATIENCE, Upstream, gateway, good_is_safe, says, until, upstream_server
 
+from srr_guard.breaker import CircuitBreaker
 from srr_guard.scorer import RemoteScorer
 from srr_guard.serving.config import KeyConfig
 from srr_guard.serving.keys import Keys, Meter
@@ -239,9 +241,13 @@ def test_a_scorer_that_cannot_be_loaded_is_tried_again(http, monkeypatch):
     assert tries == 3
 
 
-def test_a_scorer_elsewhere_is_looked_for_while_nobody_asks(http, upstream, monkeypatch):
+def test_a_scorer_elsewhere_is_looked_for_while_nobody_asks(http, upstream, monkeypatch, caplog):
+    caplog.set_level(logging.INFO)
     monkeypatch.setattr("srr_guard.serving.gateway._PROBE_EVERY", 0.01)
-    monkeypatch.setattr("srr_guard.breaker._FIRST_REST", 0.02)
+    now = [0.0]
+    made = partial(CircuitBreaker, clock=lambda: now[0])
+    monkeypatch.setattr("srr_guard.scorer.remote.CircuitBreaker", made)
+    scores = {"conversation": "q", "candidates": ["good"]}
     with ExitStack() as first, ExitStack() as stack:
         port = first.enter_context(gateway()).port
         scorer = RemoteScorer(f"http://127.0.0.1:{port}/v1", attempts=1)
@@ -253,12 +259,16 @@ def test_a_scorer_elsewhere_is_looked_for_while_nobody_asks(http, upstream, monk
         until(ready)
         first.close()
         for _ in range(3):
-            http.post(f"{served.url}/score", json={"conversation": "q", "candidates": ["good"]})
-        assert not ready()
+            assert http.post(f"{served.url}/score", json=scores).status_code == 503
+        until(lambda: "no scorer answers" in caplog.messages)
+        now[0] += 1.0  # its rest is over, and nobody knows whether it is back
         answer = ask(http, served)
-        assert (answer.status_code, upstream.requests) == (503, [])
+        assert (ready(), answer.status_code, upstream.requests) == (False, 503, [])
         stack.enter_context(gateway(port=port))
+        now[0] += 5.0
         until(ready)
+        assert caplog.messages.count("no scorer answers") == 1
+        assert caplog.messages.count("a scorer answers again") == 1
         assert ask(http, served).status_code == 200
 
 
