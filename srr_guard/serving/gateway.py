@@ -153,8 +153,16 @@ class Gateway:
         return self.backend
 
     def reload(self, config: GatewayConfig) -> None:
-        """Take over policies, keys and limits; requests under way keep theirs."""
+        """Take over policies, keys and limits; requests under way keep theirs.
+
+        Raises:
+            ConfigurationError: A policy makes no sense here, or no key is left.
+        """
         before = self._live.config
+        if before.keys and not config.keys:  # as in a file that is only half written
+            raise ConfigurationError(
+                "keys: none is left, and everyone would be served: restart for that"
+            )
         others = [n for n in type(before).model_fields if n not in _RELOADED]
         kept = {name: getattr(before, name) for name in others}
         if changed := [n for n in others if getattr(config, n) != getattr(before, n)]:
@@ -163,10 +171,11 @@ class Gateway:
         self.metrics.reloaded("ok")
         logger.info("policies, keys and limits were read again")
 
-    def keep(self, error: ConfigurationError) -> None:
+    def keep(self, error: Exception) -> None:
         """Go on with the settings that hold, because the new ones make no sense."""
         self.metrics.reloaded("refused")
-        logger.error("the settings were not read again: %s", error)
+        said = error if isinstance(error, SRRGuardError) else type(error).__name__
+        logger.error("the settings were not read again: %s", said)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
