@@ -28,7 +28,7 @@ from srr_guard.scorer import RemoteScorer
 from srr_guard.serving import GatewayConfig, load_config
 from srr_guard.serving.config import KeyConfig
 from srr_guard.serving.keys import Keys, Meter
-from srr_guard.serving.logs import JsonLines
+from srr_guard.serving.logs import JsonLines, TextLines
 from srr_guard.serving.server import _reload, is_loopback, listen, warn_of_exposure
 from srr_guard.testing import FakeScorer
 
@@ -326,6 +326,37 @@ def test_a_json_line_of_an_exception_has_its_type_only():
     line = json.loads(JsonLines().format(record))
     assert (line["message"], line["exception"]) == ("it broke", "ValueError")
     assert "secret" not in str(line)
+
+
+@pytest.mark.parametrize("made", [JsonLines, TextLines])
+def test_what_anybody_writes_begins_no_line_of_a_log(made):
+    said = "a\r\n2026 ERROR forged\x1b[31m\u2028\x85\x7f\0\u202e\ud800"
+    try:
+        raise ValueError(said)
+    except ValueError:
+        record = logging.LogRecord("n", logging.ERROR, "f", 1, "it %s", (said,), sys.exc_info())
+    line = made().format(record)
+    assert line.isprintable()
+    assert "forged" in line
+    assert line.count("ValueError") == 1
+
+
+def test_names_of_clients_and_servers_in_text_lines(http, upstream, caplog):
+    caplog.set_level(logging.INFO)
+    evil = "m\r\n2026 ERROR forged\x1b[31m"
+    upstream.script({"status": 500, "body": {"error": {"message": evil}}})
+    form = TextLines()
+    policies = {"default": {"sampling": {"n": 1, "attempts": 1}}}
+    with gateway(upstream, policies=policies) as served:
+        headers = {"authorization": b"Bearer \xe9\x1b[31m", "x-request-id": b"a\tb\xc2\x85"}
+        body = {"model": evil, "messages": ASK, "srr_guard": {"policy": evil}}
+        http.post(f"{served.url}/chat/completions", json=body, headers=headers)
+        http.post(f"{served.url}/chat/completions", json={**body, "srr_guard": None})
+        http.post(f"{served.root}/v1/{'%0a%1b' * 3}", json={})
+    lines = [form.format(record) for record in caplog.records]
+    assert sum("endpoint=" in line for line in lines) == 3
+    assert all(line.isprintable() for line in lines)
+    assert not any("forged" in line for line in lines)
 
 
 def test_the_audit_log_and_telemetry(http, upstream, tmp_path):
