@@ -1,8 +1,9 @@
-"""Requests over connections that are kept open, which a server may close at any time."""
+"""Requests over connections that are kept open and shared by all requests."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 
 import httpx2
@@ -44,6 +45,11 @@ async def send(
             if is_last or not progress.was_stale:
                 raise
     raise AssertionError("the last one returns or raises")
+
+
+def no_cookies() -> CookieJar:
+    """A jar that stays empty: what a server sets for one request is not for all others."""
+    return CookieJar(DefaultCookiePolicy(allowed_domains=[]))
 
 
 class _Progress:

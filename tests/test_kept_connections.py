@@ -168,3 +168,18 @@ def test_a_remote_scorer_takes_it_for_no_failure(end):
         for _ in range(4):
             assert scorer.score("q", ["good"]).p_safe == (0.9,)
         assert server.connections == [2, 2, 2, 1]
+
+
+def test_a_remote_scorer_keeps_no_cookies():
+    seen = []
+
+    def answer(request):
+        seen.append(request.headers.get("cookie"))
+        body = {"order": [0], "scores": [0.9], "p_safe": [0.9]}
+        return httpx2.Response(200, json=body, headers={"set-cookie": "a=b"})
+
+    transport = httpx2.MockTransport(answer)
+    with RemoteScorer("http://a.example/v1", transport=transport) as scorer:
+        for _ in range(2):
+            scorer.score("q", ["good"])
+    assert seen == [None, None]

@@ -378,6 +378,8 @@ def _client(
 ) -> httpx2.AsyncClient:
     import httpx2
 
+    from srr_guard.kept_connections import no_cookies
+
     headers = {"content-type": "application/json"}
     if key is not None:
         headers["authorization"] = f"Bearer {key}"
@@ -386,6 +388,7 @@ def _client(
         timeout=httpx2.Timeout(timeout, connect=connect_timeout),
         limits=httpx2.Limits(max_connections=connections, max_keepalive_connections=connections),
         transport=transport,
+        cookies=no_cookies(),
     )
 
 

@@ -9,13 +9,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import httpx2
 
 from srr_guard import __version__
 from srr_guard.errors import UpstreamError
-from srr_guard.kept_connections import send
+from srr_guard.kept_connections import no_cookies, send
 from srr_guard.protocols import CutOff
 from srr_guard.retry_after import LONGEST_REST, seconds_to_wait
 from srr_guard.serving.config import UpstreamConfig
@@ -245,7 +246,10 @@ class Upstreams:
             ) as response:
                 if watching is not None and is_stream(response):
                     outcome, most = "garbage", self._answer_bytes
-                    streamed = await read_stream(response, path, watching, label=label, most=most)
+                    refusal = partial(_refusal, server.config)
+                    streamed = await read_stream(
+                        response, path, watching, label=label, most=most, refusal=refusal
+                    )
                     outcome = "cut" if isinstance(streamed, CutOff) else "ok"
                     return streamed
                 content = bytearray()
@@ -316,6 +320,7 @@ def _client(
         timeout=httpx2.Timeout(config.timeout, connect=min(5.0, config.timeout)),
         limits=httpx2.Limits(max_connections=most, max_keepalive_connections=most),
         transport=transport,
+        cookies=no_cookies(),
     )
 
 
@@ -339,15 +344,22 @@ def _failed(label: str, what: str, status: int) -> UpstreamError:
 
 
 def _refused(config: UpstreamConfig, response: httpx2.Response, answer: Any) -> UpstreamError:
-    status, said = response.status_code, _said(answer)
-    secret = config.secret()
+    wait = seconds_to_wait(response.headers) if response.status_code >= 400 else None
+    return _refusal(config, response.status_code, answer, wait)
+
+
+def _refusal(
+    config: UpstreamConfig, status: int, answer: Any, retry_after: float | None = None
+) -> UpstreamError:
+    """The error for what a server refused, with its own word."""
+    said, secret = _said(answer), config.secret()
     if said is not None and secret is not None:  # some servers repeat the key that they got
         said = {k: v.replace(secret, "[key]") if isinstance(v, str) else v for k, v in said.items()}
     return UpstreamError(
         f"the server {config.label!r} answered with HTTP {status}",
         status=status,
         detail=said,
-        retry_after=seconds_to_wait(response.headers) if status >= 400 else None,
+        retry_after=retry_after,
         is_retryable=status in _RETRYABLE or status >= 500 or status in (401, 403) or status < 400,
     )
 

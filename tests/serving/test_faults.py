@@ -15,6 +15,7 @@ from servers import (
     ASK,
     PATIENCE,
     Upstream,
+    completion,
     gateway,
     good_is_safe,
     says,
@@ -283,6 +284,14 @@ def test_nothing_of_the_client_but_its_request_goes_on(http, upstream, served):
     assert not {"authorization", "cookie"} & set(sent)
     assert UUID(sent["x-request-id"]).version == 4  # some servers refuse others
     assert sent["x-request-id"] == answer.headers["x-request-id"]
+
+
+def test_what_a_server_sets_for_one_request_is_not_sent_with_another(http, upstream, served):
+    headers = {"set-cookie": "session=one; Path=/"}
+    upstream.script({"status": 200, "headers": headers, "body": completion(GOOD, 1, "m")})
+    for _ in range(2):
+        assert ask(http, served).status_code == 200
+    assert not any("cookie" in request["_headers"] for request in upstream.requests)
 
 
 def test_no_word_of_a_server_gets_into_a_header(http, upstream, served):
