@@ -13,7 +13,13 @@ from typing import Any, cast
 from srr_guard.audit import AuditLog
 from srr_guard.conversation import Conversation
 from srr_guard.decision import Decision, Ranking
-from srr_guard.errors import ConfigurationError, SRRGuardError
+from srr_guard.errors import (
+    ConfigurationError,
+    InvalidInputError,
+    ScorerBusyError,
+    ScoringError,
+    SRRGuardError,
+)
 from srr_guard.observability import Telemetry, each_of
 from srr_guard.protocols import (
     PromptGate,
@@ -121,7 +127,7 @@ class Gateway:
         """Why requests should go elsewhere; None when they may come."""
         if not self._ready:
             return self._why
-        return None if self._can_score else "no scorer answers"
+        return "no scorer answers" if self._lost or not self._reachable else None
 
     def policy(self, asked: Any, *, checking: bool = False) -> ActivePolicy:
         """The policy of the request that is being served, which its note then names.
@@ -146,7 +152,7 @@ class Gateway:
         """
         if self.backend is None:
             raise HttpError(404, "this server only scores: it has no upstream", code="no_upstream")
-        if not self._can_score:
+        if self._lost or not self._reachable:
             raise HttpError(
                 503, "no scorer answers at the moment", code="scorer_unavailable", retry_after=1.0
             )
@@ -196,19 +202,27 @@ class Gateway:
                     self._inner.close()
 
     async def _probe(self) -> None:
-        """Make a score until there is one; later, where no remote scorer answers any more."""
+        """Make a score until there is one; later, where it is doubtful that one can be made."""
         await self._warm_up()
-        while isinstance(self._inner, RemoteScorer):
+        while True:
             await asyncio.sleep(_PROBE_EVERY)
-            if self._inner.available and not self._lost:
+            if not (self._lost or self.scorer.doubtful) and self._reachable:
                 continue
-            if not self._lost:
-                logger.warning("no scorer answers")
-            self._lost = True
-            with suppress(SRRGuardError):
+            self.scorer.doubtful = False
+            try:
                 await self._inner.ascore(*_PROBE)
-                self._lost = False
-                logger.info("a scorer answers again")
+            except Exception as error:  # noqa: BLE001 (whatever it is, it is not ready)
+                self._now_lost(True, type(error).__name__)
+            else:
+                self._now_lost(False)
+
+    def _now_lost(self, lost: bool, why: str = "") -> None:
+        if lost and not self._lost:
+            logger.warning("no scorer answers (%s)", why)
+        elif self._lost and not lost:
+            logger.info("a scorer answers again")
+        self._lost = lost
+        self.metrics.is_ready(not lost)
 
     async def _warm_up(self) -> None:
         """Make a score; again and again until there is one."""
@@ -239,11 +253,9 @@ class Gateway:
         return _Live(config, Keys(config.keys), book)
 
     @property
-    def _can_score(self) -> bool:
-        """False while no remote scorer is to be had."""
-        if not isinstance(self._inner, RemoteScorer):
-            return True
-        return self._inner.available and not self._lost
+    def _reachable(self) -> bool:
+        """False while all remote scorers are left alone."""
+        return not isinstance(self._inner, RemoteScorer) or self._inner.available
 
     def _waiting(self) -> int | None:
         if not self._ready or not isinstance(self._inner, SRRScorer):
@@ -265,9 +277,14 @@ def scorer_of(config: ScorerConfig) -> ResponseScorer:
 
 
 class _Measured:
-    """A scorer whose work is counted (see `ResponseScorer`)."""
+    """A scorer whose work is counted (see `ResponseScorer`).
+
+    Attributes:
+        doubtful: It failed since this was set to False, and not for what it was asked.
+    """
 
     def __init__(self, scorer: ResponseScorer, metrics: Metrics) -> None:
+        self.doubtful = False
         self._scorer = scorer
         self._metrics = metrics
 
@@ -288,6 +305,13 @@ class _Measured:
         started = time.perf_counter()
         try:
             return await self._scorer.ascore(conversation, candidates)
+        except (InvalidInputError, ScorerBusyError):
+            raise
+        except Exception as error:
+            self.doubtful = True
+            if isinstance(error, SRRGuardError):
+                raise
+            raise ScoringError(f"scoring failed with {type(error).__name__}") from error
         finally:
             seconds = time.perf_counter() - started
             self._metrics.scored(len(candidates), sum(map(len, candidates)), seconds)

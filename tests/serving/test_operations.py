@@ -263,16 +263,48 @@ def test_a_scorer_elsewhere_is_looked_for_while_nobody_asks(http, upstream, monk
         first.close()
         for _ in range(3):
             assert http.post(f"{served.url}/score", json=scores).status_code == 503
-        until(lambda: "no scorer answers" in caplog.messages)
+        until(lambda: any("no scorer answers" in one for one in caplog.messages))
         now[0] += 1.0  # its rest is over, and nobody knows whether it is back
         answer = ask(http, served)
         assert (ready(), answer.status_code, upstream.requests) == (False, 503, [])
         stack.enter_context(gateway(port=port))
         now[0] += 5.0
         until(ready)
-        assert caplog.messages.count("no scorer answers") == 1
+        assert sum("no scorer answers" in one for one in caplog.messages) == 1
         assert caplog.messages.count("a scorer answers again") == 1
         assert ask(http, served).status_code == 200
+
+
+def test_a_scorer_that_breaks_later_is_not_ready_until_it_works_again(http, upstream, monkeypatch):
+    monkeypatch.setattr("srr_guard.serving.gateway._PROBE_EVERY", 0.01)
+    error = None
+
+    class Breaking(FakeScorer):
+        async def ascore(self, conversation, candidates):
+            if error is not None and (candidates != ["the one it dies of"]) == error[1]:
+                raise error[0]
+            return await super().ascore(conversation, candidates)
+
+    def ready():
+        return http.get(f"{served.root}/readyz").status_code == 200
+
+    with gateway(upstream, scorer=Breaking(good_is_safe)) as served:
+        until(ready)
+        body = {"conversation": "q", "candidates": ["the one it dies of"]}
+        error = (RuntimeError("a secret"), False)
+        assert http.post(f"{served.url}/score", json=body).status_code == 503
+        assert ready()
+        error = (RuntimeError("CUDA error"), True)
+        assert ask(http, served).status_code == 503
+        until(lambda: not ready())
+        asked = len(upstream.requests)
+        assert ask(http, served).json()["error"]["code"] == "scorer_unavailable"
+        assert len(upstream.requests) == asked  # nothing is generated for nothing
+        assert "srr_guard_ready 0.0" in http.get(f"{served.root}/metrics").text
+        error = None
+        until(ready)
+        assert ask(http, served).status_code == 200
+        assert "srr_guard_ready 1.0" in http.get(f"{served.root}/metrics").text
 
 
 def test_metrics(http, upstream):
