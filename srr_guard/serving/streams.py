@@ -92,8 +92,8 @@ def _record(event: httpx2.ServerSentEvent, label: str, refusal: Refusal) -> Mapp
         raise _broken(label, "gave no JSON object in a stream")
     wrong = "error" in (event.event, found.get("type"))
     if wrong or (found.get("error") is not None and "response" not in found):
-        error = found.get("error")
-        status = error.get("code") if isinstance(error, Mapping) else None
+        said = found.get("error")
+        status = said.get("code") if isinstance(said, Mapping) else None
         if isinstance(status, int) and 400 <= status < 600:  # an answer's status, come too late
             raise refusal(status, found)
         raise _broken(label, "ended its answer with an error")

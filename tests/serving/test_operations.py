@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import itertools
 import json
 import logging
 import os
@@ -14,23 +13,24 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
-from functools import partial
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx2
 import pytest
-from servers import ASK, PATIENCE, Upstream, gateway, good_is_safe, says, until, upstream_server
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from servers import ASK, PATIENCE, Upstream, gateway, says, until, upstream_server
 
-from srr_guard.breaker import CircuitBreaker
 from srr_guard.errors import ConfigurationError
-from srr_guard.scorer import RemoteScorer
-from srr_guard.serving import GatewayConfig, load_config
+from srr_guard.serving import GatewayConfig
 from srr_guard.serving.config import KeyConfig
 from srr_guard.serving.keys import Keys, Meter
 from srr_guard.serving.logs import JsonLines, TextLines
-from srr_guard.serving.server import _reload, is_loopback, listen, warn_of_exposure
-from srr_guard.testing import FakeScorer
+from srr_guard.serving.server import is_loopback, listen, warn_of_exposure
 
 GOOD = says("a good answer")
 
@@ -202,111 +202,6 @@ def test_a_policy_limits_calls_over_all_requests_and_overrides(http):
 # ---- health, metrics, logs ----
 
 
-def test_ready_only_when_a_score_has_been_made(http):
-    let_go = threading.Event()
-
-    class Loading(FakeScorer):
-        async def ascore(self, conversation, candidates):
-            while not let_go.is_set():
-                await asyncio.sleep(0.005)
-            return await super().ascore(conversation, candidates)
-
-    with gateway(scorer=Loading(good_is_safe)) as served:
-        before = http.get(f"{served.root}/readyz")
-        assert http.get(f"{served.root}/healthz").json() == {"status": "ok"}
-        let_go.set()
-        until(lambda: http.get(f"{served.root}/readyz").status_code == 200)
-        assert "srr_guard_ready 1.0" in http.get(f"{served.root}/metrics").text
-    assert (before.status_code, before.json()["reason"]) == (503, "no score has been made yet")
-
-
-def test_a_scorer_that_cannot_be_loaded_is_tried_again(http, monkeypatch):
-    monkeypatch.setattr("srr_guard.serving.gateway._FIRST_WAIT", 0.01)
-    tries = 0
-
-    class Broken(FakeScorer):
-        async def ascore(self, conversation, candidates):
-            nonlocal tries
-            tries += 1
-            if tries < 3:
-                raise OSError("a secret path")
-            return await super().ascore(conversation, candidates)
-
-    with gateway(scorer=Broken(good_is_safe)) as served:
-        seen = []
-
-        def is_ready():
-            seen.append(http.get(f"{served.root}/readyz"))
-            return seen[-1].status_code == 200
-
-        until(is_ready)
-        assert "secret" not in "".join(answer.text for answer in seen)
-    assert tries == 3
-
-
-def test_a_scorer_elsewhere_is_looked_for_while_nobody_asks(http, upstream, monkeypatch, caplog):
-    caplog.set_level(logging.INFO)
-    monkeypatch.setattr("srr_guard.serving.gateway._PROBE_EVERY", 0.01)
-    now = [0.0]
-    made = partial(CircuitBreaker, clock=lambda: now[0])
-    monkeypatch.setattr("srr_guard.scorer.remote.CircuitBreaker", made)
-    scores = {"conversation": "q", "candidates": ["good"]}
-    with ExitStack() as first, ExitStack() as stack:
-        port = first.enter_context(gateway()).port
-        scorer = RemoteScorer(f"http://127.0.0.1:{port}/v1", attempts=1)
-        served = stack.enter_context(gateway(upstream, scorer=scorer))
-
-        def ready():
-            return http.get(f"{served.root}/readyz").status_code == 200
-
-        until(ready)
-        first.close()
-        for _ in range(3):
-            assert http.post(f"{served.url}/score", json=scores).status_code == 503
-        until(lambda: any("no scorer answers" in one for one in caplog.messages))
-        now[0] += 1.0  # its rest is over, and nobody knows whether it is back
-        answer = ask(http, served)
-        assert (ready(), answer.status_code, upstream.requests) == (False, 503, [])
-        stack.enter_context(gateway(port=port))
-        now[0] += 5.0
-        until(ready)
-        assert sum("no scorer answers" in one for one in caplog.messages) == 1
-        assert caplog.messages.count("a scorer answers again") == 1
-        assert ask(http, served).status_code == 200
-
-
-def test_a_scorer_that_breaks_later_is_not_ready_until_it_works_again(http, upstream, monkeypatch):
-    monkeypatch.setattr("srr_guard.serving.gateway._PROBE_EVERY", 0.01)
-    error = None
-
-    class Breaking(FakeScorer):
-        async def ascore(self, conversation, candidates):
-            if error is not None and (candidates != ["the one it dies of"]) == error[1]:
-                raise error[0]
-            return await super().ascore(conversation, candidates)
-
-    def ready():
-        return http.get(f"{served.root}/readyz").status_code == 200
-
-    with gateway(upstream, scorer=Breaking(good_is_safe)) as served:
-        until(ready)
-        body = {"conversation": "q", "candidates": ["the one it dies of"]}
-        error = (RuntimeError("a secret"), False)
-        assert http.post(f"{served.url}/score", json=body).status_code == 503
-        assert ready()
-        error = (RuntimeError("CUDA error"), True)
-        assert ask(http, served).status_code == 503
-        until(lambda: not ready())
-        asked = len(upstream.requests)
-        assert ask(http, served).json()["error"]["code"] == "scorer_unavailable"
-        assert len(upstream.requests) == asked  # nothing is generated for nothing
-        assert "srr_guard_ready 0.0" in http.get(f"{served.root}/metrics").text
-        error = None
-        until(ready)
-        assert ask(http, served).status_code == 200
-        assert "srr_guard_ready 1.0" in http.get(f"{served.root}/metrics").text
-
-
 def test_metrics(http, upstream):
     with gateway(upstream) as served:
         ask(http, served)
@@ -392,8 +287,6 @@ def test_names_of_clients_and_servers_in_text_lines(http, upstream, caplog):
 
 
 def test_the_audit_log_and_telemetry(http, upstream, tmp_path):
-    from opentelemetry import trace
-
     parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     with gateway(upstream, audit=tmp_path / "audit.jsonl", telemetry=True) as served:
         body = {"model": "m", "messages": ASK}
@@ -404,6 +297,20 @@ def test_the_audit_log_and_telemetry(http, upstream, tmp_path):
     assert "good" not in line
     assert trace.get_current_span() is trace.INVALID_SPAN
     assert upstream.requests[0]["_headers"]["traceparent"].split("-")[1] == parent.split("-")[1]
+
+
+def test_spans_are_named_by_method_and_path(http, monkeypatch):
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    ours = SimpleNamespace(get_tracer=provider.get_tracer, SpanKind=trace.SpanKind)
+    monkeypatch.setattr("srr_guard.serving.spans.trace", ours)
+    with gateway(telemetry=True) as served:
+        http.get(f"{served.url}/models")
+        http.head(f"{served.root}/healthz")
+        http.request("BREW", f"{served.url}/{'coffee' * 9}")
+        until(lambda: len(exporter.get_finished_spans()) == 3)
+    names = [span.name for span in exporter.get_finished_spans()]
+    assert names == ["GET /v1/models", "HEAD /healthz", "HTTP other"]
 
 
 @pytest.mark.parametrize(
@@ -514,73 +421,6 @@ def test_sighup_takes_over_policies_and_keys_and_drops_nothing(tmp_path):
             assert one(**key).json()["srr_guard"]["reason"] == "refused"
             metrics = http.get(f"{address}/metrics").text
             assert 'srr_guard_reloads_total{outcome="refused"} 1.0' in metrics
-
-
-KEYED = "upstreams: [{url: 'http://a/v1'}]\nkeys: [{name: a, key: k}]\n"
-
-
-@pytest.mark.parametrize(
-    ("file", "said"),
-    [
-        (None, "cannot be read"),
-        ("", "keys: none is left"),
-        (KEYED[:-4], "not valid YAML"),
-        (KEYED.splitlines()[0], "keys: none is left"),
-        (KEYED + "keys:", "'keys' is given twice"),
-        (KEYED + "policies: {default: {file: nowhere.json}}", "'nowhere.json' cannot be read"),
-        (KEYED + "policies: {default: {gating: {}}}", "has gating"),
-        (KEYED.replace("key: k", "key_file: nowhere"), "'nowhere' cannot be read"),
-        (KEYED + "1: 2", "'1' is no name"),
-    ],
-    ids=["deleted", "empty", "half", "keys gone", "twice", "policy", "gate", "secret", "number"],
-)
-def test_settings_that_make_no_sense_change_nothing(http, tmp_path, caplog, file, said):
-    place = tmp_path / "serve.yaml"
-    place.write_text(KEYED)
-    with gateway(keys=[{"name": "a", "key": "k"}], upstreams=[{"url": "http://a/v1"}]) as served:
-        before = served.app.gateway.config
-        place.unlink() if file is None else place.write_text(file)
-        _reload(served.app, lambda: load_config(place))
-        errors = [r.getMessage() for r in caplog.records if r.levelname == "ERROR"]
-        assert [said in error for error in errors] == [True]
-        assert served.app.gateway.config is before
-        assert http.post(f"{served.url}/score", json={}).status_code == 401
-        place.write_text(KEYED.replace("name: a", "name: b"))
-        _reload(served.app, lambda: load_config(place))
-        assert [key.name for key in served.app.gateway.config.keys] == ["b"]
-        metrics = http.get(f"{served.root}/metrics").text
-    for outcome in ("ok", "refused"):
-        assert f'srr_guard_reloads_total{{outcome="{outcome}"}} 1.0' in metrics
-
-
-def test_a_reload_that_breaks_in_an_unforeseen_way_changes_nothing(http, caplog):
-    def reread():
-        raise AttributeError("a secret")
-
-    with gateway() as served:
-        _reload(served.app, reread)
-        assert http.get(f"{served.root}/healthz").status_code == 200
-    assert "the settings were not read again: AttributeError" in caplog.messages
-    assert "secret" not in caplog.text
-
-
-def test_no_request_is_lost_while_settings_change(http, upstream):
-    upstream.script(GOOD)
-    files = [{}, {"decision": {"threshold": 0.95}}]
-    configs = [GatewayConfig(upstreams=[{"url": upstream.url}], policies={"a": p}) for p in files]
-    with gateway(upstream, policies={"a": {}}) as served, ThreadPoolExecutor(4) as pool:
-        asked = [pool.submit(ask, http, served, srr_guard={"policy": "a"}) for _ in range(60)]
-        changes = itertools.cycle([*configs, None])
-
-        def reread():
-            if (config := next(changes)) is None:
-                raise ConfigurationError("no sense")
-            return config
-
-        while not all(one.done() for one in asked):
-            _reload(served.app, reread)
-        reasons = {one.result().json()["srr_guard"]["reason"] for one in asked}
-    assert reasons <= {"best_of_n", "refused"}
 
 
 def test_a_port_that_is_taken(tmp_path, upstream):
