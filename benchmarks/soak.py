@@ -4,8 +4,8 @@
 
 Four processes on loopback: this one makes the load, a fake upstream and a scorer answer the gateway
 and are killed and started again while it is asked. Each request has an id, which its answer must
-carry; `soak_faults.py` lists what is sent. At the end the gateway gets SIGTERM under load. A second
-gateway writes its audit log to a full disk.
+carry; `soak_faults.py` lists what is sent, some of it by a policy that cuts answers off. At the end
+the gateway gets SIGTERM under load. A second gateway writes its audit log to a full disk.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-import uvicorn
 from soak_faults import KINDS, Outcome, Target
+from soak_upstream import run_upstream
 
 from srr_guard.serving import logs
 from srr_guard.serving.app import GatewayApp
@@ -47,7 +47,10 @@ LIMITS = {
     "requests": 64,
     "shutdown_seconds": 20,
 }
-THROTTLE = {"sampling": {"n": 2, "attempts": 2, "backoff": 0.05, "timeout": 3.0, "deadline": 8.0}}
+SAMPLING = {"n": 2, "attempts": 2, "backoff": 0.05, "timeout": 3.0, "deadline": 8.0}
+POLICIES = {"default": {"sampling": SAMPLING}, "cut": {"sampling": {**SAMPLING, "cut_below": 0.2}}}
+
+COUNTED = ("srr_guard_candidates_total", "srr_guard_tokens_saved_total")
 
 
 def good_is_safe(prompt: str, answer: str) -> float:
@@ -56,44 +59,6 @@ def good_is_safe(prompt: str, answer: str) -> float:
 
 
 # ---- the processes ----
-
-
-async def upstream(scope: Any, receive: Any, send: Any) -> None:
-    """Answer with the question's id; a mark in the question says what goes wrong."""
-    body, more = b"", True
-    while more:
-        message = await receive()
-        body, more = body + message.get("body", b""), message.get("more_body", False)
-    text = body.decode()
-    found = next((word for word in text.split() if word.startswith("id-")), "id-none")
-    if "[slow]" in text:
-        await asyncio.sleep(0.5)
-    if "[hang]" in text:
-        await asyncio.sleep(4.0)
-    status = 500 if "[fail]" in text or ("[flaky]" in text and random.random() < 0.5) else 200
-    word = random.choice(("good", "bad"))
-    message = {"role": "assistant", "content": f"a {word} answer to {found}"}
-    choice = {"index": 0, "message": message, "finish_reason": "stop"}
-    usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
-    answer: Any = {"id": "c", "object": "chat.completion", "created": 1, "model": "m"}
-    answer |= {"choices": [choice], "usage": usage}
-    if scope["path"].endswith("/responses"):
-        part = {"type": "output_text", "text": message["content"], "annotations": []}
-        said = {"id": "m", "type": "message", "role": "assistant", "status": "completed"}
-        answer = {"id": "r", "object": "response", "created_at": 1, "model": "m"}
-        answer |= {"status": "completed", "output": [{**said, "content": [part]}]}
-    content = b"{garbage" if "[garbage]" in text else json.dumps(answer).encode()
-    headers = [(b"content-type", b"application/json")]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": content})
-
-
-def run_upstream(port: int, pipe: Any) -> None:
-    """Serve the fake upstream."""
-    bound = listen(GatewayConfig(port=port))
-    pipe.send(bound.getsockname()[1])
-    options = uvicorn.Config(upstream, lifespan="off", log_config=None, access_log=False, ws="none")
-    uvicorn.Server(options).run(sockets=[bound])
 
 
 def run_scorer(port: int, pipe: Any, real: bool) -> None:
@@ -261,12 +226,14 @@ class Soak:
         self._numbers = iter(range(sys.maxsize))
         self._load: set[asyncio.Task[None]] = set()
 
+    counted: list[str]
+
     def _settings(self, audit: str) -> dict[str, Any]:
         return {
             "upstreams": [{"url": f"{self.upstream.url}/v1", "timeout": 3.0}],
             "scorer": {"urls": [f"{self.scorer.url}/v1"], "timeout": 5.0},
-            "policies": {"default": THROTTLE},
-            "keys": [{"name": "soak", "key": KEY}],
+            "policies": POLICIES,
+            "keys": [{"name": "soak", "key": KEY, "policies": list(POLICIES)}],
             "limits": LIMITS,
             "audit": audit,
         }
@@ -292,6 +259,8 @@ class Soak:
             await asyncio.gather(*self._load)
             await _quiet(http, self.gateway.url)
             await self._sample("end, idle")
+            metrics = (await http.get(f"{self.gateway.url}/metrics")).text
+            self.counted = [line for line in metrics.splitlines() if line.startswith(COUNTED)]
             full = await self._full_disk()
             last = await self._sigterm()
         return self._report(full, last)
@@ -395,6 +364,7 @@ class Soak:
             "wrong": ledger.wrong,
             "unanswered": ledger.unanswered,
             "chat_ms": {"p50": 1e3 * cuts[49], "p99": 1e3 * cuts[98]},
+            "candidates": [line.removeprefix("srr_guard_") for line in self.counted],
             "audit lines": len(lines),
             "full disk": full,
             "sigterm": last,
@@ -440,7 +410,7 @@ def show(report: dict[str, Any]) -> Iterator[str]:
         yield f"| {kind} | {status} | {count} |"
     yield ""
     names = ("sent", "ended", "logged", "restarts", "seconds down", "chats")
-    for name in (*names, "audit lines", "full disk", "sigterm"):
+    for name in (*names, "candidates", "audit lines", "full disk", "sigterm"):
         yield f"{name}: {report[name]}"
     for name in ("logged twice", "crossed", "leaked", "wrong", "unanswered"):
         yield f"{name}: {len(report[name])} {report[name][:5]}"

@@ -85,9 +85,14 @@ def chat(mark: str = "", *allowed: int, **more: Any) -> Send:
     return send
 
 
-async def responses(target: Target, ident: str) -> Outcome:
-    body = {"model": "m", "input": f"What about {ident} ?"}
-    return judged(await post(target, "/v1/responses", ident, body), ident)
+def responses(**more: Any) -> Send:
+    """A response."""
+
+    async def send(target: Target, ident: str) -> Outcome:
+        body = {"model": "m", "input": f"What about {ident} ?", **more}
+        return judged(await post(target, "/v1/responses", ident, body), ident)
+
+    return send
 
 
 def scores(path: str) -> Send:
@@ -126,15 +131,20 @@ async def cut_off_stream(target: Target, ident: str) -> Outcome:
         return Outcome(f"{answer.status_code}, cut off", right)
 
 
-async def hung_up(target: Target, ident: str) -> Outcome:
-    """Send a request that takes long, and hang up."""
-    _, writer = await asyncio.open_connection(target.host, target.port)
-    body = {"model": "m", "messages": [{"role": "user", "content": f"About {ident} [slow] ?"}]}
-    writer.write(head(target, ident, len(json.dumps(body))) + json.dumps(body).encode())
-    await writer.drain()
-    await asyncio.sleep(random.uniform(0, 0.4))
-    await closed(writer)
-    return Outcome("hung up")
+def hung_up(mark: str, **more: Any) -> Send:
+    """A request that takes long, and a client that hangs up."""
+
+    async def send(target: Target, ident: str) -> Outcome:
+        _, writer = await asyncio.open_connection(target.host, target.port)
+        messages = [{"role": "user", "content": f"About {ident} {mark} ?"}]
+        body = json.dumps({"model": "m", "messages": messages, **more}).encode()
+        writer.write(head(target, ident, len(body)) + body)
+        await writer.drain()
+        await asyncio.sleep(random.uniform(0, 0.4))
+        await closed(writer)
+        return Outcome("hung up")
+
+    return send
 
 
 def head(target: Target, ident: str, length: int, *more: str) -> bytes:
@@ -233,6 +243,7 @@ async def injected_prompt(target: Target, ident: str) -> Outcome:
 
 ASKED = [{"role": "user", "content": "What about nothing?"}]
 BYPASS = {"model": "m", "messages": ASKED, "srr_guard": {"below_threshold": "pass"}}
+CUT: Any = {"srr_guard": {"policy": "cut"}}
 LOWER = {"model": "m", "messages": ASKED, "srr_guard": {"threshold": 0.0}}
 
 
@@ -247,7 +258,7 @@ class Kind:
 KINDS = {
     "chat": Kind(8, chat()),
     "chat stream": Kind(4, chat(stream=True)),
-    "responses": Kind(3, responses),
+    "responses": Kind(3, responses()),
     "score": Kind(3, scores("/v1/score")),
     "rank": Kind(2, scores("/v1/rank")),
     "check": Kind(2, check),
@@ -257,7 +268,14 @@ KINDS = {
     "upstream garbage": Kind(1, chat("[garbage]", 502, 503, 504)),
     "upstream hangs": Kind(0.5, chat("[hang]", *FAULTS)),
     "stream cut off": Kind(2, cut_off_stream),
-    "client hangs up": Kind(2, hung_up),
+    "client hangs up": Kind(2, hung_up("[slow]")),
+    "cut": Kind(3, chat(**CUT)),
+    "cut, stream": Kind(2, chat(stream=True, **CUT)),
+    "cut, responses": Kind(2, responses(**CUT)),
+    "cut, upstream breaks off": Kind(1, chat("[breaks]", *FAULTS, 200, **CUT)),
+    "cut, upstream errs": Kind(1, chat("[error]", *FAULTS, 200, **CUT)),
+    "cut, upstream stalls": Kind(0.5, chat("[stalls]", *FAULTS, 200, **CUT)),
+    "cut, client hangs up": Kind(1, hung_up("", **CUT)),
     "slow head": Kind(0.5, slow_head),
     "slow body": Kind(0.5, slow_body),
     "large body": Kind(1, refused(413, b"[" + b" " * 60_000 + b"]")),

@@ -27,8 +27,9 @@ class Permit:
 class CircuitBreaker:
     """Closed while a server answers; open after failures in a row; then one trial at a time.
 
-    The first rest is one second, each further one twice as long. A call is told of with its
-    `Permit`; one that began before the last opening is late. Safe to share between threads.
+    The first rest is one second, each further one twice as long. Where no other server is left, a
+    trial may come as soon as a first rest would have ended (`last_resort`). A call is told of with
+    its `Permit`; one that began before the last opening is late. Safe to share between threads.
 
     Args:
         failures: Failures in a row after which it opens.
@@ -67,6 +68,7 @@ class CircuitBreaker:
         self._failures: set[object] = set()
         self._rest = min(_FIRST_REST, rest)  # of the next opening
         self._until: float | None = None
+        self._soonest = 0.0  # before that not even as a last resort
         self._wants_rest = False
 
     @property
@@ -77,12 +79,25 @@ class CircuitBreaker:
                 return 0.0
             return max(self._until - self._clock(), _WHILE_TRIED if self._trial else 0.0)
 
-    def permit(self) -> Permit | None:
-        """Allow one call; None while none may be made. Tell how it went, whatever happens."""
+    @property
+    def last_resort_wait(self) -> float:
+        """Seconds until a call may be made where no other server is left."""
+        with self._lock:
+            if self._until is None:
+                return 0.0
+            return max(self._soonest - self._clock(), _WHILE_TRIED if self._trial else 0.0)
+
+    def permit(self, *, last_resort: bool = False) -> Permit | None:
+        """Allow one call; None while none may be made. Tell how it went, whatever happens.
+
+        Args:
+            last_resort: No other server is left.
+        """
         with self._lock:
             if self._until is None:
                 return Permit(self._openings, is_trial=False)
-            if self._trial is not None or self._clock() < self._until:
+            rests_until = self._soonest if last_resort else self._until
+            if self._trial is not None or self._clock() < rests_until:
                 return None
             self._trial = Permit(self._openings, is_trial=True)
             return self._trial
@@ -105,13 +120,13 @@ class CircuitBreaker:
                 return
             self._failures.add(permit if by is None else by)
             if permit is self._trial or len(self._failures) >= self._most:
-                self._open(self._rest)
+                self._open(self._rest, at_least=min(_FIRST_REST, self._rest))
                 self._rest = min(2 * self._rest, self._longest)
 
     def rest(self, seconds: float) -> None:
         """Open for so long, as the server asked."""
         with self._lock:
-            self._open(seconds)
+            self._open(seconds, at_least=seconds)
             self._wants_rest = True
 
     def abandoned(self, permit: Permit) -> None:
@@ -120,13 +135,16 @@ class CircuitBreaker:
             if permit is self._trial:
                 self._trial = None
 
-    def _open(self, seconds: float) -> None:
+    def _open(self, seconds: float, *, at_least: float) -> None:
+        now = self._clock()
         self._openings += 1
         self._trial = None
-        self._until = max(self._clock() + seconds, self._until or 0.0)
+        self._until = max(now + seconds, self._until or 0.0)
+        self._soonest = max(now + at_least, self._soonest)
 
     def _close(self) -> None:
         self._failures.clear()
         self._rest = min(_FIRST_REST, self._longest)
         self._until = self._trial = None
+        self._soonest = 0.0
         self._wants_rest = False

@@ -139,7 +139,59 @@ def test_a_late_success_ends_no_rest_that_was_asked_for(breaker, clock):
     assert breaker.wait == 0.0
 
 
-EVENTS = ("begin", "succeeded", "failed", "abandoned", "newest failed", "rest", "tick")
+def test_as_a_last_resort_a_trial_comes_every_second(breaker, clock):
+    opened(breaker)
+    tried = []
+    for _ in range(40):
+        if (trial := breaker.permit(last_resort=True)) is not None:
+            assert trial.is_trial
+            assert breaker.permit(last_resort=True) is None
+            assert breaker.last_resort_wait == 1.0
+            breaker.failed(trial)
+            tried.append(clock.now)
+        clock.now += 0.25
+    assert tried == [101.0 + i for i in range(9)]
+    assert breaker.wait > breaker.last_resort_wait
+
+
+def test_a_last_resort_that_answers_closes(breaker, clock):
+    opened(breaker)
+    clock.now += 1.0
+    breaker.failed(permitted(breaker))
+    clock.now += 1.0
+    assert breaker.wait == 1.0
+    trial = breaker.permit(last_resort=True)
+    breaker.succeeded(trial)
+    assert breaker.wait == breaker.last_resort_wait == 0.0
+
+
+def test_a_rest_that_was_asked_for_is_kept_as_a_last_resort_too(breaker, clock):
+    breaker.rest(7.0)
+    clock.now += 6.5
+    assert breaker.permit(last_resort=True) is None
+    assert breaker.last_resort_wait == 0.5
+    clock.now += 0.5
+    trial = breaker.permit(last_resort=True)
+    breaker.failed(trial)
+    assert breaker.last_resort_wait == 1.0
+
+
+def test_a_last_resort_waits_no_longer_than_the_longest_rest(clock):
+    breaker = CircuitBreaker(failures=1, rest=0.25, clock=clock)
+    breaker.failed(permitted(breaker))
+    assert breaker.last_resort_wait == 0.25
+
+
+EVENTS = (
+    "begin",
+    "last resort",
+    "succeeded",
+    "failed",
+    "abandoned",
+    "newest failed",
+    "rest",
+    "tick",
+)
 
 
 @pytest.mark.parametrize("start", ["closed", "open"])
@@ -157,13 +209,16 @@ def test_in_every_order_of_events_one_trial_at_most_and_never_stuck(start):
                 clock.now += 1.0
             elif event == "rest":
                 breaker.rest(1.0)
-            elif event == "begin":
-                allowed = breaker.wait == 0.0
-                permit = breaker.permit()
+            elif event in ("begin", "last resort"):
+                last = event == "last resort"
+                assert breaker.last_resort_wait <= breaker.wait, events
+                allowed = (breaker.last_resort_wait if last else breaker.wait) == 0.0
+                permit = breaker.permit(last_resort=last)
                 assert (permit is not None) == allowed, events
                 if permit is not None:
                     under_way.append(permit)
-                    assert not permit.is_trial or breaker.permit() is None, events
+                    again = permit.is_trial and breaker.permit(last_resort=True)
+                    assert not again, events
             elif under_way:
                 permit = under_way.pop(-1 if event == "newest failed" else 0)
                 getattr(breaker, event.split()[-1])(permit)

@@ -26,6 +26,7 @@ FLOORS = [
         "characters",
         "filters",
         "json_lines",
+        "kept_connections",
         "parquet",
         "raw",
         "reading",

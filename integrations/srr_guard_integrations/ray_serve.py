@@ -63,6 +63,8 @@ class FleetSettings(BaseModel):
         at_once: Requests that one scorer replica holds, and batches by its budget of tokens; more
             go to the next replica, or wait.
         busy_at: Requests per scorer replica that autoscaling aims at.
+        grow_after: Seconds for which more replicas must be wanted before there are more.
+        shrink_after: Seconds for which fewer must be wanted before there are fewer.
         attempts: Calls per ranking: one more for each replica that is lost meanwhile.
     """
 
@@ -77,6 +79,8 @@ class FleetSettings(BaseModel):
     scorer_gpus: float = Field(default=0.0, ge=0.0)
     at_once: int = Field(default=64, ge=1)
     busy_at: float = Field(default=16.0, gt=0.0)
+    grow_after: float = Field(default=30.0, ge=0.0)
+    shrink_after: float = Field(default=600.0, ge=0.0)
     attempts: int = Field(default=4, ge=1)
 
     @model_validator(mode="after")
@@ -132,13 +136,13 @@ def fleet(
         max_ongoing_requests=settings.at_once,
         ray_actor_options={"num_cpus": settings.scorer_cpus, "num_gpus": settings.scorer_gpus},
         request_router_config=RequestRouterConfig(request_router_class=STICKY),
-        **_replicas(settings.scorers, settings.max_scorers, settings.busy_at),
+        **_replicas(settings, settings.scorers, settings.max_scorers, settings.busy_at),
     )
     gateways: Any = serve.deployment(serve.ingress()(GatewayReplica)).options(
         name="gateway",
         max_ongoing_requests=found.limits.requests + 1,  # it turns the one too many away itself
         ray_actor_options={"num_cpus": 0.5},
-        **_replicas(settings.gateways, settings.max_gateways, found.limits.requests / 2),
+        **_replicas(settings, settings.gateways, settings.max_gateways, found.limits.requests / 2),
     )
     make = make_scorer or _Making(found)
     return gateways.bind(found, scorers.bind(make), settings.attempts)
@@ -291,11 +295,17 @@ class _Making:
         return scorer_of(self._config)
 
 
-def _replicas(least: int, most: int | None, busy_at: float) -> dict[str, Any]:
+def _replicas(
+    settings: FleetSettings, least: int, most: int | None, busy_at: float
+) -> dict[str, Any]:
     if most is None or most == least:
         return {"num_replicas": least}
     scaling = AutoscalingConfig(
-        min_replicas=least, max_replicas=most, target_ongoing_requests=busy_at
+        min_replicas=least,
+        max_replicas=most,
+        target_ongoing_requests=busy_at,
+        upscale_delay_s=settings.grow_after,
+        downscale_delay_s=settings.shrink_after,
     )
     return {"autoscaling_config": scaling}
 

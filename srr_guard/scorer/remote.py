@@ -43,13 +43,13 @@ class RemoteScorer:
     """Ranks candidates with servers that offer `/v1/score` (`srr-guard serve`). Needs no torch.
 
     Servers take turns; one at which three rankings in a row fail, or which three calls in a row
-    do not reach, is left alone, for one second at first, for at most ten. A failed call is tried
-    again, on the next server. A server that answers 429 or 503 with `Retry-After` (or
-    `retry-after-ms`) is left alone for so long, a minute at most; where no other is left, the
-    ranking waits, within `timeout`, or fails at once. If none gives a ranking, an error is
-    raised: no answer passes unscored. One thread with an event loop of its own makes all calls,
-    so a scorer may be shared between threads and event loops; it is copied without its
-    connections.
+    do not reach, is left alone, for one second at first, for at most ten; where no other is left,
+    one ranking a second tries it. A failed call is tried again, on the next server. A server that
+    answers 429 or 503 with `Retry-After` (or `retry-after-ms`) is left alone for so long, a minute
+    at most; where no other is left, the ranking waits, within `timeout`, or fails at once. If none
+    gives a ranking, an error is raised: no answer passes unscored. One thread with an event loop
+    of its own makes all calls, so a scorer may be shared between threads and event loops; it is
+    copied without its connections.
 
     Args:
         urls: Addresses of the servers up to and with `/v1`, or one of them.
@@ -181,7 +181,7 @@ class RemoteScorer:
             if not isinstance(error, (ScorerUnreachableError, ScorerBusyError)):
                 return False
             wait = error.retry_after or 0.0
-            return wait <= end - self._rests.clock() or self._ready() != []
+            return wait <= end - self._rests.clock() or self._one_is_left()
 
         ranking = object()  # however often it makes a server fail, that is one failure
         retrying = AsyncRetrying(
@@ -198,10 +198,12 @@ class RemoteScorer:
     ) -> Ranking:
         import httpx2
 
+        from srr_guard.kept_connections import send
+
         place, permit = await self._server(end)
         url, breaker = self._urls[place], self._breakers[place]
         try:
-            answer = await network.client.post(f"{url}/score", content=body)
+            answer = await send(network.client, "POST", f"{url}/score", content=body)
             ranking = _ranking(answer, url, n)
             breaker.succeeded(permit)
             return ranking
@@ -233,8 +235,15 @@ class RemoteScorer:
         """Places of those among them that may be asked now."""
         return [place for place in self._working() if self._rests.left(place) == 0.0]
 
+    def _one_is_left(self) -> bool:
+        """True if a server may be asked now, if only as a last resort."""
+        waits = [breaker.last_resort_wait for breaker in self._breakers]
+        return any(self._rests.left(i) == 0.0 for i, wait in enumerate(waits) if wait == 0.0)
+
     async def _server(self, end: float) -> tuple[int, Permit]:
         """The next server in turn that may be asked.
+
+        Where none is left, one ranking a second tries those that have failed.
 
         Raises:
             ScorerBusyError: None may be until `end`, because they asked for it.
@@ -245,27 +254,38 @@ class RemoteScorer:
                 turn = self._next
                 self._next += 1
             ready = self._ready()
-            for i in range(len(ready)):
-                place = ready[(turn + i) % len(ready)]
-                if (permit := self._breakers[place].permit()) is not None:
-                    return place, permit
-            working = self._working()
-            if ready or not working:
+            if (found := self._permitted(ready, turn)) is not None:
+                return found
+            rests = [] if ready else [self._rests.left(place) for place in self._working()]
+            if not rests or min(rests) > end - self._rests.clock():
                 break
-            wait = min(map(self._rests.left, working))
-            if wait > end - self._rests.clock():
-                raise ScorerBusyError(
-                    f"all {len(self._urls)} scorers have too much to do; the next one wants to be "
-                    f"asked in {wait:.1f} s",
-                    retry_after=wait,
-                )
-            await self._rests.sleep(wait)
-        wait = min(breaker.wait for breaker in self._breakers)
+            await self._rests.sleep(min(rests))
+        resting = [i for i in range(len(self._urls)) if self._rests.left(i) == 0.0]
+        if (found := self._permitted(resting, turn, last_resort=True)) is not None:
+            return found
+        if rests:
+            raise ScorerBusyError(
+                f"all {len(self._urls)} scorers have too much to do; the next one wants to be "
+                f"asked in {min(rests):.1f} s",
+                retry_after=min(rests),
+            )
+        wait = min(breaker.last_resort_wait for breaker in self._breakers)
         raise ScorerUnreachableError(
             f"all {len(self._urls)} scorers have failed ({', '.join(self._urls)}); the next one is "
             f"asked in {wait:.1f} s",
             retry_after=wait,
         )
+
+    def _permitted(
+        self, places: list[int], turn: int, *, last_resort: bool = False
+    ) -> tuple[int, Permit] | None:
+        """The first of these servers, from this turn on, that allows a call."""
+        for i in range(len(places)):
+            place = places[(turn + i) % len(places)]
+            permit = self._breakers[place].permit(last_resort=last_resort)
+            if permit is not None:
+                return place, permit
+        return None
 
 
 class _Rests:
@@ -359,6 +379,8 @@ def _client(
 ) -> httpx2.AsyncClient:
     import httpx2
 
+    from srr_guard.kept_connections import no_cookies
+
     headers = {"content-type": "application/json"}
     if key is not None:
         headers["authorization"] = f"Bearer {key}"
@@ -367,6 +389,7 @@ def _client(
         timeout=httpx2.Timeout(timeout, connect=connect_timeout),
         limits=httpx2.Limits(max_connections=connections, max_keepalive_connections=connections),
         transport=transport,
+        cookies=no_cookies(),
     )
 
 

@@ -128,6 +128,22 @@ def _of_validation(error: RequestValidationError) -> HttpError:
     return HttpError(422, f"{place or 'body'}: {found['msg']}", code="invalid_request", param=place)
 
 
+def _no_route(request: Request, error: HTTPException) -> HttpError:
+    """The answer where no route fits, or not with this method."""
+    if error.status_code != 405:
+        return HttpError(error.status_code, "there is nothing here", code="not_found")
+    served = set((error.headers or {}).get("Allow", "").split(", "))
+    if "GET" in served:
+        served.add("HEAD")  # the front door takes one for the other
+    allowed = ", ".join(sorted(served))
+    return HttpError(
+        405,
+        f"{request.method:.20} is not served here: use {allowed}",
+        code="method_not_supported",
+        headers={"allow": allowed},
+    )
+
+
 def _routes(gateway: Gateway) -> tuple[FastAPI, frozenset[str]]:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -147,18 +163,13 @@ def _routes(gateway: Gateway) -> tuple[FastAPI, frozenset[str]]:
     app.router.route_class = _ROUTE
 
     @app.exception_handler(HTTPException)
-    async def refused(_: Request, error: HTTPException) -> Response:
-        text = "there is nothing here" if error.status_code == 404 else str(error.detail)
-        response = HttpError(error.status_code, text, code="not_found").response()
-        response.headers.update(error.headers or {})
-        return response
+    async def refused(request: Request, error: HTTPException) -> Response:
+        return _no_route(request, error).response()
 
-    @app.head("/healthz", include_in_schema=False)
     @app.get("/healthz", include_in_schema=False)
     async def healthz() -> Response:
         return json_response({"status": "ok"})
 
-    @app.head("/readyz", include_in_schema=False)
     @app.get("/readyz", include_in_schema=False)
     async def readyz() -> Response:
         why = gateway.not_ready

@@ -141,8 +141,15 @@ class _UpstreamSource:
                 watching=self._watching if self._streams else None,
             )
         if isinstance(answer, CutOff):
-            return [CutOff(cleaned(self.door, answer.output))]
-        return [cleaned(self.door, answer)]
+            return [CutOff(self._as_asked(answer.output))]
+        return [self._as_asked(answer)]
+
+    def _as_asked(self, answer: Mapping[str, Any]) -> dict[str, Any]:
+        """The answer without what a server repeats of the operator's system prompts."""
+        own = cleaned(self.door, answer)
+        if "instructions" in own:
+            own["instructions"] = self.body.get("instructions")
+        return own
 
     @property
     def _streams(self) -> bool:

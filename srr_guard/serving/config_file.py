@@ -18,6 +18,8 @@ from srr_guard.serving.config import GatewayConfig
 
 Location = tuple[int | str, ...]
 
+_NAMES = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
+
 
 def load_config(file: str | os.PathLike[str] | None = None, **arguments: Any) -> GatewayConfig:
     """Read the settings; arguments win over environment variables, and these over the file.
@@ -91,7 +93,10 @@ class _Document:
             place = self._place(mark.line + 1 if mark else None)
             problem = getattr(error, "problem", None) or error
             raise ConfigurationError(f"{place}: not valid YAML: {problem}") from error
-        self._refuse_twice(self._root)
+        try:
+            self._require_names(self._root)
+        except RecursionError as error:
+            raise ConfigurationError(f"{self._place(1)}: an alias holds itself") from error
         if not isinstance(loaded, dict | None):
             raise ConfigurationError(f"{self._place(1)}: give settings as `name: value`")
         self.data = loaded or {}
@@ -124,18 +129,21 @@ class _Document:
             return line, found
         return line, found and line > 1
 
-    def _refuse_twice(self, node: yaml.Node | None) -> None:
+    def _require_names(self, node: yaml.Node | None) -> None:
+        """Refuse keys that come twice, and those that YAML reads as numbers and the like."""
         if isinstance(node, yaml.MappingNode):
             seen: set[str] = set()
             for key, value in node.value:
+                place = self._place(key.start_mark.line + 1)
+                if key.tag not in _NAMES:
+                    raise ConfigurationError(f"{place}: {key.value!r} is no name: put it in quotes")
                 if key.value in seen:
-                    place = self._place(key.start_mark.line + 1)
                     raise ConfigurationError(f"{place}: {key.value!r} is given twice")
                 seen.add(key.value)
-                self._refuse_twice(value)
+                self._require_names(value)
         elif isinstance(node, yaml.SequenceNode):
             for item in node.value:
-                self._refuse_twice(item)
+                self._require_names(item)
 
 
 def _child(node: yaml.Node | None, part: int | str) -> tuple[int, yaml.Node] | None:

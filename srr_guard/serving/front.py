@@ -27,6 +27,8 @@ OPEN = ("/healthz", "/readyz", "/metrics")
 
 HUNG_UP = 499
 
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+
 
 class Front:
     """An ASGI application around another one.
@@ -81,7 +83,10 @@ class Front:
             id=request_id(headers.get("x-request-id")),
             endpoint=path if path in self._endpoints else "other",
             headers=headers,
+            method=scope["method"] if scope["method"] in _METHODS else "HTTP",
         )
+        if scope["method"] == "HEAD":  # servers keep the body of its answer back
+            scope = {**scope, "method": "GET"}
         started, token = self._clock(), note_of_request.set(note)
         try:
             with self._around(note):

@@ -13,7 +13,13 @@ from typing import Any, cast
 from srr_guard.audit import AuditLog
 from srr_guard.conversation import Conversation
 from srr_guard.decision import Decision, Ranking
-from srr_guard.errors import ConfigurationError, SRRGuardError
+from srr_guard.errors import (
+    ConfigurationError,
+    InvalidInputError,
+    ScorerBusyError,
+    ScoringError,
+    SRRGuardError,
+)
 from srr_guard.observability import Telemetry, each_of
 from srr_guard.protocols import (
     PromptGate,
@@ -37,6 +43,8 @@ logger = logging.getLogger("srr_guard.serving")
 
 _RELOADED = ("policies", "keys", "limits")
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 30.0
+_PROBE_EVERY = 0.5  # shorter than any rest, so that none is missed
+_PROBE = ("Is this server ready?", ["Yes, it is."])
 
 
 @dataclass(frozen=True)
@@ -96,7 +104,7 @@ class Gateway:
                     observe=self.metrics.called,
                 )
             )
-        self._ready = False
+        self._ready = self._lost = False
         self._why = "no score has been made yet"
 
     @property
@@ -119,9 +127,7 @@ class Gateway:
         """Why requests should go elsewhere; None when they may come."""
         if not self._ready:
             return self._why
-        if isinstance(self._inner, RemoteScorer) and not self._inner.available:
-            return "no scorer answers"
-        return None
+        return "no scorer answers" if self._lost or not self._reachable else None
 
     def policy(self, asked: Any, *, checking: bool = False) -> ActivePolicy:
         """The policy of the request that is being served, which its note then names.
@@ -146,15 +152,23 @@ class Gateway:
         """
         if self.backend is None:
             raise HttpError(404, "this server only scores: it has no upstream", code="no_upstream")
-        if isinstance(self._inner, RemoteScorer) and not self._inner.available:
+        if self._lost or not self._reachable:
             raise HttpError(
-                503, "no scorer answers at the moment", code="scorer_unavailable", retry_after=5.0
+                503, "no scorer answers at the moment", code="scorer_unavailable", retry_after=1.0
             )
         return self.backend
 
     def reload(self, config: GatewayConfig) -> None:
-        """Take over policies, keys and limits; requests under way keep theirs."""
+        """Take over policies, keys and limits; requests under way keep theirs.
+
+        Raises:
+            ConfigurationError: A policy makes no sense here, or no key is left.
+        """
         before = self._live.config
+        if before.keys and not config.keys:  # as in a file that is only half written
+            raise ConfigurationError(
+                "keys: none is left, and everyone would be served: restart for that"
+            )
         others = [n for n in type(before).model_fields if n not in _RELOADED]
         kept = {name: getattr(before, name) for name in others}
         if changed := [n for n in others if getattr(config, n) != getattr(before, n)]:
@@ -163,10 +177,11 @@ class Gateway:
         self.metrics.reloaded("ok")
         logger.info("policies, keys and limits were read again")
 
-    def keep(self, error: ConfigurationError) -> None:
+    def keep(self, error: Exception) -> None:
         """Go on with the settings that hold, because the new ones make no sense."""
         self.metrics.reloaded("refused")
-        logger.error("the settings were not read again: %s", error)
+        said = error if isinstance(error, SRRGuardError) else type(error).__name__
+        logger.error("the settings were not read again: %s", said)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -174,24 +189,47 @@ class Gateway:
         async with AsyncExitStack() as stack:
             if self.backend is not None:
                 await stack.enter_async_context(self.backend.opened())
-            warming = asyncio.create_task(self._warm_up())
+            probing = asyncio.create_task(self._probe())
             try:
                 yield
             finally:
                 self._ready, self._why = False, "the server stops"
                 self.metrics.is_ready(False)
-                warming.cancel()
+                probing.cancel()
                 with suppress(asyncio.CancelledError):
-                    await warming
+                    await probing
                 if isinstance(self._inner, RemoteScorer):
                     self._inner.close()
+
+    async def _probe(self) -> None:
+        """Make a score until there is one; later, where it is doubtful that one can be made."""
+        await self._warm_up()
+        while True:
+            await asyncio.sleep(_PROBE_EVERY)
+            if not (self._lost or self.scorer.doubtful) and self._reachable:
+                continue
+            self.scorer.doubtful = False
+            try:
+                await self._inner.ascore(*_PROBE)
+            except Exception as error:  # noqa: BLE001 (whatever it is, it is not ready)
+                self._now_lost(True, type(error).__name__)
+            else:
+                self._now_lost(False)
+
+    def _now_lost(self, lost: bool, why: str = "") -> None:
+        if lost and not self._lost:
+            logger.warning("no scorer answers (%s)", why)
+        elif self._lost and not lost:
+            logger.info("a scorer answers again")
+        self._lost = lost
+        self.metrics.is_ready(not lost)
 
     async def _warm_up(self) -> None:
         """Make a score; again and again until there is one."""
         wait = _FIRST_WAIT
         while True:
             try:
-                await self._inner.ascore("Is this server ready?", ["Yes, it is."])
+                await self._inner.ascore(*_PROBE)
             except Exception as error:  # noqa: BLE001 (whatever it is, it is not ready)
                 self._why = f"no score could be made ({type(error).__name__})"
                 text = str(error) if isinstance(error, SRRGuardError) else ""
@@ -214,6 +252,11 @@ class Gateway:
         )
         return _Live(config, Keys(config.keys), book)
 
+    @property
+    def _reachable(self) -> bool:
+        """False while all remote scorers are left alone."""
+        return not isinstance(self._inner, RemoteScorer) or self._inner.available
+
     def _waiting(self) -> int | None:
         if not self._ready or not isinstance(self._inner, SRRScorer):
             return None
@@ -234,9 +277,14 @@ def scorer_of(config: ScorerConfig) -> ResponseScorer:
 
 
 class _Measured:
-    """A scorer whose work is counted (see `ResponseScorer`)."""
+    """A scorer whose work is counted (see `ResponseScorer`).
+
+    Attributes:
+        doubtful: It failed since this was set to False, and not for what it was asked.
+    """
 
     def __init__(self, scorer: ResponseScorer, metrics: Metrics) -> None:
+        self.doubtful = False
         self._scorer = scorer
         self._metrics = metrics
 
@@ -257,6 +305,13 @@ class _Measured:
         started = time.perf_counter()
         try:
             return await self._scorer.ascore(conversation, candidates)
+        except (InvalidInputError, ScorerBusyError):
+            raise
+        except Exception as error:
+            self.doubtful = True
+            if isinstance(error, SRRGuardError):
+                raise
+            raise ScoringError(f"scoring failed with {type(error).__name__}") from error
         finally:
             seconds = time.perf_counter() - started
             self._metrics.scored(len(candidates), sum(map(len, candidates)), seconds)

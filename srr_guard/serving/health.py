@@ -59,17 +59,26 @@ class Health:
         """Seconds until the caller may ask; 0 if it may now."""
         return max(self._all.wait, self._own[caller.client].wait)
 
+    def last_resort_wait(self, caller: Caller) -> float:
+        """Seconds until the caller may ask where no other server is left."""
+        return max(self._all.last_resort_wait, self._own[caller.client].last_resort_wait)
+
     def trial(self, caller: Caller) -> asyncio.Event | None:
         """Set when the trial is over that this very request makes; None if it makes none."""
         call = self._trials.get(caller.request)
         return None if call is None else call.over
 
-    def call(self, caller: Caller) -> Call | None:
-        """Allow one call; None while none may be made."""
+    def call(self, caller: Caller, *, last_resort: bool = False) -> Call | None:
+        """Allow one call; None while none may be made.
+
+        Args:
+            caller: Who asks.
+            last_resort: No other server is left: a rest is over after a second.
+        """
         own = self._own[caller.client]
-        if (for_all := self._all.permit()) is None:
+        if (for_all := self._all.permit(last_resort=last_resort)) is None:
             return None
-        if (for_own := own.permit()) is None:
+        if (for_own := own.permit(last_resort=last_resort)) is None:
             self._all.abandoned(for_all)
             return None
         call = Call((self._all, for_all), (own, for_own), partial(self._over, caller.request))

@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from srr_guard.characters import is_blank
 from srr_guard.conversation import Conversation
+from srr_guard.errors import InvalidInputError
 from srr_guard.formats.openai import as_conversation, as_message
 from srr_guard.serving.gateway import Gateway
 from srr_guard.serving.note import current_note
@@ -71,8 +72,11 @@ def router(gateway: Gateway, route_class: type[Any]) -> APIRouter:
                 "the request of this answer is not known here, so it cannot be scored: run the "
                 "guardrail with `mode: [pre_call, post_call]`, on one server"
             )
+        answers = _answers(body)
+        if len(answers) > (most := gateway.config.limits.answers):
+            raise InvalidInputError(f"{len(answers)} answers to check are more than {most}")
         guard = policy.checking
-        for answer in _answers(body):
+        for answer in answers:
             outcome = outcome_of(await guard.acheck(asked, answer))
             if outcome["outcome"] == "hold":
                 return _blocked(guard.decision.refusal)

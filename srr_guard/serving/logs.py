@@ -1,4 +1,4 @@
-"""Log lines as JSON, without anybody's text."""
+"""Log lines as JSON or text, one a record, without anybody's text."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from srr_guard.serving.note import Note
-from srr_guard.visible import VisibleLines
+from srr_guard.visible import visible_line
 
 logger = logging.getLogger("srr_guard.requests")
 
@@ -33,6 +33,21 @@ class JsonLines(logging.Formatter):
         return json.dumps(line)
 
 
+class TextLines(logging.Formatter):
+    """One line of text a record; what cannot be printed is escaped.
+
+    Of an exception its type is written, as in `JsonLines`.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Write a record."""
+        time = self.formatTime(record)
+        line = f"{time} {record.levelname} {record.name}: {record.getMessage()}"
+        if record.exc_info and record.exc_info[0] is not None:
+            line += f" ({record.exc_info[0].__name__})"
+        return visible_line(line)
+
+
 def log_request(note: Note, seconds: float) -> None:
     """Write the line of a request; those for health and metrics at debug level."""
     quiet = note.endpoint in ("/healthz", "/readyz", "/metrics")
@@ -50,8 +65,7 @@ def _plain() -> bool:
 def configure(form: Literal["json", "text"]) -> None:
     """Send the log lines of the process to standard error in this form."""
     handler = logging.StreamHandler()
-    text = VisibleLines("%(asctime)s %(levelname)s %(name)s: %(message)s")
-    handler.setFormatter(JsonLines() if form == "json" else text)
+    handler.setFormatter(JsonLines() if form == "json" else TextLines())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)

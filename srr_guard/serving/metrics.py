@@ -46,7 +46,7 @@ class Metrics:
         self._scoring = counter("scoring_seconds", "Seconds spent waiting for scores.")
         self._upstream = counter("upstream_calls", "Calls of servers.", "upstream", "outcome")
         self._reloads = counter("reloads", "Settings read again.", "outcome")
-        self._ready = Gauge("srr_guard_ready", "1 when a score has been made.", registry=registry)
+        self._ready = Gauge("srr_guard_ready", "1 while scores can be made.", registry=registry)
         gauge = Gauge("srr_guard_in_flight", "Requests being served.", registry=registry)
         gauge.set_function(inside)
         gauge = Gauge("srr_guard_scorer_waiting", "Requests in the scorer.", registry=registry)
@@ -87,7 +87,7 @@ class Metrics:
         self._reloads.labels(outcome).inc()
 
     def is_ready(self, ready: bool) -> None:
-        """Tell whether a score has been made."""
+        """Tell whether scores can be made."""
         self._ready.set(int(ready))
 
     def text(self) -> bytes:

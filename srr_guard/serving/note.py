@@ -22,6 +22,7 @@ class Note:
     Attributes:
         id: Its id; the client's own where that is harmless.
         endpoint: A path that the gateway knows, or `other`.
+        method: An HTTP method; `HTTP` for one that nobody knows.
         key: Whose request it is; None where no keys are configured.
         policy: Name of the policy that it is served by.
         status: HTTP status of the answer; 499 where the client hung up first.
@@ -37,6 +38,7 @@ class Note:
     decision: Decision | None = None
     error: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    method: str = "POST"
 
     def record(self) -> dict[str, Any]:
         """The fields of its log line; no text of anybody is among them."""

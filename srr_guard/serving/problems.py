@@ -25,13 +25,6 @@ from srr_guard.errors import (
     WithheldError,
 )
 
-_TYPES = {
-    401: "authentication_error",
-    403: "permission_error",
-    404: "not_found_error",
-    429: "rate_limit_error",
-}
-
 
 class HttpError(Exception):
     """An HTTP answer in place of the one that was asked for.
@@ -43,6 +36,7 @@ class HttpError(Exception):
         param: Name of the field that is wrong.
         retry_after: Seconds after which to ask again.
         extra: Further fields of the body, beside `error`.
+        headers: Further headers.
     """
 
     def __init__(
@@ -54,6 +48,7 @@ class HttpError(Exception):
         param: str | None = None,
         retry_after: float | None = None,
         extra: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -62,14 +57,15 @@ class HttpError(Exception):
         self.param = param
         self.retry_after = retry_after
         self.extra = dict(extra or {})
+        self.headers = dict(headers or {})
 
     def response(self) -> Response:
         """The answer."""
-        kind = _TYPES.get(self.status, "server_error")
-        if 400 <= self.status < 500 and self.status not in _TYPES:
-            kind = "invalid_request_error"
+        kind = "invalid_request_error" if self.status < 500 else "server_error"
+        if self.status == 429:
+            kind = "rate_limit_error"
         error = {"message": self.message, "type": kind, "param": self.param, "code": self.code}
-        headers = {}
+        headers = dict(self.headers)
         if self.retry_after is not None:
             headers["retry-after"] = str(max(1, math.ceil(self.retry_after)))
         if self.status == 401:

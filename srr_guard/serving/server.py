@@ -38,7 +38,7 @@ def serve(
         config: Its settings.
         scorer: Ranks the answers; None: the one of the settings.
         on_decision: Told of each decision.
-        reread: Reads the settings anew; None: SIGHUP does nothing.
+        reread: Reads the settings anew; None: SIGHUP ends the process, as is usual.
 
     Raises:
         ConfigurationError: The port cannot be had.
@@ -126,7 +126,7 @@ def is_loopback(host: str) -> bool:
 def _reload(app: GatewayApp, reread: Callable[[], GatewayConfig]) -> None:
     try:
         app.gateway.reload(reread())
-    except ConfigurationError as error:
+    except Exception as error:  # noqa: BLE001 (whatever it is, the server goes on)
         app.gateway.keep(error)
 
 

@@ -16,14 +16,16 @@ def request_span(note: Note) -> Iterator[None]:
     tracer = trace.get_tracer("srr_guard")
     context = propagate.extract(dict(note.headers))
     kind = trace.SpanKind.SERVER
-    with tracer.start_as_current_span(f"POST {note.endpoint}", context=context, kind=kind) as span:
+    name = f"{note.method} {note.endpoint}"
+    with tracer.start_as_current_span(name, context=context, kind=kind) as span:
+        span.set_attribute("http.request.method", note.method)
         try:
             yield
         finally:
             span.set_attribute("http.response.status_code", note.status)
-            for name in ("request", "policy", "reason", "error"):
-                if (value := note.record().get(name)) is not None:
-                    span.set_attribute(f"srr_guard.{name}", value)
+            for field in ("request", "policy", "reason", "error"):
+                if (value := note.record().get(field)) is not None:
+                    span.set_attribute(f"srr_guard.{field}", value)
 
 
 def trace_headers() -> dict[str, str]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, TypeGuard
 
 import httpx2
 
@@ -27,8 +27,17 @@ def is_stream(response: httpx2.Response) -> bool:
     return response.status_code == 200 and kind.strip().lower() == "text/event-stream"
 
 
+Refusal = Callable[[int, Mapping[str, Any]], UpstreamError]
+
+
 async def read_stream(
-    response: httpx2.Response, path: str, watching: Watching, *, label: str, most: int
+    response: httpx2.Response,
+    path: str,
+    watching: Watching,
+    *,
+    label: str,
+    most: int,
+    refusal: Refusal,
 ) -> dict[str, Any] | CutOff[dict[str, Any]]:
     """Read a streamed answer to its end, or until it is cut off.
 
@@ -38,6 +47,7 @@ async def read_stream(
         watching: Makes what follows the answer.
         label: Name of the server.
         most: Most characters of all events together.
+        refusal: Makes the error of an event that holds one, from its status.
 
     Raises:
         UpstreamError: The stream ends too early, holds an error or no JSON, or is too large.
@@ -52,7 +62,7 @@ async def read_stream(
         if event.data.strip() == "[DONE]":
             growing.ended = True
             break
-        growing.add(_record(event, label), event.event)
+        growing.add(_record(event, label, refusal), event.event)
         for trace, text in growing.texts():
             if trace not in followed:
                 followed[trace] = await watching(trace=trace)
@@ -66,7 +76,7 @@ async def read_stream(
     return growing.whole()
 
 
-def _record(event: httpx2.ServerSentEvent, label: str) -> Mapping[str, Any]:
+def _record(event: httpx2.ServerSentEvent, label: str, refusal: Refusal) -> Mapping[str, Any]:
     """The JSON object of an event; an empty one where there is none.
 
     Raises:
@@ -82,6 +92,10 @@ def _record(event: httpx2.ServerSentEvent, label: str) -> Mapping[str, Any]:
         raise _broken(label, "gave no JSON object in a stream")
     wrong = "error" in (event.event, found.get("type"))
     if wrong or (found.get("error") is not None and "response" not in found):
+        said = found.get("error")
+        status = said.get("code") if isinstance(said, Mapping) else None
+        if isinstance(status, int) and 400 <= status < 600:  # an answer's status, come too late
+            raise refusal(status, found)
         raise _broken(label, "ended its answer with an error")
     return found
 
@@ -137,11 +151,15 @@ class _Completion:
     def _add_call(self, call: Any) -> None:
         """Add a piece of a call to its call: by index, else by id, else to the last one.
 
-        Another id at a known index is another call: some servers count none.
+        Another id at a known index is another call: some servers count none. Some count late: a
+        piece without id at a new index then belongs to the last call.
         """
         if not isinstance(call, Mapping):
             return
         index, ident = call.get("index"), call.get("id") or None
+        seen = [known for known, _ in self._calls]
+        if ident is None and index not in seen and len(seen) > 1 and seen[-1] == seen[-2]:
+            index = None
         for known, whole in reversed(self._calls):
             if ident is None and index in (known, None):
                 break
@@ -182,11 +200,39 @@ def _joined(name: str, before: Any, more: Any) -> Any:
     if isinstance(before, str) and isinstance(more, str):
         repeated = name in ("id", "type", "role") or (name == "name" and before == more)
         return before if repeated else before + more
+    if name == "content" and isinstance(before, str | list) and isinstance(more, str | list):
+        return _with_parts(before, more)
     if isinstance(before, Mapping) and isinstance(more, Mapping):
         return {k: _joined(k, before.get(k), more.get(k)) for k in {**before, **more}}
     if isinstance(before, list) and isinstance(more, list):
         return [*before, *more]
     return more
+
+
+def _with_parts(before: str | list[Any], more: str | list[Any]) -> list[Any]:
+    """The parts of both; texts that follow each other are one."""
+    parts: list[Any] = []
+    for part in [*_parts(before), *_parts(more)]:
+        last = parts[-1] if parts else None
+        if _is_text(last) and _is_text(part):
+            parts[-1] = {**last, "text": last["text"] + part["text"]}
+        else:
+            parts.append(part)
+    return parts
+
+
+def _parts(content: str | list[Any]) -> list[Any]:
+    if isinstance(content, list):
+        return content
+    return [{"type": "text", "text": content}] if content else []
+
+
+def _is_text(part: Any) -> TypeGuard[Mapping[str, Any]]:
+    return (
+        isinstance(part, Mapping)
+        and part.get("type") == "text"
+        and isinstance(part.get("text"), str)
+    )
 
 
 class _Response:

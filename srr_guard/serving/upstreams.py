@@ -7,14 +7,16 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import httpx2
 
 from srr_guard import __version__
 from srr_guard.errors import UpstreamError
+from srr_guard.kept_connections import no_cookies, send
 from srr_guard.protocols import CutOff
 from srr_guard.retry_after import LONGEST_REST, seconds_to_wait
 from srr_guard.serving.config import UpstreamConfig
@@ -106,7 +108,7 @@ class Upstreams:
             raise UpstreamError(
                 f"no server has the model {model!r}; see /v1/models", status=404, is_retryable=False
             )
-        wait = min(server.health.wait(caller) for server in servers)
+        wait = min(server.health.last_resort_wait(caller) for server in servers)
         if wait > 0.0:
             raise UpstreamError(
                 "no server answers at the moment", status=503, retry_after=wait, is_retryable=False
@@ -183,8 +185,14 @@ class Upstreams:
         return [_model(name, config.label) for name in names]
 
     def _in_turn(self, model: Any, caller: Caller) -> Iterator[tuple[_Server, Call]]:
-        """Servers that may be asked: by weight, then fallbacks in their order."""
-        ready = [s for s in self._servers if s.serves(model) and s.health.wait(caller) == 0.0]
+        """Servers that may be asked: by weight, then fallbacks in their order.
+
+        Where all of them rest, each may still be asked once a second.
+        """
+        servers = [server for server in self._servers if server.serves(model)]
+        ready = [server for server in servers if server.health.wait(caller) == 0.0]
+        last_resort = not ready
+        ready = ready or [s for s in servers if s.health.last_resort_wait(caller) == 0.0]
         primary = [server for server in ready if not server.config.fallback]
         for server in primary:
             server.credit += server.config.weight
@@ -192,7 +200,7 @@ class Upstreams:
         if primary:
             primary[0].credit -= sum(server.config.weight for server in primary)
         for server in [*primary, *(server for server in ready if server.config.fallback)]:
-            if (call := server.health.call(caller)) is not None:
+            if (call := server.health.call(caller, last_resort=last_resort)) is not None:
                 yield server, call
 
     async def _ask(
@@ -233,12 +241,16 @@ class Upstreams:
     ) -> dict[str, Any] | CutOff[dict[str, Any]]:
         label, outcome = server.config.label, "unreachable"
         try:
-            async with server.client.stream(
-                method, f"{server.config.url}{path}", content=body, headers=dict(headers)
+            url = f"{server.config.url}{path}"
+            async with aclosing(
+                await send(server.client, method, url, content=body, headers=headers, stream=True)
             ) as response:
                 if watching is not None and is_stream(response):
                     outcome, most = "garbage", self._answer_bytes
-                    streamed = await read_stream(response, path, watching, label=label, most=most)
+                    refusal = partial(_refusal, server.config)
+                    streamed = await read_stream(
+                        response, path, watching, label=label, most=most, refusal=refusal
+                    )
                     outcome = "cut" if isinstance(streamed, CutOff) else "ok"
                     return streamed
                 content = bytearray()
@@ -309,6 +321,7 @@ def _client(
         timeout=httpx2.Timeout(config.timeout, connect=min(5.0, config.timeout)),
         limits=httpx2.Limits(max_connections=most, max_keepalive_connections=most),
         transport=transport,
+        cookies=no_cookies(),
     )
 
 
@@ -332,15 +345,22 @@ def _failed(label: str, what: str, status: int) -> UpstreamError:
 
 
 def _refused(config: UpstreamConfig, response: httpx2.Response, answer: Any) -> UpstreamError:
-    status, said = response.status_code, _said(answer)
-    secret = config.secret()
+    wait = seconds_to_wait(response.headers) if response.status_code >= 400 else None
+    return _refusal(config, response.status_code, answer, wait)
+
+
+def _refusal(
+    config: UpstreamConfig, status: int, answer: Any, retry_after: float | None = None
+) -> UpstreamError:
+    """The error for what a server refused, with its own word."""
+    said, secret = _said(answer), config.secret()
     if said is not None and secret is not None:  # some servers repeat the key that they got
         said = {k: v.replace(secret, "[key]") if isinstance(v, str) else v for k, v in said.items()}
     return UpstreamError(
         f"the server {config.label!r} answered with HTTP {status}",
         status=status,
         detail=said,
-        retry_after=seconds_to_wait(response.headers) if status >= 400 else None,
+        retry_after=retry_after,
         is_retryable=status in _RETRYABLE or status >= 500 or status in (401, 403) or status < 400,
     )
 

@@ -140,6 +140,16 @@ def replica_of(deployment):
     raise AssertionError(deployment)
 
 
+def test_settings_say_how_fast_a_fleet_grows_and_shrinks():
+    from srr_guard_integrations.ray_serve import _replicas
+
+    found = _replicas(FleetSettings(grow_after=1.5, shrink_after=60.0), 1, 3, 4.0)
+    scaling = found["autoscaling_config"]
+    assert (scaling.min_replicas, scaling.max_replicas) == (1, 3)
+    assert (scaling.upscale_delay_s, scaling.downscale_delay_s) == (1.5, 60.0)
+    assert _replicas(FleetSettings(), 2, None, 4.0) == {"num_replicas": 2}
+
+
 def test_affinity_looks_at_what_stands_before_the_first_answer():
     from srr_guard import Conversation
 

@@ -334,7 +334,7 @@ def test_models(http, upstream, served):
 def test_what_is_not_served_says_so(http, served, path):
     answer = http.post(f"{served.root}{path}", json={})
     assert answer.status_code == 404
-    assert answer.json()["error"]["type"] == "not_found_error"
+    assert answer.json()["error"]["type"] == "invalid_request_error"
     wrong = http.get(f"{served.url}/chat/completions")
     assert (wrong.status_code, wrong.headers["allow"]) == (405, "POST")
 

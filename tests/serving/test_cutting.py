@@ -218,6 +218,17 @@ CALLS = {
         piece("1}", "good_a", index=0, id="1", type="function"),
         piece("{}", "good_b", index=1, id="2", type="function"),
     ],
+    "counted late": [
+        piece('{"x"', "good_a", index=0, id="1"),
+        piece(": 1}", index=0),
+        piece("{", "good_b", index=0, id="2"),
+        piece("}", index=1),
+    ],
+    "arguments before the name": [
+        piece('{"x": 1}', "good_a", index=0, id="1"),
+        piece("{", index=1),
+        piece("}", "good_b", index=1, id="2"),
+    ],
     "in one chunk": [
         {
             "tool_calls": [
@@ -240,6 +251,16 @@ def test_calls_are_put_together(http, server, cutting, deltas):
             "function": {"name": "good_a", "arguments": '{"x": 1}'},
         },
         {"type": "function", "id": "2", "function": {"name": "good_b", "arguments": "{}"}},
+    ]
+
+
+def test_calls_without_ids_are_told_apart_by_index(http, server, cutting):
+    pieces = [piece("", "good_a", index=1), piece("{}", index=1), piece("{", "good_b", index=2)]
+    server.script(completion(*pieces, piece("}", index=2)))
+    calls = ask(http, cutting).json()["choices"][0]["message"]["tool_calls"]
+    assert [call["function"] for call in calls] == [
+        {"name": "good_a", "arguments": "{}"},
+        {"name": "good_b", "arguments": "{}"},
     ]
 
 
@@ -270,6 +291,21 @@ def test_an_answer_is_put_together(http, server, cutting):
     ]
     assert answer["usage"]["total_tokens"] == 30
     assert (answer["service_tier"], answer["system_fingerprint"]) == ("flex", "fp")
+
+
+def test_texts_and_parts_are_put_together(http, server, cutting):
+    """As reasoning models of Mistral stream: parts first, then plain text."""
+    thought = {"type": "thinking", "thinking": [{"type": "text", "text": "good thoughts"}]}
+    text = {"type": "text", "text": "a good "}
+    deltas = [{"content": ""}, {"content": [thought]}, {"content": [text]}, "answer", " of mine"]
+    server.script(completion(*deltas), completion("a good ", {"content": [text]}, "answer"))
+    policies = {"default": {"sampling": {**CUT, "n": 1}}}
+    with gateway(server, policies=policies) as served:
+        contents = [ask(http, served).json()["choices"][0]["message"]["content"] for _ in range(2)]
+    assert contents == [
+        [thought, {"type": "text", "text": "a good answer of mine"}],
+        [{"type": "text", "text": "a good a good answer"}],
+    ]
 
 
 WHOLE = completion("a good \u2028 \x85 answer, K\u00f6ln \U0001f600").pieces
@@ -341,6 +377,23 @@ def test_a_fault_is_tried_again_and_then_an_error(http, fault):
     assert (answer.status_code, len(server.requests)) == (502, 4)
     assert "secret" not in answer.text
     assert "good" not in answer.text
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "asked"),
+    [(400, 400, 1), (404, 404, 1), (422, 422, 1), (429, 429, 2), (503, 503, 2), (500, 502, 2)],
+)
+def test_an_error_in_a_stream_counts_as_its_status(http, server, code, status, asked):
+    error = {"error": {"message": "too long for sk-secret", "code": code, "param": "messages"}}
+    server.script(Pieces(START, error))
+    policies = {"default": {"sampling": {**CUT, "n": 1, "attempts": 2}}}
+    upstreams = [{"url": server.url, "key": "sk-secret"}]
+    with gateway(upstreams=upstreams, policies=policies) as served:
+        answer = ask(http, served)
+    assert (answer.status_code, len(server.requests)) == (status, asked)
+    assert "sk-secret" not in answer.text
+    if status in (400, 404, 422):
+        assert answer.json()["error"]["message"] == "too long for [key]"
 
 
 RESPONSE_FAULTS = {

@@ -15,6 +15,7 @@ from servers import (
     ASK,
     PATIENCE,
     Upstream,
+    completion,
     gateway,
     good_is_safe,
     says,
@@ -285,6 +286,14 @@ def test_nothing_of_the_client_but_its_request_goes_on(http, upstream, served):
     assert sent["x-request-id"] == answer.headers["x-request-id"]
 
 
+def test_what_a_server_sets_for_one_request_is_not_sent_with_another(http, upstream, served):
+    headers = {"set-cookie": "session=one; Path=/"}
+    upstream.script({"status": 200, "headers": headers, "body": completion(GOOD, 1, "m")})
+    for _ in range(2):
+        assert ask(http, served).status_code == 200
+    assert not any("cookie" in request["_headers"] for request in upstream.requests)
+
+
 def test_no_word_of_a_server_gets_into_a_header(http, upstream, served):
     kind = "image\r\nset-cookie: evil=1"
     upstream.script(says(None, content=[{"type": kind, "text": "good"}], tool_calls=[]))
@@ -482,11 +491,6 @@ def test_headers_that_decide_come_once(http, upstream, served, name):
     assert answer.status_code == 400
     assert f"'{name}' comes twice" in answer.json()["error"]["message"]
     assert upstream.requests == []
-
-
-def test_probes_may_ask_for_the_head_alone(http, served):
-    until(lambda: http.head(f"{served.root}/readyz").status_code == 200)
-    assert http.head(f"{served.root}/healthz").status_code == 200
 
 
 def test_pages_of_other_sites_are_told_nothing(http, served):

@@ -184,16 +184,14 @@ async def test_callers_that_give_up_say_nothing_of_the_server():
 
 
 async def test_settings_say_how_many_failures_and_how_long():
-    async with fleet(failures=2, rest=3.0) as it:
-        await it.ask()
-        assert (await it.ask())[0] == 500
-        waits = []
-        for _ in range(4):
-            _, wait = await it.ask()
-            waits.append(wait)
-            it.pass_by(wait)
-            assert (await it.ask())[0] == 500
-        assert waits == [1.0, 2.0, 3.0, 3.0]
+    async with fleet({"a": 500, "b": 200}, fallbacks=("b",), failures=2, rest=3.0) as it:
+        asked_at = []
+        for _ in range(60):
+            it.servers.asked.clear()
+            assert await it.ask() == "ok"
+            asked_at += [it.clock[0]] * it.servers.asked.count("a")
+            it.pass_by(0.25)
+        assert asked_at == [0.0, 0.25, 1.25, 3.25, 6.25, 9.25, 12.25]
 
 
 # ---- on trial ----
@@ -235,7 +233,7 @@ async def test_calls_of_the_request_on_trial_wait_for_it(cause, ends):
         else:
             told.set_result(ends)
             await trial
-        expected = (503, 2.0) if ends == 500 and cause == 500 else "ok"
+        expected = (503, 1.0) if ends == 500 and cause == 500 else "ok"
         assert await asyncio.gather(*others) == [expected] * 3
 
 
@@ -278,3 +276,99 @@ async def test_another_server_takes_all_while_one_is_on_trial():
             await it.told(200)
         assert await asyncio.gather(*calls) == ["ok"] * 4
         assert it.servers.asked.count("a") == 1
+
+
+# ---- where no other is left ----
+
+
+@pytest.mark.parametrize("cause", [500, httpx2.ConnectError("")], ids=["failing", "unreachable"])
+async def test_a_server_without_another_is_tried_once_a_second(cause):
+    async with fleet(cause, rest=60.0) as it:
+        for _ in range(3):
+            await it.ask()
+        it.servers.asked.clear()
+        for _ in range(100):  # ten requests a second, for ten seconds
+            await it.ask()
+            it.pass_by(0.125)
+        assert len(it.servers.asked) == 12
+        it.servers.script = 200
+        it.pass_by(1.0)
+        assert await asyncio.gather(*(it.ask() for _ in range(4))) == ["ok"] * 4
+
+
+async def test_one_request_tries_all_that_rest():
+    async with fleet(httpx2.ConnectError(""), hosts=("a", "b"), fallbacks=("c",)) as it:
+        for _ in range(6):
+            await it.ask()
+        it.pass_by(1.0)
+        await it.ask()  # from now on they rest two seconds
+        it.servers.asked.clear()
+        it.pass_by(1.0)
+        it.servers.script = {"a": 500, "b": 503, "c": 200}
+        assert await it.ask() == "ok"
+        assert sorted(it.servers.asked[:2]) == ["a", "b"]
+        assert it.servers.asked[2:] == ["c"]
+
+
+async def test_one_request_at_a_time_is_the_last_resort():
+    async with fleet(httpx2.ConnectError("")) as it:
+        for _ in range(4):
+            await it.ask()
+            it.pass_by(1.0)
+        it.servers.script, it.servers.asked = "wait", []
+        trial, *others = [it.begin() for _ in range(8)]
+        assert await asyncio.gather(*others) == [(503, 1.0)] * 7
+        it.pass_by(30.0)
+        assert await it.ask() == (503, 1.0)
+        await it.told(200)
+        assert await trial == "ok"
+        assert it.servers.asked == ["a"]
+
+
+async def test_a_rest_that_was_asked_for_is_kept_where_no_other_is_left():
+    async with fleet() as it:
+        for _ in range(4):
+            await it.ask()
+            it.pass_by(1.0)
+        it.servers.script = (503, {"retry-after": "7"})
+        assert await it.ask() == (503, 7.0)
+        it.servers.script = 200
+        it.pass_by(6.0)
+        assert await it.ask() == (503, 1.0)
+        it.pass_by(1.0)
+        assert await it.ask() == "ok"
+
+
+async def test_a_client_that_is_shut_out_shares_no_last_resort():
+    async with fleet(hosts=("a",)) as it:
+        for _ in range(5):
+            await it.ask("mallory")
+            it.pass_by(1.0)
+        it.servers.script = "wait"
+        trial = it.begin("mallory")
+        told = await it.servers.waiting.get()
+        assert await it.ask("mallory") == (503, 1.0)
+        it.servers.script = 200
+        assert await it.ask("alice") == "ok"
+        told.set_result(500)
+        await trial
+        assert await it.ask("mallory") == (503, 1.0)
+        assert await it.ask("alice") == "ok"
+
+
+async def test_a_server_with_another_model_is_no_other():
+    async with fleet({"a": 500, "b": 200}, hosts=("a",)) as it:
+        made = UpstreamConfig(url="http://b/v1", models=("other",))
+        two = Upstreams(
+            [UpstreamConfig(url="http://a/v1"), made],
+            answer_bytes=1000,
+            observe=lambda upstream, outcome: None,
+            transport=it.servers,
+            clock=lambda: it.clock[0],
+        )
+        it.upstreams = two
+        async with two:
+            for _ in range(20):
+                await it.ask()
+                it.pass_by(0.5)
+        assert it.servers.asked == ["a"] * 11  # three at once, then every second

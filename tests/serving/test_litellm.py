@@ -48,6 +48,17 @@ def test_an_answer_to_an_unknown_request_is_blocked(http, served):
     assert "pre_call, post_call" in said["blocked_reason"]
 
 
+def test_answers_are_limited_as_at_every_other_door(http):
+    with gateway(limits={"answers": 2}) as served:
+        sent = {"input_type": "response", "structured_messages": ASK, "texts": ["good"] * 3}
+        answer = http.post(f"{served.root}{PATH}", json=sent)
+        assert (answer.status_code, answer.json()["error"]["message"]) == (
+            400,
+            "3 answers to check are more than 2",
+        )
+        assert tell(http, served, **{**sent, "texts": ["good", "", "good"]})["action"] == "NONE"
+
+
 def test_the_key_is_the_one_litellm_sends_and_requests_are_its_own(http):
     keys = [{"name": name, "key": f"secret-{name}"} for name in ("a", "b")]
     with gateway(keys=keys) as served:

@@ -15,16 +15,22 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx2
 import pytest
-from servers import ASK, PATIENCE, Upstream, gateway, good_is_safe, says, until, upstream_server
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from servers import ASK, PATIENCE, Upstream, gateway, says, until, upstream_server
 
+from srr_guard.errors import ConfigurationError
+from srr_guard.serving import GatewayConfig
 from srr_guard.serving.config import KeyConfig
 from srr_guard.serving.keys import Keys, Meter
-from srr_guard.serving.logs import JsonLines
-from srr_guard.serving.server import is_loopback, warn_of_exposure
-from srr_guard.testing import FakeScorer
+from srr_guard.serving.logs import JsonLines, TextLines
+from srr_guard.serving.server import is_loopback, listen, warn_of_exposure
 
 GOOD = says("a good answer")
 
@@ -196,48 +202,6 @@ def test_a_policy_limits_calls_over_all_requests_and_overrides(http):
 # ---- health, metrics, logs ----
 
 
-def test_ready_only_when_a_score_has_been_made(http):
-    let_go = threading.Event()
-
-    class Loading(FakeScorer):
-        async def ascore(self, conversation, candidates):
-            while not let_go.is_set():
-                await asyncio.sleep(0.005)
-            return await super().ascore(conversation, candidates)
-
-    with gateway(scorer=Loading(good_is_safe)) as served:
-        before = http.get(f"{served.root}/readyz")
-        assert http.get(f"{served.root}/healthz").json() == {"status": "ok"}
-        let_go.set()
-        until(lambda: http.get(f"{served.root}/readyz").status_code == 200)
-        assert "srr_guard_ready 1.0" in http.get(f"{served.root}/metrics").text
-    assert (before.status_code, before.json()["reason"]) == (503, "no score has been made yet")
-
-
-def test_a_scorer_that_cannot_be_loaded_is_tried_again(http, monkeypatch):
-    monkeypatch.setattr("srr_guard.serving.gateway._FIRST_WAIT", 0.01)
-    tries = 0
-
-    class Broken(FakeScorer):
-        async def ascore(self, conversation, candidates):
-            nonlocal tries
-            tries += 1
-            if tries < 3:
-                raise OSError("a secret path")
-            return await super().ascore(conversation, candidates)
-
-    with gateway(scorer=Broken(good_is_safe)) as served:
-        seen = []
-
-        def is_ready():
-            seen.append(http.get(f"{served.root}/readyz"))
-            return seen[-1].status_code == 200
-
-        until(is_ready)
-        assert "secret" not in "".join(answer.text for answer in seen)
-    assert tries == 3
-
-
 def test_metrics(http, upstream):
     with gateway(upstream) as served:
         ask(http, served)
@@ -291,9 +255,38 @@ def test_a_json_line_of_an_exception_has_its_type_only():
     assert "secret" not in str(line)
 
 
-def test_the_audit_log_and_telemetry(http, upstream, tmp_path):
-    from opentelemetry import trace
+@pytest.mark.parametrize("made", [JsonLines, TextLines])
+def test_what_anybody_writes_begins_no_line_of_a_log(made):
+    said = "a\r\n2026 ERROR forged\x1b[31m\u2028\x85\x7f\0\u202e\ud800"
+    try:
+        raise ValueError(said)
+    except ValueError:
+        record = logging.LogRecord("n", logging.ERROR, "f", 1, "it %s", (said,), sys.exc_info())
+    line = made().format(record)
+    assert line.isprintable()
+    assert "forged" in line
+    assert line.count("ValueError") == 1
 
+
+def test_names_of_clients_and_servers_in_text_lines(http, upstream, caplog):
+    caplog.set_level(logging.INFO)
+    evil = "m\r\n2026 ERROR forged\x1b[31m"
+    upstream.script({"status": 500, "body": {"error": {"message": evil}}})
+    form = TextLines()
+    policies = {"default": {"sampling": {"n": 1, "attempts": 1}}}
+    with gateway(upstream, policies=policies) as served:
+        headers = {"authorization": b"Bearer \xe9\x1b[31m", "x-request-id": b"a\tb\xc2\x85"}
+        body = {"model": evil, "messages": ASK, "srr_guard": {"policy": evil}}
+        http.post(f"{served.url}/chat/completions", json=body, headers=headers)
+        http.post(f"{served.url}/chat/completions", json={**body, "srr_guard": None})
+        http.post(f"{served.root}/v1/{'%0a%1b' * 3}", json={})
+    lines = [form.format(record) for record in caplog.records]
+    assert sum("endpoint=" in line for line in lines) == 3
+    assert all(line.isprintable() for line in lines)
+    assert not any("forged" in line for line in lines)
+
+
+def test_the_audit_log_and_telemetry(http, upstream, tmp_path):
     parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     with gateway(upstream, audit=tmp_path / "audit.jsonl", telemetry=True) as served:
         body = {"model": "m", "messages": ASK}
@@ -306,12 +299,24 @@ def test_the_audit_log_and_telemetry(http, upstream, tmp_path):
     assert upstream.requests[0]["_headers"]["traceparent"].split("-")[1] == parent.split("-")[1]
 
 
+def test_spans_are_named_by_method_and_path(http, monkeypatch):
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    ours = SimpleNamespace(get_tracer=provider.get_tracer, SpanKind=trace.SpanKind)
+    monkeypatch.setattr("srr_guard.serving.spans.trace", ours)
+    with gateway(telemetry=True) as served:
+        http.get(f"{served.url}/models")
+        http.head(f"{served.root}/healthz")
+        http.request("BREW", f"{served.url}/{'coffee' * 9}")
+        until(lambda: len(exporter.get_finished_spans()) == 3)
+    names = [span.name for span in exporter.get_finished_spans()]
+    assert names == ["GET /v1/models", "HEAD /healthz", "HTTP other"]
+
+
 @pytest.mark.parametrize(
     ("host", "warnings"), [("127.0.0.1", 0), ("::1", 0), ("localhost", 0), ("0.0.0.0", 2)]
 )
 def test_a_port_that_others_reach_is_warned_of(host, warnings, caplog):
-    from srr_guard.serving import GatewayConfig
-
     warn_of_exposure(GatewayConfig(host=host))
     assert len(caplog.records) == warnings
     assert is_loopback(host) == (warnings == 0)
@@ -419,10 +424,6 @@ def test_sighup_takes_over_policies_and_keys_and_drops_nothing(tmp_path):
 
 
 def test_a_port_that_is_taken(tmp_path, upstream):
-    from srr_guard.errors import ConfigurationError
-    from srr_guard.serving import GatewayConfig
-    from srr_guard.serving.server import listen
-
     with listen(GatewayConfig(port=0)) as bound:
         assert bound.proto == socket.IPPROTO_TCP  # or asyncio leaves Nagle's algorithm on
         port = bound.getsockname()[1]

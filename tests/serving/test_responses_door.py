@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from servers import calls, says
+from servers import calls, gateway, response, says
 
 QUESTION = "How do magnets work?"
 
@@ -83,3 +83,18 @@ def test_a_failed_response_is_no_candidate(http, upstream, served):
     failed["error"] = {"code": "server_error", "message": "scripted"}
     upstream.script({"status": 200, "body": failed}, says("a good answer"))
     assert ask(http, served).json()["output"][0]["content"][0]["text"] == "a good answer"
+
+
+@pytest.mark.parametrize("own", [None, "Be brief."])
+@pytest.mark.parametrize("stream", [False, True])
+def test_system_prompts_of_the_operator_stay_with_the_operator(http, upstream, own, stream):
+    said = response(says("a good answer"), 1, "m")
+    upstream.script({"status": 200, "body": {**said, "instructions": "Be brief.\n\nA secret."}})
+    policies = {"default": {"sampling": {"n": 1, "system_prompts": ["A secret."]}}}
+    with gateway(upstream, policies=policies) as served:
+        answer = ask(http, served, stream=stream, **({} if own is None else {"instructions": own}))
+    assert answer.status_code == 200
+    assert "secret" not in answer.text
+    assert "A secret." in upstream.requests[0]["instructions"]
+    if not stream:
+        assert answer.json()["instructions"] == own
