@@ -142,8 +142,9 @@ def are_messages(value: Any) -> bool:
 def _is_message(item: Any) -> bool:
     if isinstance(item, Mapping):
         return "role" in item and not item.keys().isdisjoint({"content", "tool_calls"})
-    pair = isinstance(item, tuple) and len(item) == 2 and item[0] in _ROLE_NAMES
-    return pair or isinstance(item, BaseMessage)
+    if isinstance(item, tuple) and len(item) == 2:
+        return isinstance(item[0], str) and item[0] in _ROLE_NAMES
+    return isinstance(item, BaseMessage)
 
 
 def _fact(key: Any, value: Any) -> str:

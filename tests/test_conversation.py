@@ -109,6 +109,11 @@ def test_parts_of_a_dict_that_have_no_text_are_refused_by_name(part):
         Conversation.of({"question": "q", "notes": part})
 
 
+def test_pairs_that_are_no_messages_are_facts():
+    talk = Conversation.of({"question": "q", "points": [([1, 2], 3), ({}, "x")]})
+    assert [turn.text for turn in talk.turns] == ['points: [[[1, 2], 3], [{}, "x"]]', "q"]
+
+
 def test_images_inside_a_dict_are_named():
     image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,xx"}}
     talk = Conversation.of({"question": "q", "notes": {"of": HumanMessage([image])}})
