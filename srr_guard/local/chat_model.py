@@ -235,9 +235,10 @@ class LocalChatModel(BaseChatModel):
         messages: list[BaseMessage],
         stop: list[str] | None = None,
         run_manager: CallbackManagerForLLMRun | None = None,
+        recipes: Sequence[Recipe | None] | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        request, _ = self._request(messages, 1, stop, kwargs)
+        request, _ = self._request(messages, 1, stop, kwargs, recipes)
         pieces: SimpleQueue[str | None] = SimpleQueue()
         job = GenerationJob(self._spec(), request, on_text=lambda _, piece: pieces.put(piece))
         job.future.add_done_callback(lambda _: pieces.put(None))
@@ -256,9 +257,10 @@ class LocalChatModel(BaseChatModel):
         messages: list[BaseMessage],
         stop: list[str] | None = None,
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        recipes: Sequence[Recipe | None] | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        request, _ = self._request(messages, 1, stop, kwargs)
+        request, _ = self._request(messages, 1, stop, kwargs, recipes)
         loop = asyncio.get_running_loop()
         pieces: asyncio.Queue[str | None] = asyncio.Queue()
 
