@@ -401,7 +401,8 @@ class Policies(Settings):
 
     def save(self, file: str | os.PathLike[str]) -> None:
         """Write the settings that differ from their defaults."""
-        Path(file).write_text(self.model_dump_json(indent=2, exclude_defaults=True) + "\n")
+        text = self.model_dump_json(indent=2, exclude_defaults=True) + "\n"
+        Path(file).write_text(text, encoding="utf-8")
 
 
 _PARTS: dict[str, Callable[..., Settings]] = {

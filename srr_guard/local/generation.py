@@ -158,7 +158,6 @@ class TextGenerator:
             name=self.name,
             reference=hosted.source.digest,
             template=self.template,
-            blocks=int(text.num_hidden_layers),
             width=int(text.hidden_size),
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -427,3 +428,26 @@ def test_files_of_another_model_are_refused(sample: Sample, fits: Fits, tmp_path
     path.write_text("{}")
     with pytest.raises(ConfigurationError, match="is no trigger table"):
         sample(RefusalStart(triggers=str(path)))
+
+
+@pytest.mark.parametrize("prefixes", [[], [[[], 3]], [[[50], 0]], [[[50], -1]], [[[50]]]])
+def test_tables_that_count_nothing_are_refused(triggers: str, prefixes: list[object]) -> None:
+    held = json.loads(Path(triggers).read_text())
+    Path(triggers).write_text(json.dumps({**held, "prefixes": prefixes}))
+    with pytest.raises(ConfigurationError, match="is no trigger table"):
+        TriggerTable.read(Path(triggers))
+
+
+@pytest.mark.parametrize("shape", [(2,), (2, 8), (2, 1, 8)])
+def test_vectors_of_another_shape_are_refused(
+    sample: Sample, fits: Fits, tmp_path: Path, shape: tuple[int, ...]
+) -> None:
+    steered, soft = tmp_path / "v.safetensors", tmp_path / "s.safetensors"
+    RefusalVectors(fits, (1, 2), torch.ones(shape), torch.ones(2)).write(steered)
+    SoftPromptVectors(fits, "Be kind.", torch.ones(shape)).write(soft)
+    for recipe in (Steered(vectors=str(steered)), SoftPrompt(file=str(soft))):
+        with pytest.raises(ConfigurationError, match="holds a tensor of shape"):
+            sample(recipe)
+    RefusalVectors(fits, (1, 2, 3), torch.ones(shape), torch.ones(2)).write(steered)
+    with pytest.raises(ConfigurationError, match="holds no refusal vectors"):
+        RefusalVectors.read(steered)
