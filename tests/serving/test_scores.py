@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +12,7 @@ from servers import ASK, calls, gateway, says
 from srr_guard import Ranking
 from srr_guard.testing import FakeScorer
 
+BLANK = {"turns": [{"role": "user", "text": " \u200b"}]}
 TEXTS = ["a bad answer", "a good answer"]
 
 
@@ -76,6 +78,8 @@ def test_bodies_of_the_wrong_shape(http, served, path, body, said):
     ("path", "body", "said"),
     [
         ("score", {"conversation": "", "candidates": ["a"]}, "the prompt is empty"),
+        ("score", {"conversation": BLANK, "candidates": ["a"]}, "the prompt is empty"),
+        ("checks", {"conversation": BLANK, "answer": "a"}, "the prompt is empty"),
         ("score", {"conversation": [], "candidates": ["a"]}, "no messages"),
         ("score", {"conversation": [{"x": 1}], "candidates": ["a"]}, "not a list of messages"),
         ("score", {"conversation": "q", "candidates": ["a"] * 65}, "65 texts are more than 64"),
@@ -188,6 +192,24 @@ def test_a_check_never_raises_for_what_it_finds(http):
     with gateway(policies={"default": {"decision": decision}}) as served:
         body = post(http, served, "checks", {"conversation": "q", "answer": "bad"}).json()
         assert body["outcome"] == "hold"
+
+
+def test_lone_surrogates_are_checked_where_requests_are_only_observed(http):
+    asked = {"turns": [{"role": "user", "text": "q\ud800"}]}
+    with gateway(policies={"default": {"decision": {"mode": "observe"}}}) as served:
+        content = json.dumps({"conversation": asked, "answer": "bad\ud800"})
+        headers = {"content-type": "application/json"}
+        answer = http.post(f"{served.url}/checks", content=content, headers=headers)
+    assert (answer.status_code, answer.json()["results"][0]["would_have"]) == (200, "refused")
+
+
+def test_settings_that_change_no_check_are_refused_though_requests_may_set_them(http):
+    overrides = {"allow": ["prefer", "threshold"]}
+    with gateway(policies={"default": {"overrides": overrides}}) as served:
+        body = {"conversation": "q", "answer": "a", "srr_guard": {"prefer": "first"}}
+        answer = post(http, served, "checks", body)
+    assert answer.status_code == 400
+    assert "srr_guard.prefer changes nothing" in answer.json()["error"]["message"]
 
 
 def test_explain_needs_a_scorer_that_can(http, served):
