@@ -6,6 +6,7 @@ import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -21,7 +22,8 @@ from srr_guard import (
     SamplingPolicy,
     Totals,
 )
-from srr_guard.errors import NotEnoughCandidatesError, ScoringError
+from srr_guard.core import best_of_n
+from srr_guard.errors import NotEnoughCandidatesError, SamplingError, ScoringError
 from srr_guard.testing import FakeScorer, ScriptedChatModel
 
 SCORES = {"great": 0.99, "good": 0.8, "bad": 0.1, "refusal": 0.99}
@@ -154,6 +156,26 @@ def test_all_of_them_in_the_first_round(decide, n):
 def test_failed_first_candidate_is_followed_by_the_rest(decide):
     decision = decide(adaptive(ValueError("no"), "good"), "q")
     assert (decision.reason, decision.sampled, decision.failed) == ("fallback", 4, 2)
+
+
+def test_too_few_to_decide_are_not_scored(decide):
+    scorer = FakeScorer(by_table)
+    policy = SamplingPolicy(n=2, min_candidates=2, attempts=1)
+    model = ScriptedChatModel(answers=["great", ValueError("x")])
+    with pytest.raises(NotEnoughCandidatesError):
+        decide(SafetyRanker(model, scorer=scorer, sampling=policy), "q")
+    assert scorer.calls == []
+
+
+def test_time_of_candidates_that_fail_in_the_first_round_is_counted_once(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(best_of_n, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    state = best_of_n.BestOfN(SamplingPolicy(n=3, initial=2, accept_at=0.9), DecisionPolicy())
+    assert state.next_round() == range(2)
+    for index, seconds in ((0, 1.0), (1, 2.0)):
+        now[0] += seconds
+        state.receive({index: SamplingError("blank")})
+    assert (state.timings().generation, state.timings().total) == (3.0, 3.0)
 
 
 def test_all_failed(decide):
