@@ -20,6 +20,7 @@ from srr_guard import (
     Ranking,
     SafetyRanker,
     SamplingPolicy,
+    ScoredCandidate,
     Totals,
 )
 from srr_guard.core import best_of_n
@@ -198,6 +199,20 @@ def test_scorer_that_fails_ends_the_request_at_once(decide):
     with pytest.raises(ScoringError):
         decide(adaptive(model=model, scorer=broken), "q")
     assert model.calls == 1
+
+
+def test_scores_of_the_first_round_do_not_count_where_the_second_scoring_fails(decide):
+    class Once(FakeScorer):
+        def _rank(self, conversation, candidates):
+            if self.calls:
+                raise ValueError("numbers")
+            return super()._rank(conversation, candidates)
+
+    passing = DecisionPolicy(scorer_error="pass")
+    decision = decide(adaptive("bad", "good", scorer=Once(by_table), decision=passing), "q")
+    assert (decision.reason, decision.output.content) == ("passed_through", "bad")
+    assert (decision.ranking, len(decision.candidates)) == (None, 4)
+    assert not any(isinstance(c, ScoredCandidate) for c in decision.candidates)
 
 
 def test_deadline_before_the_second_round_decides_among_those_at_hand(decide, limits):

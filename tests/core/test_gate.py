@@ -305,6 +305,14 @@ class TestRefusedByGate:
         assert (decision.output, decision.sampled) == (DEFAULT_REFUSAL, 1)
         assert len(SCORER.calls) == scored
 
+    def test_answer_of_an_unknown_form_is_asked_for_it_where_the_gate_fails(self, decide):
+        model = RunnableLambda(lambda _: "good")
+        refusing = DecisionPolicy(scorer_error="refuse")
+        broken = gate(0.0, error=ValueError("numbers"))
+        decision = decide(SafetyRanker(model, scorer=SCORER, gate=broken, decision=refusing))
+        assert (decision.output, decision.sampled) == (DEFAULT_REFUSAL, 1)
+        assert (decision.reason, decision.gate.error) == ("refused", "ValueError")
+
     def test_generators_and_annotated_functions(self):
         @srr_guard(scorer=SCORER, gate=gate(0.99), gating=REFUSING)
         def pieces(question: str):
