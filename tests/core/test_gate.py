@@ -380,6 +380,18 @@ class TestFailures:
         )
         assert decide(ranker).gate.verdict == "failed"
 
+    def test_what_passes_without_it_is_a_bypass(self, decide, caplog):
+        ranker = SafetyRanker(
+            ScriptedChatModel(answers=["good"]),
+            scorer=SCORER,
+            gate=gate(0.1, error=ValueError("numbers")),
+            decision=DecisionPolicy(scorer_error="pass"),
+        )
+        decision = decide(ranker)
+        assert (decision.reason, decision.gate.verdict) == ("best_of_n", "failed")
+        assert decision.totals.bypasses == 1
+        assert "bypass: the prompt gate failed (ValueError)" in caplog.text
+
     def test_what_no_policy_bypasses(self, decide):
         unfit = gate(0.1, error=ConfigurationError("it has no request probe"))
         ranker = SafetyRanker(

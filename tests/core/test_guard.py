@@ -146,6 +146,16 @@ class TestChoose:
         assert ask(lax, "choose", "q", ["bad"]).reason == "passed_through"
         assert lax.bypasses == 1
 
+    def test_what_cannot_be_read_passes_as_a_bypass_only(self, ask):
+        image = AIMessage(["good", {"type": "image", "base64": "AAAA", "mime_type": "image/png"}])
+        decision = ask(guard(), "choose", "q", [image])
+        assert (decision.output.text, decision.passed) == (DEFAULT_REFUSAL, False)
+        lax = guard(decision=DecisionPolicy(unreadable="pass"))
+        decision = ask(lax, "choose", "q", [image, AIMessage("good")])
+        assert (decision.chosen.index, decision.reason, lax.bypasses) == (1, "best_of_n", 0)
+        decision = ask(lax, "choose", "q", [image])
+        assert (decision.chosen.index, decision.reason, lax.bypasses) == (0, "passed_through", 1)
+
     def test_blank_answers_count_as_failed(self, ask):
         decision = ask(guard(), "choose", "q", ["", "good", None])
         assert (decision.output, decision.failed, decision.reason) == ("good", 2, "fallback")
