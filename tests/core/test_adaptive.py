@@ -221,6 +221,20 @@ def test_deadline_before_the_second_round_decides_among_those_at_hand(decide, li
     assert (decision.reason, decision.sampled, decision.output.content) == ("fallback", 1, "good")
 
 
+async def test_late_first_candidate_is_followed_by_the_rest(limits):
+    calls = []
+
+    async def answer(question):
+        calls.append(question)
+        if len(calls) == 1:
+            await limits.hang()
+        return "good"
+
+    decision = await adaptive(model=answer, n=2, timeout=1.0, deadline=None).adecide("q")
+    assert (decision.reason, decision.sampled, decision.output) == ("fallback", 2, "good")
+    assert decision.failures == ("TimeoutError",)
+
+
 def test_deadline_counts_from_the_start_of_the_request(limits):
     calls = []
 

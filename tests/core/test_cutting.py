@@ -189,6 +189,36 @@ def test_checks_must_be_low_in_a_row():
     assert found.index(True) == 96 + 3 * 64
 
 
+@pytest.mark.parametrize(
+    ("found", "cut_at"),
+    [
+        ((0.01, 0.01), 1),
+        ((0.05, 0.05, 0.05), None),  # the floor itself is not below it
+        ((0.01, ValueError("numbers"), 0.01, 0.01), 3),  # what fails says nothing, and is no check
+    ],
+)
+def test_two_scores_below_the_floor_in_a_row_cut(found, cut_at):
+    answers = iter(found)
+
+    def score(text: str) -> Ranking:
+        if isinstance(answer := next(answers), ValueError):
+            raise answer
+        return Ranking.from_scores(scores=[0.0], p_safe=[answer])
+
+    async def ascore(text: str) -> Ranking:
+        return score(text)
+
+    def watch() -> StreamWatch:
+        return StreamWatch(lambda text, done=False: None, 0.05, score, ascore)
+
+    texts = ["x" * (96 + 64 * i) for i in range(len(found))]
+    one = watch()
+    cuts = [one.cut(text) for text in texts]
+    assert cuts == [i == cut_at for i in range(len(found))]
+    answers, other = iter(found), watch()
+    assert [asyncio.run(other.acut(text)) for text in texts] == cuts
+
+
 def test_observed_requests_are_not_cut(run):
     _, _, decision = run(HARM, mode="observe")
     assert (decision.output.text, decision.cut) == (f"{HARM} ", 0)

@@ -54,6 +54,7 @@ class TestVerdicts:
         ("p_harmful", "familiarity", "verdict"),
         [
             (0.19, 0.5, "benign"),
+            (0.19, 0.1, "benign"),
             (0.19, 0.05, "uncertain"),
             (0.19, None, "uncertain"),
             (0.2, 0.5, "uncertain"),

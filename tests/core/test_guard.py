@@ -156,6 +156,13 @@ class TestChoose:
         decision = ask(lax, "choose", "q", [image])
         assert (decision.chosen.index, decision.reason, lax.bypasses) == (0, "passed_through", 1)
 
+    def test_what_the_provider_took_away_is_a_refusal(self, ask):
+        gone = AIMessage("", response_metadata={"finish_reason": "content_filter"})
+        scorer = FakeScorer(lambda prompt, answer: 0.9)
+        decision = ask(guard(scorer=scorer), "choose", "q", [gone])
+        assert (decision.output.text, decision.chosen.declined) == (DEFAULT_REFUSAL, True)
+        assert scorer.calls == [(DEFAULT_REFUSAL,)]
+
     def test_blank_answers_count_as_failed(self, ask):
         decision = ask(guard(), "choose", "q", ["", "good", None])
         assert (decision.output, decision.failed, decision.reason) == ("good", 2, "fallback")
