@@ -11,12 +11,19 @@ from langchain_core.messages import AIMessageChunk
 from langchain_core.outputs import ChatGenerationChunk
 from pydantic import PrivateAttr
 
-from srr_guard import DecisionPolicy, SafetyRankedChatModel, SafetyRanker, SamplingPolicy
+from srr_guard import (
+    Conversation,
+    DecisionPolicy,
+    Guard,
+    SafetyRankedChatModel,
+    SafetyRanker,
+    SamplingPolicy,
+)
 from srr_guard.core.cutting import StreamWatch
 from srr_guard.decision import Ranking
 from srr_guard.errors import BelowThresholdError, ConfigurationError
 from srr_guard.policy import DEFAULT_REFUSAL
-from srr_guard.recipes import Plain, RefusalStart
+from srr_guard.recipes import Plain, RefusalStart, Stepwise
 from srr_guard.testing import FakeScorer
 
 WORDS = 200
@@ -217,6 +224,31 @@ def test_two_scores_below_the_floor_in_a_row_cut(found, cut_at):
     assert cuts == [i == cut_at for i in range(len(found))]
     answers, other = iter(found), watch()
     assert [asyncio.run(other.acut(text)) for text in texts] == cuts
+
+
+class Floors(FakeScorer):
+    """Makes floors for local models: the number itself."""
+
+    def early_cut(self, below: float) -> float:
+        return below
+
+
+@pytest.mark.parametrize(
+    ("decision", "plan", "floor"),
+    [
+        ({}, None, 0.2),
+        ({"mode": "observe"}, None, None),
+        ({"reasoning": "answer"}, None, None),
+        ({"mode": "observe"}, (Plain(), Stepwise()), 0.0),
+    ],
+)
+def test_floor_of_a_local_model(decision, plan, floor):
+    guard = Guard(
+        scorer=Floors(by_harm),
+        sampling=SamplingPolicy(cut_below=0.2, plan=plan),
+        decision=DecisionPolicy(**decision),
+    )
+    assert guard.early_cut(Conversation.of("q")) == floor
 
 
 def test_observed_requests_are_not_cut(run):
