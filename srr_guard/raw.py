@@ -26,14 +26,19 @@ def raw_message(value: Any) -> AIMessage | None:
     """
     if not isinstance(value, (BaseModel, Mapping)):
         return None
+    if isinstance(value, BaseModel) and "choices" not in type(value).model_fields:
+        return None
     choices, kind = _field(value, "choices"), _field(value, "object")
     if choices == [] and kind == "chat.completion.chunk":  # the last one, with the usage
         return AIMessageChunk(content="")
     if not isinstance(choices, list) or len(choices) != 1:
         return None
+    said = (_field(choices[0], name) for name in _FORMS)
+    if not any(isinstance(one, (BaseModel, Mapping)) for one in said):
+        return None  # some other object that has one choice
     if isinstance(value, BaseModel):  # no warnings: providers fill the fields as they like
         value = value.model_dump(mode="json", exclude_none=True, warnings=False)
-    choice = value["choices"][0]
+    (choice,) = value.get("choices") or [{}]
     for name, kind in _FORMS.items():
         if isinstance(choice, Mapping) and isinstance(choice.get(name), Mapping):
             return _message(kind, choice[name], choice, value)
@@ -41,9 +46,7 @@ def raw_message(value: Any) -> AIMessage | None:
 
 
 def _field(value: Any, name: str) -> Any:
-    if isinstance(value, Mapping):
-        return value.get(name)
-    return getattr(value, name, None) if name in type(value).model_fields else None
+    return value.get(name) if isinstance(value, Mapping) else getattr(value, name, None)
 
 
 def _message(
