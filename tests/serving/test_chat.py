@@ -192,6 +192,14 @@ def test_an_operator_may_allow_more(http, upstream):
         assert "accept_at cannot be set" in refused.json()["error"]["message"]
 
 
+def test_the_limits_of_a_policy_may_be_asked_for(http, upstream):
+    policy = {"decision": {"threshold": 0.6}, "overrides": {"max_n": 3}}
+    with gateway(upstream, policies={"default": policy}) as served:
+        assert ask(http, served, srr_guard={"n": 3, "threshold": 0.6}).status_code == 200
+        for wanted in ({"n": 4}, {"threshold": 0.59}):
+            assert ask(http, served, srr_guard=wanted).status_code == 400
+
+
 @pytest.mark.parametrize(
     ("body", "said"),
     [
