@@ -28,7 +28,7 @@ from srr_guard.errors import (
 from srr_guard.local import chat_model as local_chat
 from srr_guard.local import generation
 from srr_guard.local.chat_model import LocalChatModel
-from srr_guard.local.generation import Answer, Answers
+from srr_guard.local.requests import Answer, Answers
 from srr_guard.local.worker import GenerationLine, text_generator
 from srr_guard.recipes import Plain, ReversePrompt
 from srr_guard.reference.host import host

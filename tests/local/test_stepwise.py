@@ -16,13 +16,9 @@ from srr_guard import LocalChatModel, SafetyRanker, SamplingPolicy, SRRScorer
 from srr_guard.conversation import Conversation
 from srr_guard.errors import ConfigurationError
 from srr_guard.local.decoding.stepwise import StepSearch
-from srr_guard.local.generation import (
-    Answer,
-    GenerationOptions,
-    GenerationRequest,
-    TextGenerator,
-)
+from srr_guard.local.generation import TextGenerator
 from srr_guard.local.recipes.key_sentence import key_sentence
+from srr_guard.local.requests import Answer, GenerationOptions, GenerationRequest
 from srr_guard.local.worker import text_generator
 from srr_guard.policy import DecisionPolicy, GatePolicy
 from srr_guard.recipes import Plain, Recipe, Stepwise

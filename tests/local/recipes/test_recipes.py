@@ -16,12 +16,13 @@ from srr_guard import LocalChatModel
 from srr_guard.conversation import Conversation
 from srr_guard.errors import ConfigurationError
 from srr_guard.local import generation
-from srr_guard.local.generation import GenerationOptions, GenerationRequest, TextGenerator
+from srr_guard.local.generation import TextGenerator
 from srr_guard.local.recipes.refusal_start import TriggerTable
 from srr_guard.local.recipes.reverse_prompt import POSITIVE, REVERSE, with_system
 from srr_guard.local.recipes.soft_prompt import SoftPromptVectors
 from srr_guard.local.recipes.steering import RefusalVectors, last_states, steered_blocks
 from srr_guard.local.recipes.tables import Fits
+from srr_guard.local.requests import GenerationOptions, GenerationRequest
 from srr_guard.local.worker import text_generator
 from srr_guard.recipes import Plain, Recipe, RefusalStart, ReversePrompt, SoftPrompt, Steered
 from srr_guard.reference.host import HostedModel, host
