@@ -156,7 +156,7 @@ def test_logits_after_a_reorder_are_those_of_a_whole_pass(generator: TextGenerat
 def test_a_constant_reward_leaves_the_distribution(generator: TextGenerator) -> None:
     from scipy.stats import chisquare
 
-    draws = 300
+    draws = 120
     searched = sample(
         generator,
         lambda _: 0.0,
@@ -182,7 +182,7 @@ def test_more_budget_never_ends_worse_on_the_mean(generator: TextGenerator) -> N
     means = []
     for beams in (1, 2, 4):
         rewards = []
-        for seed in range(6):
+        for seed in range(3):
             last: list[float] = []
 
             def worth(states: Any, last: list[float] = last) -> float:
