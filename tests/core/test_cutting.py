@@ -10,6 +10,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessageChunk
 from langchain_core.outputs import ChatGenerationChunk
 from pydantic import PrivateAttr
+from recipe_model import RecipeModel
 
 from srr_guard import (
     Conversation,
@@ -249,6 +250,22 @@ def test_floor_of_a_local_model(decision, plan, floor):
         decision=DecisionPolicy(**decision),
     )
     assert guard.early_cut(Conversation.of("q")) == floor
+
+
+class CutsItself(RecipeModel):
+    def cuts_candidates(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    "alone",
+    [{"trace_candidates": True}, {"sampling": SamplingPolicy(cut_below=0.2, batched="never")}],
+)
+def test_a_floor_needs_answers_in_one_batch(alone):
+    options = {"scorer": Floors(by_harm), "sampling": SamplingPolicy(cut_below=0.2)}
+    SafetyRanker(CutsItself(), **options)
+    with pytest.raises(ConfigurationError, match="called in batches, without trace_candidates"):
+        SafetyRanker(CutsItself(), **{**options, **alone})
 
 
 def test_observed_requests_are_not_cut(run):

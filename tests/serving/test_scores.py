@@ -176,15 +176,18 @@ def test_checks_of_a_whole_conversation(http, served):
     assert [(r["turn"], r["outcome"]) for r in body["results"]] == [(1, "pass"), (3, "hold")]
 
 
-def test_an_answer_between_the_bounds_is_uncertain(http):
+@pytest.mark.parametrize(
+    ("bounds", "verdict"), [((0.2, 0.95), "uncertain"), ((0.95, 0.99), "hold")]
+)
+def test_an_answer_that_the_scorer_does_not_pass_is_uncertain(http, bounds, verdict):
     class Bounded(FakeScorer):
         async def ascore(self, conversation, candidates):
             ranking = await super().ascore(conversation, candidates)
-            return ranking.model_copy(update={"bounds": (0.2, 0.95)})
+            return ranking.model_copy(update={"bounds": bounds})
 
     with gateway(scorer=Bounded(lambda prompt, answer: 0.9)) as served:
         body = post(http, served, "checks", {"conversation": "q", "answer": "a"}).json()
-    assert (body["outcome"], body["results"][0]["verdict"]) == ("uncertain", "uncertain")
+    assert (body["outcome"], body["results"][0]["verdict"]) == ("uncertain", verdict)
 
 
 def test_a_check_never_raises_for_what_it_finds(http):
