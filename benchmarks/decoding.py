@@ -26,7 +26,8 @@ from typing import Any
 
 from srr_guard import SRRScorer
 from srr_guard.conversation import Conversation
-from srr_guard.local.generation import GenerationOptions, GenerationRequest, TextGenerator
+from srr_guard.local.generation import TextGenerator
+from srr_guard.local.requests import GenerationOptions, GenerationRequest
 from srr_guard.local.worker import text_generator
 from srr_guard.reference import resolve_reference
 from srr_guard.reference.host import host

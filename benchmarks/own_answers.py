@@ -20,7 +20,7 @@ from stepwise import BENIGN, HARMFUL
 from srr_guard import SRRScorer
 from srr_guard.characters import plain_characters
 from srr_guard.conversation import Conversation
-from srr_guard.local.generation import GenerationOptions, GenerationRequest
+from srr_guard.local.requests import GenerationOptions, GenerationRequest
 from srr_guard.local.worker import sample_batch
 from srr_guard.reference.host import host
 from srr_guard.reference.spec import ModelSpec

@@ -47,7 +47,8 @@ class AuditLog:
         redact: How the candidates' texts are redacted.
 
     Raises:
-        ConfigurationError: The folder does not exist, or an argument is out of range.
+        ConfigurationError: The folder does not exist, the path is one, or an argument is out of
+            range.
 
     Example:
         >>> import json, tempfile
@@ -80,6 +81,8 @@ class AuditLog:
             raise ConfigurationError(
                 f"the folder of path={str(path)!r} does not exist: create it first"
             )
+        if self._path.is_dir():
+            raise ConfigurationError(f"path={str(path)!r} is a folder: name a file in it")
         if max_bytes < 1 or backups < 0:
             raise ConfigurationError(
                 f"max_bytes={max_bytes!r}, backups={backups!r}: give a size above 0 and a number "

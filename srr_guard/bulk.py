@@ -177,9 +177,7 @@ class _Run:
 
     async def all(self, rows: _Rows, good: IO[bytes], bad: IO[bytes], done: int) -> None:
         """Rank all rows after the first `done` ones, and write them in their order."""
-        read = 0
         async for number, line, outcome in self._outcomes(rows, done):
-            read += len(line)
             row, reason = await outcome
             if reason is None:
                 _write(good, row)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from langchain_core.messages import (
     AIMessage,
@@ -15,11 +15,11 @@ from langchain_core.messages import (
     convert_to_messages,
 )
 from langchain_core.prompt_values import PromptValue
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from srr_guard.characters import is_blank
 from srr_guard.errors import ConfigurationError, InvalidInputError
-from srr_guard.reading import read_fact, turn_text
+from srr_guard.reading import read_fact, turn_text, valid_unicode
 
 PROMPT_KEYS = ("question", "input", "prompt", "query", "messages")
 """Keys under which a dict holds what was asked, the first of them first."""
@@ -30,19 +30,24 @@ Role = Literal["system", "user", "assistant", "tool"]
 
 
 class Turn(BaseModel):
-    """One turn of a conversation."""
+    """One turn of a conversation.
+
+    Attributes:
+        role: Who speaks.
+        text: What is said; lone surrogates become U+FFFD.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     role: Role
-    text: str
+    text: Annotated[str, AfterValidator(valid_unicode)]
 
 
 class Conversation(BaseModel):
-    """A prompt, turn by turn, in plain text.
+    """A prompt, turn by turn, in plain text. `of` makes one, with some visible text in it.
 
     Attributes:
-        turns: At least one turn, at least one of them with visible text.
+        turns: What was said, in order.
 
     Example:
         >>> Conversation.of("How do magnets work?").prompt
@@ -70,14 +75,12 @@ class Conversation(BaseModel):
             InvalidInputError: The value is of another kind, empty or blank.
             ConfigurationError: A part of a dict has no text.
         """
-        if isinstance(value, Conversation):
-            return value
-        turns = tuple(_turn(message) for message in _messages(value))
-        if all(is_blank(turn.text) for turn in turns):
+        asked = value if isinstance(value, Conversation) else cls(turns=_turns(value))
+        if all(is_blank(turn.text) for turn in asked.turns):
             raise InvalidInputError(
                 f"the prompt is empty: got {_short(value)}; give it at least one turn with text"
             )
-        return cls(turns=turns)
+        return asked
 
     @property
     def prompt(self) -> str:
@@ -142,8 +145,9 @@ def are_messages(value: Any) -> bool:
 def _is_message(item: Any) -> bool:
     if isinstance(item, Mapping):
         return "role" in item and not item.keys().isdisjoint({"content", "tool_calls"})
-    pair = isinstance(item, tuple) and len(item) == 2 and item[0] in _ROLE_NAMES
-    return pair or isinstance(item, BaseMessage)
+    if isinstance(item, tuple) and len(item) == 2:
+        return isinstance(item[0], str) and item[0] in _ROLE_NAMES
+    return isinstance(item, BaseMessage)
 
 
 def _fact(key: Any, value: Any) -> str:
@@ -157,8 +161,8 @@ def _fact(key: Any, value: Any) -> str:
         ) from error
 
 
-def _turn(message: BaseMessage) -> Turn:
-    return Turn(role=role_of(message), text=turn_text(message))
+def _turns(value: Any) -> tuple[Turn, ...]:
+    return tuple(Turn(role=role_of(m), text=turn_text(m)) for m in _messages(value))
 
 
 def role_of(message: BaseMessage) -> Role:

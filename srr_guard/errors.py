@@ -205,8 +205,10 @@ class AllCandidatesFailedError(SamplingError):
 
 def _common_type(causes: Sequence[BaseException]) -> type[BaseException] | None:
     """The nearest type that all causes have in common; None if it says nothing."""
+    if not causes:
+        return None
     shared = (kind for kind in type(causes[0]).__mro__ if all(isinstance(c, kind) for c in causes))
-    nearest: Any = next(shared) if causes else Exception
+    nearest: Any = next(shared)
     return None if nearest in (object, BaseException, Exception) else nearest
 
 

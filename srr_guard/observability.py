@@ -17,6 +17,7 @@ from typing import Any
 
 from srr_guard.decision import Decision
 from srr_guard.errors import ConfigurationError, MissingExtraError
+from srr_guard.threads import is_async_generator, is_generator
 from srr_guard.visible import visible_line
 
 logger = logging.getLogger("srr_guard.decisions")
@@ -33,34 +34,48 @@ def each_of(
     caller, and those after it are not called.
 
     Raises:
-        ConfigurationError: One of them cannot be called.
+        ConfigurationError: One of them cannot be called, or is a generator, which would never run.
 
     Example:
         >>> seen = []
         >>> hook = each_of(log_decision, seen.append)
     """
     for hook in hooks:
-        if not callable(hook):
-            raise ConfigurationError(f"{hook!r} cannot be called with a Decision")
+        if not callable(hook) or is_generator(hook) or is_async_generator(hook):
+            raise _no_hook(hook)
 
     async def finish(
         told: Awaitable[object], rest: Iterator[Callable[[Decision], object]], decision: Decision
     ) -> None:
         await told
         for hook in rest:
-            told_next = hook(decision)
+            told_next = _told(hook, decision)
             if inspect.isawaitable(told_next):
                 await told_next
 
     def call_each(decision: Decision) -> Awaitable[None] | None:
         rest = iter(hooks)
         for hook in rest:
-            told = hook(decision)
+            told = _told(hook, decision)
             if inspect.isawaitable(told):
                 return finish(told, rest, decision)
         return None
 
     return call_each
+
+
+def _told(hook: Callable[[Decision], object], decision: Decision) -> object:
+    told = hook(decision)
+    if inspect.isgenerator(told) or inspect.isasyncgen(told):
+        raise _no_hook(hook)
+    return told
+
+
+def _no_hook(hook: object) -> ConfigurationError:
+    return ConfigurationError(
+        f"{hook!r} cannot be told of decisions: give a function that takes a Decision, async or "
+        "not, no generator"
+    )
 
 
 def log_decision(decision: Decision) -> None:

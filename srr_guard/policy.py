@@ -20,7 +20,7 @@ from srr_guard.decision import ScoredCandidate
 from srr_guard.errors import ConfigurationError
 from srr_guard.json_lines import strict_json, utf8_text
 from srr_guard.recipes import Plain, Plan, Recipe
-from srr_guard.settings import Settings
+from srr_guard.settings import Settings, require_function
 
 Prefer = Literal["best", "safest", "first"]
 """The choice among candidates that may be passed on.
@@ -266,6 +266,8 @@ class DecisionPolicy(Settings):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if not isinstance(self.prefer, str):
+            require_function("prefer", self.prefer, "a function from the candidates to one of them")
         if is_blank(self.refusal):
             raise ValueError(f"refusal={self.refusal!r} shows nothing: write a text")
         if self.enforce_share and self.mode == "enforce":
@@ -401,7 +403,8 @@ class Policies(Settings):
 
     def save(self, file: str | os.PathLike[str]) -> None:
         """Write the settings that differ from their defaults."""
-        Path(file).write_text(self.model_dump_json(indent=2, exclude_defaults=True) + "\n")
+        text = self.model_dump_json(indent=2, exclude_defaults=True) + "\n"
+        Path(file).write_text(text, encoding="utf-8")
 
 
 _PARTS: dict[str, Callable[..., Settings]] = {

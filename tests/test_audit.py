@@ -134,6 +134,10 @@ class TestArguments:
         with pytest.raises(ConfigurationError, match="create it first"):
             AuditLog(path / "deeper")
 
+    def test_a_folder_is_no_file(self, path):
+        with pytest.raises(ConfigurationError, match="is a folder"):
+            AuditLog(path.parent)
+
     @pytest.mark.parametrize("wrong", [{"max_bytes": 0}, {"backups": -1}, {"redact": "prompt"}])
     def test_out_of_range(self, path, wrong):
         with pytest.raises(ConfigurationError, match=next(iter(wrong))):

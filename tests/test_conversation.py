@@ -77,6 +77,8 @@ def test_roles():
         [object()],
         [("nonsense role", "x")],
         [{"content": "no role"}],
+        Conversation(turns=()),
+        Conversation(turns=(Turn(role="user", text=" \u200b"),)),
     ],
 )
 def test_bad_prompts(value):
@@ -107,6 +109,16 @@ def test_parts_of_a_prompt_that_cannot_be_read_are_named():
 def test_parts_of_a_dict_that_have_no_text_are_refused_by_name(part):
     with pytest.raises(ConfigurationError, match=r"part 'notes'.*give `prompt=`"):
         Conversation.of({"question": "q", "notes": part})
+
+
+def test_turns_are_valid_unicode():
+    assert Turn(role="user", text="q\ud800").text == "q\ufffd"
+    assert Conversation.of("q\ud800").turns == (Turn(role="user", text="q\ufffd"),)
+
+
+def test_pairs_that_are_no_messages_are_facts():
+    talk = Conversation.of({"question": "q", "points": [([1, 2], 3), ({}, "x")]})
+    assert [turn.text for turn in talk.turns] == ['points: [[[1, 2], 3], [{}, "x"]]', "q"]
 
 
 def test_images_inside_a_dict_are_named():

@@ -129,6 +129,11 @@ class TestAllFailedAlike:
         for cause in (SamplingError("blank"), ExceptionGroup("many", [ValueError()])):
             assert type(AllCandidatesFailedError.of([cause])) is AllCandidatesFailedError
 
+    def test_without_causes(self):
+        error = AllCandidatesFailedError.of(())
+        assert type(error) is AllCandidatesFailedError
+        assert error.causes == ()
+
     def test_pickle(self):
         error = pickle.loads(pickle.dumps(AllCandidatesFailedError.of([TimeoutError("late")])))
         assert isinstance(error, TimeoutError)

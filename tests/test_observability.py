@@ -194,5 +194,19 @@ class TestEachOf:
             ask(guard("good", on_decision=each_of(full, log_decision)))
 
     def test_not_callable(self):
-        with pytest.raises(ConfigurationError, match="3 cannot be called"):
+        with pytest.raises(ConfigurationError, match="3 cannot be told of decisions"):
             each_of(log_decision, 3)
+
+    def test_generators_would_never_run(self, ask):
+        def audit(decision):
+            yield decision
+
+        async def later(decision):
+            yield decision
+
+        for hook in (audit, later):
+            with pytest.raises(ConfigurationError, match="no generator"):
+                each_of(log_decision, hook)
+            hidden = each_of(log_decision, lambda decision, hook=hook: hook(decision))
+            with pytest.raises(ConfigurationError, match="no generator"):
+                ask(guard("good", on_decision=hidden))

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 from pydantic_core import PydanticSerializationError
 
@@ -119,6 +123,19 @@ def test_files_of_policies_that_other_editors_write(tmp_path):
     file.write_text("[" * 100_000)
     with pytest.raises(ConfigurationError, match="cannot be read"):
         Policies.load(file)
+
+
+def test_files_of_policies_are_utf8_in_any_locale(tmp_path):
+    write = """if True:
+        import sys
+        from srr_guard.policy import DecisionPolicy, Policies
+        policies = Policies(decision=DecisionPolicy(refusal="Nein, das m\\u00f6chte ich nicht."))
+        policies.save(sys.argv[1])
+    """
+    file = tmp_path / "policies.json"
+    ascii_only = {**os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    subprocess.run([sys.executable, "-c", write, str(file)], env=ascii_only, check=True, timeout=60)
+    assert Policies.load(file).decision.refusal == "Nein, das möchte ich nicht."
 
 
 @pytest.mark.parametrize("name", ["temperatures", "system_prompts"])

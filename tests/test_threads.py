@@ -74,6 +74,24 @@ def test_stuck_threads_are_replaced():
     assert workers.submit(lambda: "still one").result(1) == "still one"
 
 
+def test_threads_of_calls_given_up_on_end_with_them():
+    workers = Workers(max_threads=1)
+    begun, release = threading.Event(), threading.Event()
+
+    def call():
+        begun.set()
+        release.wait(5)
+        return threading.current_thread()
+
+    stuck = workers.submit(call)
+    assert begun.wait(5)
+    workers.release(stuck)
+    release.set()
+    thread = stuck.result(5)
+    thread.join(5)
+    assert not thread.is_alive()
+
+
 def test_call_in_line_that_is_released_never_starts():
     workers = Workers(max_threads=1)
     release = threading.Event()

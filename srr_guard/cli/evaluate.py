@@ -85,7 +85,7 @@ def evaluate(
     print_report(report, terminal())
     if json_file is not None:
         with writing(json_file):
-            json_file.write_text(report.model_dump_json(indent=2) + "\n")
+            json_file.write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
     if plots is not None:
         from srr_guard.training.evaluation.plots import draw_report
 

@@ -208,7 +208,9 @@ class BestOfN:
 
     def receive(self, outcomes: Mapping[int, Outcome]) -> None:
         """Record what came back, by candidate index."""
-        self._generation += time.perf_counter() - self._resumed
+        now = time.perf_counter()
+        self._generation += now - self._resumed
+        self._resumed = now
         self._outcomes.update(outcomes)
         returned = [self._outcomes[i] for i in sorted(self._outcomes)]
         self.candidates = tuple(o for o in returned if isinstance(o, Candidate))

@@ -13,7 +13,7 @@ from srr_guard.decision import Decision
 from srr_guard.errors import InvalidInputError, SamplingError
 from srr_guard.filters import declines, is_filtered
 from srr_guard.raw import joined, raw_message
-from srr_guard.reading import Reading, read, read_pieces
+from srr_guard.reading import Reading, read, read_pieces, valid_unicode
 
 
 class MessageDelivery:
@@ -56,7 +56,7 @@ class MessageDelivery:
     def _read_by_function(self, output: Any) -> Reading:
         assert self._text is not None
         try:
-            return Reading(self._text(output))
+            text = self._text(output)
         except (InvalidInputError, SamplingError):
             raise
         except Exception as error:
@@ -64,6 +64,12 @@ class MessageDelivery:
                 f"text={self._text!r} failed with {type(error).__name__} on an answer of type "
                 f"{type(output).__name__!r}: let it return a str for each"
             ) from error
+        if not isinstance(text, str):
+            raise InvalidInputError(
+                f"text={self._text!r} returned {text!r:.60} for an answer of type "
+                f"{type(output).__name__!r}: let it return a str for each"
+            )
+        return Reading(valid_unicode(text))
 
     def declined(self, output: Any) -> bool:
         """True for a message that the provider's filter has emptied."""
@@ -123,7 +129,9 @@ class PiecesDelivery(MessageDelivery):
         return any(isinstance(m, BaseMessage) and is_filtered(m) for m in joined(output))
 
     def refusal(self, text: str, output: Sequence[Any]) -> list[Any] | None:
-        """Give the refusal as the only piece, in the form of the others."""
+        """Give the refusal as the only piece, in the form of the others; None if there are none."""
+        if not output:
+            return None
         if isinstance(output[0], AIMessageChunk):
             return [AIMessageChunk(content=text, chunk_position="last")]
         piece = super().refusal(text, output[0])

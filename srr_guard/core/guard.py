@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, TypeVar, cast
 
 from srr_guard.conversation import Conversation
+from srr_guard.core.arguments import HOOK, in_full, refuse, require_fitting
 from srr_guard.core.best_of_n import BestOfN
 from srr_guard.core.calls import (
     AsyncCandidateCalls,
@@ -22,7 +23,7 @@ from srr_guard.core.conclusion import Ended, conclude
 from srr_guard.core.cutting import StreamWatch
 from srr_guard.core.delivery import MessageDelivery
 from srr_guard.core.in_flight import CallLimit
-from srr_guard.core.observing import observes, require_first_plain
+from srr_guard.core.observing import observes
 from srr_guard.core.outcomes import Read, read_candidate
 from srr_guard.core.scoring import TimedScorer
 from srr_guard.decision import Decision, PromptAssessment, Totals
@@ -41,14 +42,9 @@ from srr_guard.protocols import (
     ReadAhead,
     RefusesUnasked,
     ResponseScorer,
-    SupportsEarlyCut,
-    SupportsReadAhead,
 )
 from srr_guard.recipes import Stepwise
 from srr_guard.threads import (
-    is_async,
-    is_async_generator,
-    is_generator,
     require_asyncio,
     workers,
 )
@@ -105,36 +101,18 @@ class Guard:
         n: int | None = None,
         threshold: float | None = None,
     ) -> None:
-        _one_of(n=n, sampling=sampling)
-        _one_of(threshold=threshold, decision=decision)
-        if sampling is None:
-            sampling = SamplingPolicy() if n is None else SamplingPolicy(n=n)
-        if decision is None:
-            decision = (
-                DecisionPolicy() if threshold is None else DecisionPolicy(threshold=threshold)
-            )
-        _require(scorer is None or _is_scorer(scorer), "scorer", scorer)
-        _require(isinstance(sampling, SamplingPolicy), "sampling", sampling)
-        _require(isinstance(decision, DecisionPolicy), "decision", decision)
-        lazy = is_generator(on_decision) or is_async_generator(on_decision)
-        _require(
-            on_decision is None or (callable(on_decision) and not lazy), "on_decision", on_decision
+        sampling = in_full(SamplingPolicy, "sampling", sampling, n=n)
+        decision = in_full(DecisionPolicy, "decision", decision, threshold=threshold)
+        if gate is not None and gating is None:
+            gating = GatePolicy()
+        require_fitting(
+            scorer=scorer,
+            sampling=sampling,
+            decision=decision,
+            gating=gating,
+            gate=gate,
+            on_decision=on_decision,
         )
-        if sampling.read_ahead:
-            _require(scorer is None or isinstance(scorer, SupportsReadAhead), "read_ahead", scorer)
-        if gate is not None:
-            _require(_is_gate(gate), "gate", gate)
-            gating = GatePolicy() if gating is None else gating
-        if gating is not None:
-            _require(isinstance(gating, GatePolicy), "gating", gating)
-            gating.require_room(sampling)
-            assesses = gate is not None or scorer is None or isinstance(scorer, PromptGate)
-            _require(assesses, "gating without gate", scorer)
-        searched = any(isinstance(recipe, Stepwise) for recipe in recipes_of(sampling, gating))
-        if searched or (sampling.cut_below is not None and not sampling.read_ahead):
-            _require(scorer is None or isinstance(scorer, SupportsEarlyCut), "cut_below", scorer)
-        if decision.mode == "observe":
-            require_first_plain(sampling)
         self._scorer = scorer
         self._gate = gate
         self._gating = gating
@@ -453,8 +431,7 @@ class Guard:
 
     def _tell(self, ended: Ended[T]) -> Decision[T]:
         decision, error = ended
-        told = self._on_decision(decision) if self._on_decision else None
-        _require(not _is_lazy(told), "on_decision", self._on_decision)
+        told = self._told(decision)
         if inspect.isawaitable(told):
             workers.submit(asyncio.run, _finish(told)).result()
         if error is not None:
@@ -463,13 +440,18 @@ class Guard:
 
     async def _atell(self, ended: Ended[T]) -> Decision[T]:
         decision, error = ended
-        told = self._on_decision(decision) if self._on_decision else None
-        _require(not _is_lazy(told), "on_decision", self._on_decision)
+        told = self._told(decision)
         if inspect.isawaitable(told):
             await told
         if error is not None:
             raise error
         return decision
+
+    def _told(self, decision: Decision[Any]) -> object:
+        told = self._on_decision(decision) if self._on_decision else None
+        if inspect.isgenerator(told) or inspect.isasyncgen(told):  # it has not run at all
+            refuse("on_decision", self._on_decision, HOOK)
+        return told
 
     def _add(self, **counts: int) -> Totals:
         """Add to the totals, by the names that `Totals` has for its counts, and return them."""
@@ -496,47 +478,6 @@ def _following(source: CandidateSource[Any], state: BestOfN) -> CandidateSource[
 
 def _form_is_known(form: Delivery[Any], refusal: str) -> bool:
     return isinstance(form, RefusesUnasked) and form.refusal_unasked(refusal) is not None
-
-
-def _is_scorer(scorer: object) -> bool:
-    if isinstance(scorer, type):  # the class in place of an object of it
-        return False
-    return isinstance(scorer, ResponseScorer) and not is_async(scorer.score)
-
-
-def _is_gate(gate: object) -> bool:
-    if isinstance(gate, type):
-        return False
-    return isinstance(gate, PromptGate) and not is_async(gate.assess)
-
-
-def _one_of(**given: object) -> None:
-    (short, value), (name, policy) = given.items()
-    if value is not None and policy is not None:
-        raise ConfigurationError(f"{short}={value!r} and {name}={policy!r}: give one of them")
-
-
-def _require(holds: bool, name: str, value: object) -> None:
-    if not holds:
-        wanted = {
-            "scorer": "an object with `score` and async `ascore` (SRRScorer, FakeScorer), or None",
-            "sampling": "a SamplingPolicy",
-            "decision": "a DecisionPolicy",
-            "gating": "a GatePolicy, or None",
-            "gate": "an object with `assess` and async `aassess` (SRRScorer, FakeGate), or None",
-            "gating without gate": "a scorer that has `assess` (SRRScorer), a `gate=`, or no "
-            "gating policy",
-            "on_decision": "a function that takes a Decision, async or not, no generator; or None",
-            "cut_below": "a scorer that has `early_cut` (SRRScorer); or set "
-            "read_ahead=True for cut_below, and leave Stepwise out",
-            "read_ahead": "a scorer that has `read_ahead` (SRRScorer), or leave read_ahead out",
-        }[name]
-        raise ConfigurationError(f"{name}={value!r} cannot be used: give {wanted}")
-
-
-def _is_lazy(told: object) -> bool:
-    """True for what a hook returns that has not run at all."""
-    return inspect.isgenerator(told) or inspect.isasyncgen(told)
 
 
 async def _finish(told: Awaitable[object]) -> None:

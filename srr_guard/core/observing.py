@@ -24,7 +24,7 @@ def place_of(conversation: Conversation) -> float:
         >>> round(place_of(Conversation.of("How do magnets work?")), 3)
         0.176
     """
-    digest = hashlib.sha256(conversation.model_dump_json().encode("utf-8", "surrogatepass"))
+    digest = hashlib.sha256(conversation.model_dump_json().encode())
     return int.from_bytes(digest.digest()[:6]) / 2**48
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,8 +24,8 @@ from pydantic import Field, model_validator
 from srr_guard.conversation import Conversation
 from srr_guard.errors import ConfigurationError, InvalidInputError, SRRGuardError
 from srr_guard.extras import require_local
-from srr_guard.local.generation import Answer, Answers, GenerationOptions, GenerationRequest
 from srr_guard.local.recipes.plan import unserved
+from srr_guard.local.requests import Answer, Answers, GenerationOptions, GenerationRequest
 from srr_guard.local.tool_text import ends_of_calls, forced_prefix, parse_answer, with_tool_text
 from srr_guard.local.worker import GenerationJob, token_ids
 from srr_guard.recipes import Plain, Recipe
@@ -235,9 +236,10 @@ class LocalChatModel(BaseChatModel):
         messages: list[BaseMessage],
         stop: list[str] | None = None,
         run_manager: CallbackManagerForLLMRun | None = None,
+        recipes: Sequence[Recipe | None] | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        request, _ = self._request(messages, 1, stop, kwargs)
+        request, _ = self._request(messages, 1, stop, kwargs, recipes)
         pieces: SimpleQueue[str | None] = SimpleQueue()
         job = GenerationJob(self._spec(), request, on_text=lambda _, piece: pieces.put(piece))
         job.future.add_done_callback(lambda _: pieces.put(None))
@@ -256,14 +258,15 @@ class LocalChatModel(BaseChatModel):
         messages: list[BaseMessage],
         stop: list[str] | None = None,
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        recipes: Sequence[Recipe | None] | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        request, _ = self._request(messages, 1, stop, kwargs)
+        request, _ = self._request(messages, 1, stop, kwargs, recipes)
         loop = asyncio.get_running_loop()
         pieces: asyncio.Queue[str | None] = asyncio.Queue()
 
         def send(piece: str | None) -> None:
-            if not loop.is_closed():
+            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
                 loop.call_soon_threadsafe(pieces.put_nowait, piece)
 
         job = GenerationJob(self._spec(), request, on_text=lambda _, piece: send(piece))

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 
 from srr_guard.conversation import Conversation
 from srr_guard.errors import ConfigurationError
-from srr_guard.local.generation import Answer, Answers, GenerationOptions, GenerationRequest
 from srr_guard.local.recipes.refusal_start import TriggerTable
 from srr_guard.local.recipes.steering import RefusalVectors, last_states, steered_blocks
 from srr_guard.local.recipes.tables import Fits
+from srr_guard.local.requests import Answer, Answers, GenerationOptions, GenerationRequest
 from srr_guard.local.worker import sample_batch, text_generator
 from srr_guard.protocols import ResponseScorer
 from srr_guard.reference.host import host

@@ -6,9 +6,8 @@ import logging
 import random
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from srr_guard.conversation import Conversation
 from srr_guard.errors import ConfigurationError
@@ -20,121 +19,15 @@ from srr_guard.local.decoding.tracks import Batch, Decoder, Prompt, Track
 from srr_guard.local.decoding.transformers import generate
 from srr_guard.local.recipes.key_sentence import key_sentence
 from srr_guard.local.recipes.plan import RowPlan, RowPlanner
+from srr_guard.local.requests import Answer, Answers, Call, GenerationRequest
 from srr_guard.local.searching import AnswerSearch
 from srr_guard.local.text import StopText, TextStream
+from srr_guard.local.under_way import BatchPrompts, NewPrompt, UnderWay
 from srr_guard.recipes import Plain, Recipe
-from srr_guard.reference.cache.states import StateRecorder
 from srr_guard.reference.host import HostedModel, host
 from srr_guard.reference.template import PromptIds, PromptTemplate
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from srr_guard.scorer.running import EarlyCut
-
 _log = logging.getLogger("srr_guard")
-
-
-@dataclass(frozen=True, kw_only=True)
-class GenerationOptions:
-    """Settings for sampling answers.
-
-    Attributes:
-        max_new_tokens: Most tokens of one answer.
-        temperature: 0 takes the likeliest token each time.
-        top_p: Share of the probability that sampling is limited to, in (0, 1].
-        seed: Equal seeds give equal answers; None gives new ones each time.
-        stop: Texts that end an answer; they are not part of it.
-
-    Raises:
-        ConfigurationError: A value is out of range.
-    """
-
-    max_new_tokens: int
-    temperature: float
-    top_p: float
-    seed: int | None = None
-    stop: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if self.max_new_tokens < 1:
-            raise ConfigurationError(
-                f"max_new_tokens={self.max_new_tokens!r} leaves no answer: give 1 or more"
-            )
-        if not 0.0 <= self.temperature < float("inf"):
-            raise ConfigurationError(
-                f"temperature={self.temperature!r} is out of range: give 0 (greedy) or more"
-            )
-        if not 0.0 < self.top_p <= 1.0:
-            raise ConfigurationError(f"top_p={self.top_p!r} is outside (0, 1]: 1 switches it off")
-        if not all(self.stop):
-            raise ConfigurationError(f"stop={self.stop!r} holds an empty text: leave it out")
-
-
-@dataclass(frozen=True)
-class Answer:
-    """One sampled answer; `tokens` counts what was generated, the end token included.
-
-    Attributes:
-        text: Its text, without a stop text.
-        tokens: How many tokens were generated.
-        finish: Why it ended.
-        ids: The tokens.
-    """
-
-    text: str
-    tokens: int
-    finish: Literal["stop", "length", "cut"]
-    ids: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
-class Answers:
-    """The answers of one call to one model, for one prompt of `prompt_tokens` tokens."""
-
-    model_name: str
-    prompt_tokens: int
-    answers: tuple[Answer, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class GenerationRequest:
-    """A request for answers.
-
-    Attributes:
-        conversation: What the model is asked.
-        options: How answers are sampled.
-        n: How many.
-        prefix: Text that every answer is made to begin with; rows are then plain ones.
-        recipes: How the answers are made, taken in turn; empty: as the model gives them.
-        cut: A floor for answers under way; None: none is cut off.
-    """
-
-    conversation: Conversation
-    options: GenerationOptions
-    n: int = 1
-    prefix: str = ""
-    recipes: tuple[Recipe | None, ...] = ()
-    cut: EarlyCut | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Call:
-    """A request on its way, and who hears of it.
-
-    Attributes:
-        request: What to sample.
-        cancelled: Asked after each token; True gives its answers up.
-        on_answers: Receives the answers.
-        on_error: Receives the error in their place.
-        on_text: Receives every answer piece by piece: its index and the piece.
-    """
-
-    request: GenerationRequest
-    cancelled: Callable[[], bool]
-    on_answers: Callable[[Answers], None]
-    on_error: Callable[[BaseException], None]
-    on_text: Callable[[int, str], None] | None = None
 
 
 class TextGenerator:
@@ -158,7 +51,6 @@ class TextGenerator:
             name=self.name,
             reference=hosted.source.digest,
             template=self.template,
-            blocks=int(text.num_hidden_layers),
             width=int(text.hidden_size),
         )
 
@@ -194,8 +86,8 @@ class TextGenerator:
         """
         import torch
 
-        prompts = _Prompts(self._key)
-        requests: list[_UnderWay] = []
+        prompts = BatchPrompts(self._key)
+        requests: list[UnderWay] = []
         for call in calls:
             try:
                 requests.append(self._begin(call, prompts))
@@ -213,7 +105,7 @@ class TextGenerator:
         for request in requests:
             request.close()
 
-    def _begin(self, call: Call, prompts: _Prompts) -> _UnderWay:
+    def _begin(self, call: Call, prompts: BatchPrompts) -> UnderWay:
         request = call.request
         options = request.options
         prefix = self.template.text_ids(request.prefix) if request.prefix else []
@@ -224,7 +116,7 @@ class TextGenerator:
                 f"{self._context} tokens of {self.name!r}: lower it"
             )
         self._check_cut(request)
-        under_way = _UnderWay(call, self.name)
+        under_way = UnderWay(call, self.name)
         stopped = StopText(self._decode, options.stop)
         seed = secrets.randbits(63) if options.seed is None else options.seed
         for i in range(request.n):
@@ -344,16 +236,16 @@ class TextGenerator:
 
     def _prompt(
         self, conversation: Conversation, plan: RowPlan, prefix: Sequence[int], room: int
-    ) -> _NewPrompt:
+    ) -> NewPrompt:
         prompt = self.template.prompt(conversation, limit=room)
         whole = PromptIds(ids=[*prompt.ids, *prefix], request=prompt.request)
         if plan.vectors is None:
-            return _NewPrompt(whole)
+            return NewPrompt(whole)
         soft, path = plan.vectors
         at = soft.place(prompt.ids, self.template.text_ids(soft.text), path)
-        return _NewPrompt(whole, soft.vectors, at)
+        return NewPrompt(whole, soft.vectors, at)
 
-    def _run(self, requests: Sequence[_UnderWay], prompts: Sequence[Prompt]) -> None:
+    def _run(self, requests: Sequence[UnderWay], prompts: Sequence[Prompt]) -> None:
         owner = {row: request for request in requests for row in request.rows}
         searches = {row: work for request in requests for row, work in request.searches.items()}
 
@@ -433,79 +325,6 @@ class TextGenerator:
 
 class _GivenUpError(Exception):
     """Ends a batch that nobody waits for."""
-
-
-@dataclass(frozen=True, eq=False)
-class _NewPrompt:
-    """A prompt, and the vectors that stand in place of its tokens from `at` on."""
-
-    prompt: PromptIds
-    vectors: Tensor | None = None
-    at: int = 0
-
-
-class _Prompts:
-    """The prompts of a batch, equal ones once."""
-
-    def __init__(self, key: Any) -> None:
-        self.found: list[Prompt] = []
-        self._key = key
-        self._known: dict[tuple[tuple[int, ...], int | None], int] = {}
-
-    def add(self, new: _NewPrompt, *, recorded: bool) -> int:
-        """Index of a prompt; the recorder comes with the first row that is recorded."""
-        ids = new.prompt.ids
-        key = tuple(ids), None if new.vectors is None else id(new.vectors)
-        if key not in self._known:
-            self._known[key] = len(self.found)
-            self.found.append(Prompt(ids, new.vectors, new.at))
-        index = self._known[key]
-        if recorded and self.found[index].recorder is None:
-            recorder = StateRecorder(host.states, self._key, new.prompt)
-            if recorder.records:
-                self.found[index] = replace(self.found[index], recorder=recorder)
-        return index
-
-
-@dataclass(eq=False)
-class _UnderWay:
-    """A request while its rows grow."""
-
-    call: Call
-    name: str
-    prompt_tokens: int = 0
-    rows: dict[Row, Callable[[Row], Answer]] = field(default_factory=dict)
-    searches: dict[Row, Callable[[], None]] = field(default_factory=dict)
-    answers: dict[Row, Answer] = field(default_factory=dict)
-    settled: bool = False
-
-    def add(self, row: Row, answer: Callable[[Row], Answer]) -> None:
-        """Add a row, and how its answer is made."""
-        self.rows[row] = answer
-
-    def search(self, row: Row, answer: Callable[[Row], Answer], work: Callable[[], None]) -> None:
-        """Add a row that is searched for."""
-        self.add(row, answer)
-        self.searches[row] = work
-
-    def finish(self, row: Row) -> None:
-        """Take note of a row that is done."""
-        self.answers[row] = self.rows[row](row)
-        if len(self.answers) == len(self.rows):
-            self.close()
-
-    def close(self) -> None:
-        """Hand over what there is."""
-        if not self.settled:
-            self.settled = True
-            answers = (self.answers.get(row) or make(row) for row, make in self.rows.items())
-            self.call.on_answers(Answers(self.name, self.prompt_tokens, tuple(answers)))
-
-    def fail(self, error: BaseException) -> None:
-        """Hand over an error."""
-        if not self.settled:
-            self.settled = True
-            self.call.on_error(error)
 
 
 def _row_seed(seed: int | str, row: int) -> int | str:

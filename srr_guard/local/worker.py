@@ -6,7 +6,8 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 
-from srr_guard.local.generation import Answers, Call, GenerationRequest, TextGenerator
+from srr_guard.local.generation import TextGenerator
+from srr_guard.local.requests import Answers, Call, GenerationRequest
 from srr_guard.reference.host import host
 from srr_guard.reference.spec import ModelSpec
 

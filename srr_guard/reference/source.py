@@ -155,7 +155,7 @@ def _missing(folder: Path) -> list[str]:
         return ["config.json"]
     for index in sorted(folder.glob("*.index.json")):
         try:
-            shards = set(json.loads(index.read_text())["weight_map"].values())
+            shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
         except (OSError, ValueError, KeyError, AttributeError):
             return [index.name]
         return sorted(shard for shard in shards if not (folder / shard).is_file())
@@ -197,8 +197,8 @@ def _file_digest(file: Path) -> str:
     key = hashlib.sha256(f"{file}:{stat.st_size}:{stat.st_mtime_ns}".encode()).hexdigest()[:32]
     note = cached("digests", f"{key}.json")
     try:
-        return str(json.loads(note.read_text())["sha256"])
-    except (OSError, ValueError, KeyError):
+        return str(json.loads(note.read_text(encoding="utf-8"))["sha256"])
+    except (OSError, ValueError, KeyError, TypeError):
         pass
     with file.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
@@ -211,5 +211,5 @@ def write_atomically(path: Path, text: str) -> None:
     """Write a small text file so that readers see the old one or the whole new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(text)
+    draft.write_text(text, encoding="utf-8")
     draft.replace(path)

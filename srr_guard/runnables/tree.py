@@ -37,14 +37,7 @@ Change = Callable[[BaseLanguageModel[Any]], Any]
 
 def parts(runnable: Any) -> Iterator[Runnable[Any, Any]]:
     """A runnable and all runnables inside it that can be found without calling it."""
-    if isinstance(runnable, Runnable):
-        yield runnable
-    if isinstance(runnable, RunnableLambda):
-        for returned in returned_by(runnable):
-            yield from parts(returned)
-    elif isinstance(runnable, Runnable):
-        for value in _fields(runnable).values():
-            yield from _parts_in(value)
+    return _parts(runnable, ())
 
 
 def language_models(runnable: Any) -> Iterator[BaseLanguageModel[Any]]:
@@ -167,12 +160,21 @@ def _fields(runnable: Any) -> dict[str, Any]:
     return {name: values[name] for name in type(runnable).model_fields if name in values}
 
 
-def _parts_in(value: Any) -> Iterator[Runnable[Any, Any]]:
-    if isinstance(value, Runnable):
-        yield from parts(value)
+def _parts(value: Any, around: tuple[Runnable[Any, Any], ...]) -> Iterator[Runnable[Any, Any]]:
+    """The runnables in a value; `around` are the functions that led there, which may come again."""
+    if isinstance(value, RunnableLambda):
+        if any(value is one for one in around):
+            return
+        yield value
+        for returned in returned_by(value):
+            yield from _parts(returned, (*around, value))
+    elif isinstance(value, Runnable):
+        yield value
+        for inner in _fields(value).values():
+            yield from _parts(inner, around)
     elif isinstance(value, (Mapping, list, tuple)):
         for inner in value.values() if isinstance(value, Mapping) else value:
-            yield from _parts_in(inner)
+            yield from _parts(inner, around)
 
 
 def _changed(value: Any, change: Change, silent: bool) -> Any:

@@ -16,8 +16,6 @@ from srr_guard.serving.gateway import Gateway
 from srr_guard.serving.problems import json_response
 
 MODEL = "srr-guard"
-PREDICATES = ("safe", "harmful", "helpful", "refusal")
-"""What can be asked: of the answer that ends the input."""
 
 
 class _Question(BaseModel):
@@ -25,7 +23,7 @@ class _Question(BaseModel):
 
 
 class Predicate(_Question):
-    """A statement about the answer. `instructions` is one of `PREDICATES`."""
+    """A statement about the answer: `instructions` is safe, harmful, helpful or refusal."""
 
     type: Literal["predicate"]
     instructions: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from srr_guard.core import Guard
 from srr_guard.core.in_flight import CallLimit
@@ -12,7 +12,7 @@ from srr_guard.decision import Decision
 from srr_guard.errors import ConfigurationError, InvalidInputError
 from srr_guard.policy import DecisionPolicy, SamplingPolicy
 from srr_guard.protocols import PromptGate, ResponseScorer
-from srr_guard.serving.config import GatewayConfig, KeyConfig, PolicyConfig
+from srr_guard.serving.config import GatewayConfig, KeyConfig, Override, PolicyConfig
 
 _SAMPLING = ("n", "accept_at")
 _RANGES: Mapping[str, tuple[float, float]] = {
@@ -21,8 +21,8 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     "threshold": (0, 1),
     "min_familiarity": (0, 1),
 }
-_OF_CHECKS = ("threshold",)
-"""What changes a decision about one answer that is there."""
+_NOT_OF_CHECKS = frozenset(get_args(Override)) - {"threshold"}
+"""What changes no decision about one answer that is there."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ class PolicyBook:
             )
         policy = self._configs[name]
         for setting in wanted:
-            if checking and setting in _RANGES.keys() - _OF_CHECKS:
+            if checking and setting in _NOT_OF_CHECKS:
                 raise InvalidInputError(
                     f"srr_guard.{setting} changes nothing in a check of answers: leave it out"
                 )

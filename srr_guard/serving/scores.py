@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from srr_guard.conversation import Conversation, Turn
 from srr_guard.core.scoring import TimedScorer
-from srr_guard.decision import Candidate, Decision, Ranking, ScoredCandidate
+from srr_guard.decision import Decision, Ranking, ScoredCandidate
 from srr_guard.errors import AllCandidatesFailedError, InvalidInputError
 from srr_guard.formats.openai import as_message
 from srr_guard.serving.gateway import Gateway
@@ -147,13 +147,9 @@ def outcome_of(decision: Decision[Any]) -> dict[str, Any]:
         "p_refusal": scored.p_refusal if scored else None,
         "verdict": scored.verdict if scored else None,
         "familiarity": decision.ranking.familiarity if decision.ranking else None,
-        "unreadable": list(_unreadable(candidate)),
+        "unreadable": list(candidate.unreadable),
         "would_have": decision.would_have.reason if decision.would_have else None,
     }
-
-
-def _unreadable(candidate: Candidate[Any]) -> Sequence[str]:
-    return candidate.unreadable
 
 
 def _conversation(asked: Asked) -> Conversation:

@@ -17,7 +17,7 @@ def collect(chunks: Iterator[Any], watch: Callable[..., AnswerWatch]) -> Any:
     """Run a stream to its end and return what `invoke` would have returned.
 
     Args:
-        chunks: The stream; closed where the answer is cut off.
+        chunks: The stream; closed in the end, also where the answer is cut off or fails.
         watch: Follows a text: the answer, and with `trace=True` its reasoning.
 
     Returns:
@@ -27,30 +27,30 @@ def collect(chunks: Iterator[Any], watch: Callable[..., AnswerWatch]) -> Any:
         InvalidInputError: It streams a list.
     """
     growing = _Growing(watch)
-    for chunk in chunks:
-        growing.add(chunk)
-        if any(one.cut(text) for one, text in growing.watched):
-            _close(chunks)
-            return CutOff(growing.whole())
+    try:
+        for chunk in chunks:
+            growing.add(chunk)
+            if any(one.cut(text) for one, text in growing.watched):
+                return CutOff(growing.whole())
+    finally:
+        if (close := getattr(chunks, "close", None)) is not None:
+            close()
     return growing.whole()
 
 
 async def acollect(chunks: AsyncIterator[Any], watch: Callable[..., AnswerWatch]) -> Any:
     """Like `collect`, without blocking the event loop."""
     growing = _Growing(watch)
-    async for chunk in chunks:
-        growing.add(chunk)
-        for one, text in growing.watched:
-            if await one.acut(text):
-                if (close := getattr(chunks, "aclose", None)) is not None:
-                    await close()
-                return CutOff(growing.whole())
+    try:
+        async for chunk in chunks:
+            growing.add(chunk)
+            for one, text in growing.watched:
+                if await one.acut(text):
+                    return CutOff(growing.whole())
+    finally:
+        if (close := getattr(chunks, "aclose", None)) is not None:
+            await close()
     return growing.whole()
-
-
-def _close(chunks: Iterator[Any]) -> None:
-    if (close := getattr(chunks, "close", None)) is not None:
-        close()
 
 
 class _Growing:

@@ -207,18 +207,18 @@ class SafetyRankedChatModel(ModelShell, BaseChatModel):
         Raises:
             ConfigurationError: It has no `with_structured_output`.
         """
-        method = self._inner("with_structured_output")
-        structured = method(schema, include_raw=include_raw, **kwargs)
+        options = {"include_raw": include_raw, **kwargs}
+        structured = self._inner("with_structured_output")(schema, **options)
         copy = self.model_copy()
         copy._schema = schema
-        copy._parser = with_entries(structured, lambda _: RunnablePassthrough())
-        if isinstance(structured, Models):  # each model has its own parser; one does for all
-            copy._parser = None
+        several = isinstance(structured, Models)  # each has its own parser; one does for all
+        if several:
             structured = super(SafetyRankedChatModel, copy).with_structured_output(
-                schema, include_raw=include_raw, **kwargs
+                schema, **options
             )
-            copy._parser = with_entries(structured, lambda _: RunnablePassthrough())
-            return structured
+        copy._parser = with_entries(structured, lambda _: RunnablePassthrough())
+        if several:  # once more, so that the model which is bound in there has the parser too
+            return super(SafetyRankedChatModel, copy).with_structured_output(schema, **options)
         guarded: Runnable[LanguageModelInput, Any] = with_entries(structured, copy._rebound)
         return guarded
 

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -19,9 +20,11 @@ from srr_guard import (
     Ranking,
     SafetyRanker,
     SamplingPolicy,
+    ScoredCandidate,
     Totals,
 )
-from srr_guard.errors import NotEnoughCandidatesError, ScoringError
+from srr_guard.core import best_of_n
+from srr_guard.errors import NotEnoughCandidatesError, SamplingError, ScoringError
 from srr_guard.testing import FakeScorer, ScriptedChatModel
 
 SCORES = {"great": 0.99, "good": 0.8, "bad": 0.1, "refusal": 0.99}
@@ -156,6 +159,26 @@ def test_failed_first_candidate_is_followed_by_the_rest(decide):
     assert (decision.reason, decision.sampled, decision.failed) == ("fallback", 4, 2)
 
 
+def test_too_few_to_decide_are_not_scored(decide):
+    scorer = FakeScorer(by_table)
+    policy = SamplingPolicy(n=2, min_candidates=2, attempts=1)
+    model = ScriptedChatModel(answers=["great", ValueError("x")])
+    with pytest.raises(NotEnoughCandidatesError):
+        decide(SafetyRanker(model, scorer=scorer, sampling=policy), "q")
+    assert scorer.calls == []
+
+
+def test_time_of_candidates_that_fail_in_the_first_round_is_counted_once(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(best_of_n, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    state = best_of_n.BestOfN(SamplingPolicy(n=3, initial=2, accept_at=0.9), DecisionPolicy())
+    assert state.next_round() == range(2)
+    for index, seconds in ((0, 1.0), (1, 2.0)):
+        now[0] += seconds
+        state.receive({index: SamplingError("blank")})
+    assert (state.timings().generation, state.timings().total) == (3.0, 3.0)
+
+
 def test_all_failed(decide):
     with pytest.raises(AllCandidatesFailedError) as caught:
         decide(adaptive(ValueError("no")), "q")
@@ -178,10 +201,38 @@ def test_scorer_that_fails_ends_the_request_at_once(decide):
     assert model.calls == 1
 
 
+def test_scores_of_the_first_round_do_not_count_where_the_second_scoring_fails(decide):
+    class Once(FakeScorer):
+        def _rank(self, conversation, candidates):
+            if self.calls:
+                raise ValueError("numbers")
+            return super()._rank(conversation, candidates)
+
+    passing = DecisionPolicy(scorer_error="pass")
+    decision = decide(adaptive("bad", "good", scorer=Once(by_table), decision=passing), "q")
+    assert (decision.reason, decision.output.content) == ("passed_through", "bad")
+    assert (decision.ranking, len(decision.candidates)) == (None, 4)
+    assert not any(isinstance(c, ScoredCandidate) for c in decision.candidates)
+
+
 def test_deadline_before_the_second_round_decides_among_those_at_hand(decide, limits):
     scorer = FakeScorer(lambda prompt, answer: limits.advance(2.0) or by_table(prompt, answer))
     decision = decide(adaptive("good", scorer=scorer, deadline=1.0), "q")
     assert (decision.reason, decision.sampled, decision.output.content) == ("fallback", 1, "good")
+
+
+async def test_late_first_candidate_is_followed_by_the_rest(limits):
+    calls = []
+
+    async def answer(question):
+        calls.append(question)
+        if len(calls) == 1:
+            await limits.hang()
+        return "good"
+
+    decision = await adaptive(model=answer, n=2, timeout=1.0, deadline=None).adecide("q")
+    assert (decision.reason, decision.sampled, decision.output) == ("fallback", 2, "good")
+    assert decision.failures == ("TimeoutError",)
 
 
 def test_deadline_counts_from_the_start_of_the_request(limits):

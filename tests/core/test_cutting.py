@@ -10,13 +10,21 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessageChunk
 from langchain_core.outputs import ChatGenerationChunk
 from pydantic import PrivateAttr
+from recipe_model import RecipeModel
 
-from srr_guard import DecisionPolicy, SafetyRankedChatModel, SafetyRanker, SamplingPolicy
+from srr_guard import (
+    Conversation,
+    DecisionPolicy,
+    Guard,
+    SafetyRankedChatModel,
+    SafetyRanker,
+    SamplingPolicy,
+)
 from srr_guard.core.cutting import StreamWatch
 from srr_guard.decision import Ranking
 from srr_guard.errors import BelowThresholdError, ConfigurationError
 from srr_guard.policy import DEFAULT_REFUSAL
-from srr_guard.recipes import Plain, RefusalStart
+from srr_guard.recipes import Plain, RefusalStart, Stepwise
 from srr_guard.testing import FakeScorer
 
 WORDS = 200
@@ -187,6 +195,77 @@ def test_checks_must_be_low_in_a_row():
     watch = StreamWatch(lambda text, done=False: None, 0.05, score, None)
     found = [watch.cut("x" * length) for length in range(400)]
     assert found.index(True) == 96 + 3 * 64
+
+
+@pytest.mark.parametrize(
+    ("found", "cut_at"),
+    [
+        ((0.01, 0.01), 1),
+        ((0.05, 0.05, 0.05), None),  # the floor itself is not below it
+        ((0.01, ValueError("numbers"), 0.01, 0.01), 3),  # what fails says nothing, and is no check
+    ],
+)
+def test_two_scores_below_the_floor_in_a_row_cut(found, cut_at):
+    answers = iter(found)
+
+    def score(text: str) -> Ranking:
+        if isinstance(answer := next(answers), ValueError):
+            raise answer
+        return Ranking.from_scores(scores=[0.0], p_safe=[answer])
+
+    async def ascore(text: str) -> Ranking:
+        return score(text)
+
+    def watch() -> StreamWatch:
+        return StreamWatch(lambda text, done=False: None, 0.05, score, ascore)
+
+    texts = ["x" * (96 + 64 * i) for i in range(len(found))]
+    one = watch()
+    cuts = [one.cut(text) for text in texts]
+    assert cuts == [i == cut_at for i in range(len(found))]
+    answers, other = iter(found), watch()
+    assert [asyncio.run(other.acut(text)) for text in texts] == cuts
+
+
+class Floors(FakeScorer):
+    """Makes floors for local models: the number itself."""
+
+    def early_cut(self, below: float) -> float:
+        return below
+
+
+@pytest.mark.parametrize(
+    ("decision", "plan", "floor"),
+    [
+        ({}, None, 0.2),
+        ({"mode": "observe"}, None, None),
+        ({"reasoning": "answer"}, None, None),
+        ({"mode": "observe"}, (Plain(), Stepwise()), 0.0),
+    ],
+)
+def test_floor_of_a_local_model(decision, plan, floor):
+    guard = Guard(
+        scorer=Floors(by_harm),
+        sampling=SamplingPolicy(cut_below=0.2, plan=plan),
+        decision=DecisionPolicy(**decision),
+    )
+    assert guard.early_cut(Conversation.of("q")) == floor
+
+
+class CutsItself(RecipeModel):
+    def cuts_candidates(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    "alone",
+    [{"trace_candidates": True}, {"sampling": SamplingPolicy(cut_below=0.2, batched="never")}],
+)
+def test_a_floor_needs_answers_in_one_batch(alone):
+    options = {"scorer": Floors(by_harm), "sampling": SamplingPolicy(cut_below=0.2)}
+    SafetyRanker(CutsItself(), **options)
+    with pytest.raises(ConfigurationError, match="called in batches, without trace_candidates"):
+        SafetyRanker(CutsItself(), **{**options, **alone})
 
 
 def test_observed_requests_are_not_cut(run):

@@ -54,6 +54,7 @@ class TestVerdicts:
         ("p_harmful", "familiarity", "verdict"),
         [
             (0.19, 0.5, "benign"),
+            (0.19, 0.1, "benign"),
             (0.19, 0.05, "uncertain"),
             (0.19, None, "uncertain"),
             (0.2, 0.5, "uncertain"),
@@ -305,6 +306,14 @@ class TestRefusedByGate:
         assert (decision.output, decision.sampled) == (DEFAULT_REFUSAL, 1)
         assert len(SCORER.calls) == scored
 
+    def test_answer_of_an_unknown_form_is_asked_for_it_where_the_gate_fails(self, decide):
+        model = RunnableLambda(lambda _: "good")
+        refusing = DecisionPolicy(scorer_error="refuse")
+        broken = gate(0.0, error=ValueError("numbers"))
+        decision = decide(SafetyRanker(model, scorer=SCORER, gate=broken, decision=refusing))
+        assert (decision.output, decision.sampled) == (DEFAULT_REFUSAL, 1)
+        assert (decision.reason, decision.gate.error) == ("refused", "ValueError")
+
     def test_generators_and_annotated_functions(self):
         @srr_guard(scorer=SCORER, gate=gate(0.99), gating=REFUSING)
         def pieces(question: str):
@@ -371,6 +380,18 @@ class TestFailures:
             decision=DecisionPolicy(scorer_error="refuse"),
         )
         assert decide(ranker).gate.verdict == "failed"
+
+    def test_what_passes_without_it_is_a_bypass(self, decide, caplog):
+        ranker = SafetyRanker(
+            ScriptedChatModel(answers=["good"]),
+            scorer=SCORER,
+            gate=gate(0.1, error=ValueError("numbers")),
+            decision=DecisionPolicy(scorer_error="pass"),
+        )
+        decision = decide(ranker)
+        assert (decision.reason, decision.gate.verdict) == ("best_of_n", "failed")
+        assert decision.totals.bypasses == 1
+        assert "bypass: the prompt gate failed (ValueError)" in caplog.text
 
     def test_what_no_policy_bypasses(self, decide):
         unfit = gate(0.1, error=ConfigurationError("it has no request probe"))

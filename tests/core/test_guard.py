@@ -146,6 +146,23 @@ class TestChoose:
         assert ask(lax, "choose", "q", ["bad"]).reason == "passed_through"
         assert lax.bypasses == 1
 
+    def test_what_cannot_be_read_passes_as_a_bypass_only(self, ask):
+        image = AIMessage(["good", {"type": "image", "base64": "AAAA", "mime_type": "image/png"}])
+        decision = ask(guard(), "choose", "q", [image])
+        assert (decision.output.text, decision.passed) == (DEFAULT_REFUSAL, False)
+        lax = guard(decision=DecisionPolicy(unreadable="pass"))
+        decision = ask(lax, "choose", "q", [image, AIMessage("good")])
+        assert (decision.chosen.index, decision.reason, lax.bypasses) == (1, "best_of_n", 0)
+        decision = ask(lax, "choose", "q", [image])
+        assert (decision.chosen.index, decision.reason, lax.bypasses) == (0, "passed_through", 1)
+
+    def test_what_the_provider_took_away_is_a_refusal(self, ask):
+        gone = AIMessage("", response_metadata={"finish_reason": "content_filter"})
+        scorer = FakeScorer(lambda prompt, answer: 0.9)
+        decision = ask(guard(scorer=scorer), "choose", "q", [gone])
+        assert (decision.output.text, decision.chosen.declined) == (DEFAULT_REFUSAL, True)
+        assert scorer.calls == [(DEFAULT_REFUSAL,)]
+
     def test_blank_answers_count_as_failed(self, ask):
         decision = ask(guard(), "choose", "q", ["", "good", None])
         assert (decision.output, decision.failed, decision.reason) == ("good", 2, "fallback")

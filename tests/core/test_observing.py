@@ -34,6 +34,8 @@ def test_share_is_about_that_of_the_requests():
         observed = sum(observes(policy, one) for one in asked)
         assert abs(1 - observed / 400 - share) < 0.08
     assert place_of(asked[0]) == place_of(Conversation.of("question 0"))
+    at_its_place = DecisionPolicy(mode="observe", enforce_share=place_of(asked[0]))
+    assert observes(at_its_place, asked[0])
     assert not observes(DecisionPolicy(), asked[0])
 
 

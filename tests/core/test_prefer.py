@@ -236,6 +236,20 @@ class TestScoringTimeout:
             await asyncio.sleep(0)
 
 
+async def choose_later(safe):
+    return safe[0]
+
+
+def choose_in_pieces(safe):
+    yield safe[0]
+
+
+@pytest.mark.parametrize(("prefer", "kind"), [(choose_later, "async"), (choose_in_pieces, "gen")])
+def test_functions_that_return_no_choice_are_refused_at_once(prefer, kind):
+    with pytest.raises(ConfigurationError, match=f"prefer=.*cannot be used, it is .*{kind}"):
+        DecisionPolicy(prefer=prefer)
+
+
 def test_true_is_no_index():
     policy = DecisionPolicy(prefer=lambda candidates: True)
     model = ScriptedChatModel(answers=["a", "c"])

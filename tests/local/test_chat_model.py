@@ -13,10 +13,12 @@ from functools import partial
 
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.output_parsers import StrOutputParser
 from langchain_core.tools import tool
 from pydantic import ValidationError
 from tiny import FAMILIES, save_tiny_lm
 
+from srr_guard import SafetyRanker, SamplingPolicy
 from srr_guard.errors import (
     ConfigurationError,
     InvalidInputError,
@@ -26,10 +28,12 @@ from srr_guard.errors import (
 from srr_guard.local import chat_model as local_chat
 from srr_guard.local import generation
 from srr_guard.local.chat_model import LocalChatModel
-from srr_guard.local.generation import Answer, Answers
+from srr_guard.local.requests import Answer, Answers
 from srr_guard.local.worker import GenerationLine, text_generator
+from srr_guard.recipes import Plain, ReversePrompt
 from srr_guard.reference.host import host
 from srr_guard.reference.spec import ModelSpec
+from srr_guard.testing import FakeScorer
 
 
 @pytest.fixture(scope="module")
@@ -189,6 +193,22 @@ async def test_async_twins_agree(model):
     ours = await model.asample_candidates("hi", 3)
     theirs = await asyncio.to_thread(model.sample_candidates, "hi", 3)
     assert [m.text for m in ours] == [m.text for m in theirs]
+
+
+@pytest.mark.parametrize("parser", [None, StrOutputParser()])
+async def test_recipes_of_streamed_candidates_are_followed(model, parser):
+    plan = (Plain(), Plain(temperature=0.0), ReversePrompt())
+    policy = SamplingPolicy(n=3, plan=plan, attempts=1, batched="never")
+    inner = model if parser is None else model | parser
+    whole, streamed = (
+        SafetyRanker(inner, scorer=FakeScorer(lambda prompt, answer: 0.9), sampling=sampling)
+        for sampling in (policy, policy.model_copy(update={"read_ahead": True}))
+    )
+    expected = (await asyncio.to_thread(whole.decide, "hi")).candidates
+    assert len({candidate.text for candidate in expected}) == 3
+    for decision in (await asyncio.to_thread(streamed.decide, "hi"), await streamed.adecide("hi")):
+        assert [c.text for c in decision.candidates] == [c.text for c in expected]
+        assert [c.recipe for c in decision.candidates] == ["plain", "plain", "reverse_prompt"]
 
 
 async def test_the_event_loop_stays_free(folder):

@@ -16,13 +16,9 @@ from srr_guard import LocalChatModel, SafetyRanker, SamplingPolicy, SRRScorer
 from srr_guard.conversation import Conversation
 from srr_guard.errors import ConfigurationError
 from srr_guard.local.decoding.stepwise import StepSearch
-from srr_guard.local.generation import (
-    Answer,
-    GenerationOptions,
-    GenerationRequest,
-    TextGenerator,
-)
+from srr_guard.local.generation import TextGenerator
 from srr_guard.local.recipes.key_sentence import key_sentence
+from srr_guard.local.requests import Answer, GenerationOptions, GenerationRequest
 from srr_guard.local.worker import text_generator
 from srr_guard.policy import DecisionPolicy, GatePolicy
 from srr_guard.recipes import Plain, Recipe, Stepwise
@@ -160,7 +156,7 @@ def test_logits_after_a_reorder_are_those_of_a_whole_pass(generator: TextGenerat
 def test_a_constant_reward_leaves_the_distribution(generator: TextGenerator) -> None:
     from scipy.stats import chisquare
 
-    draws = 300
+    draws = 120
     searched = sample(
         generator,
         lambda _: 0.0,
@@ -186,7 +182,7 @@ def test_more_budget_never_ends_worse_on_the_mean(generator: TextGenerator) -> N
     means = []
     for beams in (1, 2, 4):
         rewards = []
-        for seed in range(6):
+        for seed in range(3):
             last: list[float] = []
 
             def worth(states: Any, last: list[float] = last) -> float:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from langchain_core.messages import AIMessage, AIMessageChunk
+from pydantic import BaseModel, ConfigDict, Field
 
 from srr_guard import DecisionPolicy, SamplingPolicy, srr_guard
 from srr_guard.errors import AllCandidatesFailedError, BelowThresholdError
@@ -17,6 +18,18 @@ OPTIONS: dict[str, Any] = {
     "scorer": FakeScorer(lambda prompt, text: 0.1 if "HARM" in text else 0.9),
     "sampling": SamplingPolicy(n=1, attempts=1),
 }
+
+
+class Quiz(BaseModel):
+    """An answer of the app's own that has one choice, as completions have."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    choices: list[Any]
+
+
+class Hidden(BaseModel):
+    choices: list[Any] = Field(exclude=True)
 
 
 def call(args, name=None):
@@ -119,3 +132,11 @@ def test_anything_else_is_left_alone(value):
 def test_chunks_that_cannot_be_added_are_read_one_by_one():
     odd = [AIMessageChunk("HA", additional_kwargs={"a": value}) for value in ("x", 1)]
     assert read_pieces(odd).text.count("HA") == 2
+
+
+def test_answers_of_the_app_that_have_one_choice_are_read_as_they_are():
+    assert raw_message(Quiz(choices=["Rome"])) is None
+    assert read(Quiz(choices=[object()])).unreadable == ("object",)
+    assert read(Quiz(choices=[{"text": "Rome"}])).text == '{"choices": [{"text": "Rome"}]}'
+    assert read(Hidden(choices=[{"message": "Rome"}])).text == '{"choices": [{"message": "Rome"}]}'
+    assert read(Hidden(choices=[{"message": {"content": "Rome"}}])).text.endswith('"Rome"}}]}')

@@ -103,3 +103,13 @@ def test_digests_follow_the_weights(tiny_folder: Path, tmp_path: Path) -> None:
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x7f")
     assert original.digest() != copy.digest()
+
+
+@pytest.mark.parametrize("damaged", ["", "[]", "7", "{}", "\x00"])
+def test_damaged_notes_of_digests_are_measured_again(
+    tiny_folder: Path, tmp_path: Path, damaged: str
+) -> None:
+    digest = resolve_reference(tiny_folder).digest()
+    for note in (tmp_path / "cache" / "digests").iterdir():
+        note.write_text(damaged)
+    assert resolve_reference(tiny_folder).digest() == digest

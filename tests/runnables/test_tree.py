@@ -256,6 +256,16 @@ def test_generator_functions_and_odd_callables_are_left_alone():
     assert ranker(Q | RunnableLambda(str.upper)).invoke(ASKED) == "Q"
 
 
+def test_functions_may_return_themselves_and_each_other():
+    shout = RunnableLambda(lambda question: ask)
+    ask = RunnableLambda(lambda question: MODEL if question else shout)
+    alone = RunnableLambda(lambda question: alone)
+    assert list(language_models(ask)) == list(language_models(shout)) == [MODEL]
+    assert list(language_models(alone)) == []
+    decision = ranker(Q | shout, temperatures=(0.3,)).decide(ASKED)
+    assert all(c.text.startswith("0.3") for c in decision.candidates)
+
+
 def test_functions_that_call_a_model_themselves_are_not_taken_for_reached():
     with pytest.raises(ConfigurationError, match="reaches no model"):
         ranker(RunnableLambda(lambda q: MODEL.invoke(q)), temperatures=(0.1,))

@@ -192,6 +192,14 @@ def test_an_operator_may_allow_more(http, upstream):
         assert "accept_at cannot be set" in refused.json()["error"]["message"]
 
 
+def test_the_limits_of_a_policy_may_be_asked_for(http, upstream):
+    policy = {"decision": {"threshold": 0.6}, "overrides": {"max_n": 3}}
+    with gateway(upstream, policies={"default": policy}) as served:
+        assert ask(http, served, srr_guard={"n": 3, "threshold": 0.6}).status_code == 200
+        for wanted in ({"n": 4}, {"threshold": 0.59}):
+            assert ask(http, served, srr_guard=wanted).status_code == 400
+
+
 @pytest.mark.parametrize(
     ("body", "said"),
     [
@@ -312,7 +320,7 @@ def test_an_adaptive_policy_stops_early(http, upstream):
 def test_the_limit_of_output_tokens(http, upstream):
     with gateway(upstream, limits={"output_tokens": 100}) as served:
         assert ask(http, served).status_code == 200
-        assert ask(http, served, max_completion_tokens=50).status_code == 200
+        assert ask(http, served, max_completion_tokens=100).status_code == 200
         refused = ask(http, served, max_tokens=101)
     assert refused.status_code == 400
     assert "max_tokens=101 is above 100" in refused.json()["error"]["message"]

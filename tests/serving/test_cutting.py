@@ -360,7 +360,7 @@ FAULTS = {
     "nothing": Pieces(),
     "DONE alone": Pieces("[DONE]"),
     "an endless line": Pieces(START, b"data: " + b"x" * 3000),
-    "too many events": Pieces(*[chunk(content="good")] * 20),
+    "too many events": completion(*["good"] * 20),
 }
 
 

@@ -466,6 +466,14 @@ def test_bodies_that_are_too_large(announced):
         assert status_of(connection) == b"413"
 
 
+def test_bodies_of_the_largest_size_are_read(http, upstream):
+    with gateway(upstream, limits={"body_bytes": len(BODY)}) as served:
+        headers = {"content-type": "application/json"}
+        url = f"{served.url}/chat/completions"
+        assert http.post(url, content=BODY, headers=headers).status_code == 200
+        assert http.post(url, content=BODY + b" ", headers=headers).status_code == 413
+
+
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", ""])
 def test_only_json_is_read(http, served, kind):
     headers = {"content-type": kind} if kind else {}

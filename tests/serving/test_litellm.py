@@ -82,6 +82,8 @@ def test_what_is_remembered_is_bounded():
         remembered.put(("", str(i)), Conversation.of("x" * 100))
     kept = [i for i in range(9) if remembered.get(("", str(i)))]
     assert kept == [6, 7, 8]
+    now = 10.0
+    assert remembered.get(("", "8")) is not None
     now = 10.5
     assert remembered.get(("", "8")) is None
     remembered.put(("", "9"), Conversation.of("y"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +12,7 @@ from servers import ASK, calls, gateway, says
 from srr_guard import Ranking
 from srr_guard.testing import FakeScorer
 
+BLANK = {"turns": [{"role": "user", "text": " \u200b"}]}
 TEXTS = ["a bad answer", "a good answer"]
 
 
@@ -76,6 +78,8 @@ def test_bodies_of_the_wrong_shape(http, served, path, body, said):
     ("path", "body", "said"),
     [
         ("score", {"conversation": "", "candidates": ["a"]}, "the prompt is empty"),
+        ("score", {"conversation": BLANK, "candidates": ["a"]}, "the prompt is empty"),
+        ("checks", {"conversation": BLANK, "answer": "a"}, "the prompt is empty"),
         ("score", {"conversation": [], "candidates": ["a"]}, "no messages"),
         ("score", {"conversation": [{"x": 1}], "candidates": ["a"]}, "not a list of messages"),
         ("score", {"conversation": "q", "candidates": ["a"] * 65}, "65 texts are more than 64"),
@@ -172,15 +176,18 @@ def test_checks_of_a_whole_conversation(http, served):
     assert [(r["turn"], r["outcome"]) for r in body["results"]] == [(1, "pass"), (3, "hold")]
 
 
-def test_an_answer_between_the_bounds_is_uncertain(http):
+@pytest.mark.parametrize(
+    ("bounds", "verdict"), [((0.2, 0.95), "uncertain"), ((0.95, 0.99), "hold")]
+)
+def test_an_answer_that_the_scorer_does_not_pass_is_uncertain(http, bounds, verdict):
     class Bounded(FakeScorer):
         async def ascore(self, conversation, candidates):
             ranking = await super().ascore(conversation, candidates)
-            return ranking.model_copy(update={"bounds": (0.2, 0.95)})
+            return ranking.model_copy(update={"bounds": bounds})
 
     with gateway(scorer=Bounded(lambda prompt, answer: 0.9)) as served:
         body = post(http, served, "checks", {"conversation": "q", "answer": "a"}).json()
-    assert (body["outcome"], body["results"][0]["verdict"]) == ("uncertain", "uncertain")
+    assert (body["outcome"], body["results"][0]["verdict"]) == ("uncertain", verdict)
 
 
 def test_a_check_never_raises_for_what_it_finds(http):
@@ -188,6 +195,24 @@ def test_a_check_never_raises_for_what_it_finds(http):
     with gateway(policies={"default": {"decision": decision}}) as served:
         body = post(http, served, "checks", {"conversation": "q", "answer": "bad"}).json()
         assert body["outcome"] == "hold"
+
+
+def test_lone_surrogates_are_checked_where_requests_are_only_observed(http):
+    asked = {"turns": [{"role": "user", "text": "q\ud800"}]}
+    with gateway(policies={"default": {"decision": {"mode": "observe"}}}) as served:
+        content = json.dumps({"conversation": asked, "answer": "bad\ud800"})
+        headers = {"content-type": "application/json"}
+        answer = http.post(f"{served.url}/checks", content=content, headers=headers)
+    assert (answer.status_code, answer.json()["results"][0]["would_have"]) == (200, "refused")
+
+
+def test_settings_that_change_no_check_are_refused_though_requests_may_set_them(http):
+    overrides = {"allow": ["prefer", "threshold"]}
+    with gateway(policies={"default": {"overrides": overrides}}) as served:
+        body = {"conversation": "q", "answer": "a", "srr_guard": {"prefer": "first"}}
+        answer = post(http, served, "checks", body)
+    assert answer.status_code == 400
+    assert "srr_guard.prefer changes nothing" in answer.json()["error"]["message"]
 
 
 def test_explain_needs_a_scorer_that_can(http, served):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -22,10 +22,15 @@ from srr_guard import (
     srr_guard,
 )
 from srr_guard.conversation import Conversation
-from srr_guard.errors import ConfigurationError
+from srr_guard.core.cutting import StreamWatch
+from srr_guard.decision import Ranking
+from srr_guard.errors import ConfigurationError, InvalidInputError
+from srr_guard.sources.streaming import acollect, collect
 from srr_guard.testing import FakeScorer, ScriptedChatModel
 
 AHEAD = SamplingPolicy(n=2, read_ahead=True)
+LISTS = (["a"], ["b"], ["c"])
+LOW = Ranking.from_scores(scores=[0.0], p_safe=[0.0])
 ANSWERS = ["a bad answer to this", "a good answer to this"]
 
 
@@ -98,6 +103,34 @@ def test_json_is_taken_whole_and_a_list_in_chunks_is_refused(decide: Callable[..
     with pytest.raises(AllCandidatesFailedError) as caught:
         answered('["good", "and", "more"]')
     assert "set `read_ahead=False`" in str(caught.value.__cause__)
+
+
+def test_streams_that_cannot_be_joined_are_closed() -> None:
+    closed = []
+
+    def watch(*, trace: bool = False) -> StreamWatch:
+        return StreamWatch(lambda text, done=False: None, None, lambda text: LOW, None)
+
+    def pieces() -> Iterator[list[str]]:
+        try:
+            yield from LISTS
+        finally:
+            closed.append("sync")
+
+    async def apieces() -> AsyncIterator[list[str]]:
+        try:
+            for piece in LISTS:
+                yield piece
+        finally:
+            closed.append("async")
+
+    held, aheld = pieces(), apieces()
+    with pytest.raises(InvalidInputError, match="cannot join a list"):
+        collect(held, watch)
+    assert closed == ["sync"]
+    with pytest.raises(InvalidInputError, match="cannot join a list"):
+        asyncio.run(acollect(aheld, watch))
+    assert closed[1:] == ["async"]
 
 
 def test_a_ranked_chat_model_reads_ahead_too() -> None:

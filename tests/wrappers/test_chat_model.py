@@ -222,6 +222,24 @@ class TestSeveralModels:
         output = guarded(model=models).with_structured_output(Joke, include_raw=raw).invoke("q")
         assert (output["parsed"] if raw else output) == Joke(good_text="x")
 
+    @pytest.mark.parametrize("raw", [False, True])
+    def test_a_refusal_has_no_structured_form(self, raw):
+        call = {"name": "Joke", "args": {"good_text": "x"}, "id": "1"}
+        models = [ScriptedChatModel(answers=[AIMessage("", tool_calls=[call])])] * 2
+        guard = guarded(model=models, decision=DecisionPolicy(threshold=0.95))
+        with pytest.raises(BelowThresholdError):
+            guard.with_structured_output(Joke, include_raw=raw).invoke("q")
+
+    @pytest.mark.parametrize("raw", [False, True])
+    def test_an_answer_that_does_not_fit_is_a_failed_candidate(self, raw):
+        calls = [{"name": "Count", "args": {"good_number": n}, "id": "1"} for n in ("x", "3")]
+        models = [
+            ScriptedChatModel(answers=[AIMessage("", tool_calls=[call])] * 2) for call in calls
+        ]
+        guard = guarded(model=models).with_structured_output(Count, include_raw=raw)
+        output = guard.invoke("q")
+        assert (output["parsed"] if raw else output) == Count(good_number=3)
+
 
 class Joke(BaseModel):
     good_text: str

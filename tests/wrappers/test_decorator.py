@@ -362,6 +362,14 @@ class TestGenerators:
 
         assert answer.decide("q").chosen.text == "good"
 
+    def test_a_refusal_of_no_pieces_has_no_form(self):
+        @guard(text=lambda pieces: "bad")
+        def answer(question: str):
+            yield from ()
+
+        with pytest.raises(BelowThresholdError, match=r"p_safe=0\.100"):
+            list(answer("q"))
+
 
 class Reply:
     """An object that no rule can read."""
@@ -381,6 +389,12 @@ class TestText:
         decision = answer.decide("q")
         assert decision.chosen.text == "good"
         assert isinstance(answer("q"), Reply)
+
+    def test_is_valid_unicode_for_the_scorer(self):
+        scorer = FakeScorer(lambda prompt, text: 0.9)
+        guarded = srr_guard(scorer=scorer, n=1, text=lambda reply: reply.content)
+        assert guarded(lambda question: Reply("a\ud800b")).decide("q").chosen.text == "a\ufffdb"
+        assert scorer.calls == [("a\ufffdb",)]
 
     def test_needed_for_them(self):
         with pytest.raises(AllCandidatesFailedError):

@@ -557,3 +557,15 @@ class TestPickle:
     def test_lambdas_do_not(self):
         with pytest.raises((AttributeError, pickle.PicklingError), match="lambda"):
             pickle.dumps(ranker("good", prompt=lambda value: value))
+
+
+@pytest.mark.parametrize("name", ["generate", "agenerate", "generate_prompt", "sample_candidates"])
+def test_no_method_of_the_model_inside_answers_past_the_guard(name):
+    class Model(ScriptedChatModel):
+        def sample_candidates(self, messages, n, *, stop=None, **kwargs):
+            return [AIMessage("bad")] * n
+
+    guard = ranker(model=Model(answers=["bad"]))
+    assert guard.get_num_tokens_from_messages is not None
+    with pytest.raises(AttributeError, match=name):
+        getattr(guard, name)

@@ -67,7 +67,6 @@ class RowPlanner:
         name: What errors call the model.
         reference: Gives the digest of its files.
         template: Its template.
-        blocks: How many decoder blocks it has.
         width: Width of its states.
     """
 
@@ -77,13 +76,12 @@ class RowPlanner:
         name: str,
         reference: Callable[[], str],
         template: PromptTemplate,
-        blocks: int,
         width: int,
     ) -> None:
         self._name = name
         self._reference = reference
         self._template = template
-        self._shape = blocks, width
+        self._width = width
         self._tables: dict[Path, TriggerTable] = {}
         self._steerings: dict[Path, Steering] = {}
         self._soft: dict[Path, SoftPromptVectors] = {}
@@ -189,10 +187,10 @@ class RowPlanner:
         return self._soft[path]
 
     def _check_width(self, vectors: Tensor, path: Path) -> None:
-        if vectors.shape[1] != self._shape[1]:
+        if vectors.ndim != 2 or vectors.shape[1] != self._width:
             raise ConfigurationError(
-                f"{str(path)!r} holds vectors of width {vectors.shape[1]}, {self._name!r} has "
-                f"{self._shape[1]}"
+                f"{str(path)!r} holds a tensor of shape {tuple(vectors.shape)}, and {self._name!r} "
+                f"takes vectors of width {self._width}: write or train them again"
             )
 
 

@@ -77,6 +77,8 @@ class TriggerTable:
         try:
             held = strict_json(path.read_bytes())
             prefixes = tuple((tuple(map(int, ids)), int(n)) for ids, n in held["prefixes"])
+            if not prefixes or not all(ids and n > 0 for ids, n in prefixes):
+                raise ValueError("it counts no beginnings")
             fits = Fits(held["reference_digest"], held["template_digest"])
             return cls(fits, int(held["sampled"]), int(held["refusals"]), prefixes)
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -94,7 +96,7 @@ class TriggerTable:
             "refusals": self.refusals,
             "prefixes": [[list(ids), n] for ids, n in self.prefixes],
         }
-        path.write_text(json.dumps(held, indent=1) + "\n")
+        path.write_text(json.dumps(held, indent=1) + "\n", encoding="utf-8")
 
     def shares(self, depth: int) -> dict[tuple[int, ...], float]:
         """Probabilities of the refusals' first `depth` tokens, the likeliest first."""

@@ -57,12 +57,15 @@ class RefusalVectors:
         try:
             with safe_open(str(path), "pt") as file:
                 about = file.metadata()
-                return cls(
+                found = cls(
                     Fits(about["reference_digest"], about["template_digest"]),
                     tuple(json.loads(about["blocks"])),
                     file.get_tensor("vectors"),
                     file.get_tensor("norms"),
                 )
+            if not len(found.blocks) == len(found.vectors) == len(found.norms):
+                raise ValueError("its blocks, vectors and norms are not equally many")
+            return found
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise ConfigurationError(
                 f"{str(path)!r} holds no refusal vectors ({error!r}): write them with "

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from srr_guard.conversation import Conversation
 from srr_guard.errors import ConfigurationError
-from srr_guard.local.generation import Answers, GenerationOptions, GenerationRequest
+from srr_guard.local.requests import Answers, GenerationOptions, GenerationRequest
 from srr_guard.local.worker import sample_batch
 from srr_guard.protocols import ResponseScorer
 from srr_guard.recipes import Plain, SoftPrompt

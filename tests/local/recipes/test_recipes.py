@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -15,12 +16,13 @@ from srr_guard import LocalChatModel
 from srr_guard.conversation import Conversation
 from srr_guard.errors import ConfigurationError
 from srr_guard.local import generation
-from srr_guard.local.generation import GenerationOptions, GenerationRequest, TextGenerator
+from srr_guard.local.generation import TextGenerator
 from srr_guard.local.recipes.refusal_start import TriggerTable
 from srr_guard.local.recipes.reverse_prompt import POSITIVE, REVERSE, with_system
 from srr_guard.local.recipes.soft_prompt import SoftPromptVectors
 from srr_guard.local.recipes.steering import RefusalVectors, last_states, steered_blocks
 from srr_guard.local.recipes.tables import Fits
+from srr_guard.local.requests import GenerationOptions, GenerationRequest
 from srr_guard.local.worker import text_generator
 from srr_guard.recipes import Plain, Recipe, RefusalStart, ReversePrompt, SoftPrompt, Steered
 from srr_guard.reference.host import HostedModel, host
@@ -427,3 +429,26 @@ def test_files_of_another_model_are_refused(sample: Sample, fits: Fits, tmp_path
     path.write_text("{}")
     with pytest.raises(ConfigurationError, match="is no trigger table"):
         sample(RefusalStart(triggers=str(path)))
+
+
+@pytest.mark.parametrize("prefixes", [[], [[[], 3]], [[[50], 0]], [[[50], -1]], [[[50]]]])
+def test_tables_that_count_nothing_are_refused(triggers: str, prefixes: list[object]) -> None:
+    held = json.loads(Path(triggers).read_text())
+    Path(triggers).write_text(json.dumps({**held, "prefixes": prefixes}))
+    with pytest.raises(ConfigurationError, match="is no trigger table"):
+        TriggerTable.read(Path(triggers))
+
+
+@pytest.mark.parametrize("shape", [(2,), (2, 8), (2, 1, 8)])
+def test_vectors_of_another_shape_are_refused(
+    sample: Sample, fits: Fits, tmp_path: Path, shape: tuple[int, ...]
+) -> None:
+    steered, soft = tmp_path / "v.safetensors", tmp_path / "s.safetensors"
+    RefusalVectors(fits, (1, 2), torch.ones(shape), torch.ones(2)).write(steered)
+    SoftPromptVectors(fits, "Be kind.", torch.ones(shape)).write(soft)
+    for recipe in (Steered(vectors=str(steered)), SoftPrompt(file=str(soft))):
+        with pytest.raises(ConfigurationError, match="holds a tensor of shape"):
+            sample(recipe)
+    RefusalVectors(fits, (1, 2, 3), torch.ones(shape), torch.ones(2)).write(steered)
+    with pytest.raises(ConfigurationError, match="holds no refusal vectors"):
+        RefusalVectors.read(steered)

@@ -258,7 +258,7 @@ def test_the_command_writes_a_file_that_the_recipe_reads(
     for fits in (Fits("0" * 64, "0" * 16), SoftPromptVectors.read(file).fits):
         wrong = SoftPromptVectors(fits, TEXT, torch.zeros(8, 16))
         wrong.write(tmp_path / "wrong.safetensors")
-        with pytest.raises(ConfigurationError, match=r"srr-guard soft-prompt train|of width 16"):
+        with pytest.raises(ConfigurationError, match=r"soft-prompt train|of shape \(8, 16\)"):
             model.sample_candidates(
                 "hi", 1, recipes=[SoftPrompt(file=str(tmp_path / "wrong.safetensors"))]
             )
