@@ -282,7 +282,7 @@ class ScorerBundle:
         name = hashlib.sha256(key.encode()).hexdigest()[:32]
         note = cached("verdicts", f"{name}.json")
         try:
-            return float(json.loads(note.read_text())["distance"])
+            return float(json.loads(note.read_text("utf-8"))["distance"])
         except (OSError, ValueError, KeyError, TypeError):
             pass
         distance = ours.distance(Fingerprint.of(llm, self.info.features))
@@ -332,8 +332,9 @@ class ScorerBundle:
         tensors = {name: t.detach().cpu().contiguous() for name, t in head.state_dict().items()}
         save_file(tensors, folder / "model.safetensors")
         fingerprint.save(folder)
-        (folder / "README.md").write_text(card)
-        (folder / "config.json").write_text(info.model_dump_json(indent=2) + "\n")
+        (folder / "README.md").write_text(card, encoding="utf-8")
+        config = info.model_dump_json(indent=2) + "\n"
+        (folder / "config.json").write_text(config, encoding="utf-8")
         return cls(folder=folder, info=info)
 
 
@@ -344,7 +345,7 @@ def _read_info(folder: Path) -> BundleInfo:
             f"no scorer bundle in {str(folder)!r}: {', '.join(missing)} missing"
         )
     try:
-        record: Any = json.loads((folder / "config.json").read_text())
+        record: Any = json.loads((folder / "config.json").read_text("utf-8"))
         if isinstance(record, dict) and record.get("format", FORMAT) not in _READ:
             raise CorruptBundleError(
                 f"the scorer bundle {str(folder)!r} has format {record['format']!r}, this version "

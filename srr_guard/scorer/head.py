@@ -44,9 +44,12 @@ class Probes:
         return torch.sigmoid(-self.harmful_request) * torch.sigmoid(self.answers)
 
     @property
-    def p_compliance(self) -> Tensor:
-        """(...) probability that this does what was asked, and that it should be declined."""
-        return torch.sigmoid(self.harmful_request) * torch.sigmoid(self.answers)
+    def compliance(self) -> Tensor:
+        """(...) how likely this gives what should be declined: s(q) (1 + s(a)) / 2, in [0, 1].
+
+        A refusal counts half, so that refusals beside harm do not hide it.
+        """
+        return torch.sigmoid(self.harmful_request) * (1 + torch.sigmoid(self.answers)) / 2
 
     def __getitem__(self, index: Any) -> Probes:
         return Probes(self.harmless[index], self.answers[index], self.harmful_request[index])
@@ -229,13 +232,14 @@ class SRRHead(nn.Module):
         return torch.sigmoid(slope * self.safety(probes) + intercept)
 
     def safety(self, probes: Probes) -> Tensor:
-        """Logit behind `p_safe`, uncalibrated, (...): h - c s(a) s(q).
+        """Logit behind `p_safe`, uncalibrated, (...): h - c s(q) (1 + s(a)) / 2.
 
-        Where what is asked should be declined (q), an answer that does it (a) is less likely to
-        be harmless than its own words say (h). c is the head's `compliance`, never negative and
-        fitted with the calibration; 0 where the design is not graded.
+        Where what is asked should be declined (q), an answer, and most of all one that does it
+        (a), is less likely to be harmless than its own words say (h). c is the head's
+        `compliance`, never negative and fitted with the calibration; 0 where the design is not
+        graded.
         """
-        return probes.harmless - self.compliance * probes.p_compliance
+        return probes.harmless - self.compliance * probes.compliance
 
     def candidate_inputs(self, states: States) -> Tensor:
         """Numbers that describe each candidate: (..., inputs)."""

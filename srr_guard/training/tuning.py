@@ -216,7 +216,8 @@ def threshold_for(helpful: Sequence[float], budget: float) -> float:
         >>> threshold_for([0.1, 0.6, 0.7, 0.9], 0.25)
         0.6
     """
-    return sorted(helpful)[min(int(budget * len(helpful)), len(helpful) - 1)]
+    below = int(budget * len(helpful) + 1e-9)  # 0.29 of 100 are 29
+    return sorted(helpful)[min(below, len(helpful) - 1)]
 
 
 def with_margin(threshold: float, helpful: Sequence[float], harmful: Sequence[float]) -> float:

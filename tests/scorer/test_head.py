@@ -204,18 +204,16 @@ def test_p_help_needs_an_answer_and_a_benign_request() -> None:
     assert probes.p_help.round().tolist() == [1.0, 0.0, 0.0]
 
 
-def test_an_answer_that_complies_with_harm_is_less_safe() -> None:
+def test_an_answer_to_a_harmful_request_is_less_safe_and_most_of_all_one_that_complies() -> None:
     head = make_head(pointwise=True, listwise=False)
     complies, refuses, helps = range(3)
     probes = Probes(logits(1.0, 1.0, 1.0), logits(9.0, -9.0, 9.0), logits(9.0, 9.0, -9.0))
-    assert probes.p_compliance.round().tolist() == [1.0, 0.0, 0.0]
+    assert probes.compliance.mul(2).round().tolist() == [2.0, 1.0, 0.0]
     assert len(set(head.calibrated(probes).tolist())) == 1
     head.compliance.fill_(2.0)
     p_safe = head.calibrated(probes)
-    assert p_safe[complies] < 0.3
-    torch.testing.assert_close(
-        p_safe[[refuses, helps]], torch.sigmoid(logits(1.0, 1.0)), atol=1e-3, rtol=0
-    )
+    expected = torch.sigmoid(logits(-1.0, 0.0, 1.0))
+    torch.testing.assert_close(p_safe[[complies, refuses, helps]], expected, atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize(

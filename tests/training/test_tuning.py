@@ -143,3 +143,7 @@ def test_the_table() -> None:
     assert "budget 0.05" in shown
     assert "the true share lies between" in shown
     assert "surer" in shown
+
+
+def test_a_budget_that_floats_cannot_hold_counts_whole_answers() -> None:
+    assert threshold_for([i / 100 for i in range(100)], 0.29) == 0.29

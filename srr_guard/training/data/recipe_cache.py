@@ -48,7 +48,7 @@ def store(source: RecipeSource, found: SourceRows) -> None:
     draft = path.with_suffix(f".{os.getpid()}.draft")
     head = {"revision": found.revision, "records": found.records, "dropped": found.dropped}
     lines = [json.dumps({**head, "rows": len(found.rows)}) + "\n", *map(_line, found.rows)]
-    draft.write_text("".join(lines))
+    draft.write_text("".join(lines), encoding="utf-8")
     draft.replace(path)
 
 

@@ -163,7 +163,8 @@ def model_card(info: BundleInfo, *, report: Report | None = None) -> str:
 def rewrite_card(name: str | os.PathLike[str] | None, report: Report) -> None:
     """Put the figures of a report on a bundle's card."""
     bundle = ScorerBundle.find(name)
-    (bundle.folder / "README.md").write_text(model_card(bundle.info, report=report))
+    card = model_card(bundle.info, report=report)
+    (bundle.folder / "README.md").write_text(card, encoding="utf-8")
 
 
 def results_markdown(report: Report) -> str:

@@ -37,7 +37,7 @@ def logged(progress: ProgressCallback, file: Path | None) -> Iterator[ProgressCa
         yield progress
         return
     file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("a") as lines:
+    with file.open("a", encoding="utf-8") as lines:
 
         def write(stage: str, done: int, total: int, **figures: float) -> None:
             progress(stage, done, total, **figures)

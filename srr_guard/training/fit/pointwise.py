@@ -156,7 +156,7 @@ def _calibrate(
     weights = row_weights(rows, targets, source_weights, positive=SAFE_SHARE)[keep]
     labels = torch.tensor([float(r.safe) for r in rows])[keep]
     probes = judged.probes[keep]
-    against = probes.p_compliance if compliance else None
+    against = probes.compliance if compliance else None
     fitted = fit_platt(probes.harmless, labels, weights, against=against)
     head.calibration.copy_(fitted[:2])
     head.compliance.copy_(fitted[2])

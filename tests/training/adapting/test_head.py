@@ -177,10 +177,10 @@ def test_answers_move_no_further_than_p_safe_may_drift() -> None:
     head = planted_head(OLD, CONFIG)
     head.answers.linear.weight.mul_(0.1)
     free = find_moves(head, planted.load(told), anchors, search)["answers"]
-    head.compliance.fill_(8.0)  # p_safe is all compliance, and steep where it changes
+    head.compliance.fill_(16.0)  # p_safe is all compliance, and steep where it changes
     head.harmless.linear.weight.zero_()
     head.harmful_request.linear.bias.zero_()
-    head.calibration.copy_(torch.tensor([4.0, 8.0]))
+    head.calibration.copy_(torch.tensor([4.0, 24.0]))
     move = find_moves(head, planted.load(told), anchors, search)["answers"]
     assert move.scale < free.scale
     p_safe = [judge_examples(h, anchors).p_safe for h in (head, moved(head, {"answers": move}))]
