@@ -38,7 +38,7 @@ def rows() -> list[LabelledResponse]:
 )
 def test_never_over_the_budget_and_no_lower_than_needed(values: list[float], budget: float) -> None:
     threshold = threshold_for(values, budget)
-    assert sum(v < threshold for v in values) <= budget * len(values)
+    assert sum(v < threshold for v in values) <= budget * len(values) + 1e-9
     higher = [v for v in values if v > threshold]
     if higher:
         assert sum(v < min(higher) for v in values) > budget * len(values) - 1e-9
