@@ -214,7 +214,7 @@ class DecisionPolicy(Settings):
 
     Attributes:
         threshold: Lowest `p_safe`, in [0, 1], that may be passed on. The default is careful: with
-            the shipped scorer it holds back 10% of single helpful answers and 88% of harm on the
+            the shipped scorer it holds back 10% of single helpful answers and 89% of harm on the
             rows that training calibrates on (docs/choosing.md has lower budgets).
         prefer: Which of the candidates that reach it is passed on: `best`, `safest`, `first`,
             or a function from these candidates, best first, to one of them or its `index`. A
