@@ -56,3 +56,15 @@ def test_a_traceback_keeps_its_lines_and_nothing_else() -> None:
     assert first == r"ERROR held\n: \x1b[0m"
     assert trace[0].startswith("Traceback")
     assert "\x1b" not in "".join(trace)
+
+
+def test_text_lines_of_the_server_are_visible_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("httpx2", reason="the extra `serve` is not installed")
+    from srr_guard.serving.logs import configure
+
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [])
+    monkeypatch.setattr(root, "level", root.level)
+    configure("text")
+    record = logging.makeLogRecord({"msg": "policy=%s", "args": ("a\nERROR b \x1b[2J",)})
+    assert root.handlers[0].format(record).endswith(r"policy=a\nERROR b \x1b[2J")

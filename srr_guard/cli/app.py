@@ -91,9 +91,8 @@ def _end(text: str, *, code: int = 2) -> NoReturn:
     with suppress(OSError, ValueError, AttributeError):
         sys.stdout.flush()
         sys.exit(code)
-    _leave_at_once(
-        code
-    )  # what is left cannot be written: the interpreter would try again, and say so
+    # the interpreter would try once more to write what is left, and say that it cannot
+    _leave_at_once(code)
 
 
 def _require_values(arguments: list[str]) -> None:

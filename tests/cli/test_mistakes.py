@@ -23,7 +23,7 @@ ARGUMENTS = {
     "tune --dta rows": "No such option: --dta (Possible options: --budget, --data, --dtype)",
     "tune": "Missing option '--data'",
     "tnue": "No such command 'tnue'. Did you mean 'tune'?",
-    "soft-prompt trian": "Did you mean 'train'?",
+    "soft-prompt trains": "Did you mean 'train'?",
     "''": f"'': {EMPTY}",
     "demo --n": "Option '--n' requires an argument",
     "demo --n 0": "greater than or equal to 1 (got '0')",
