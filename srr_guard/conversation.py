@@ -142,6 +142,20 @@ def are_messages(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and bool(value) and all(map(_is_message, value))
 
 
+def with_own_messages(value: Any) -> Any:
+    """The value with copies of its lists of messages, also in dicts; itself if there are none.
+
+    Functions add turns to such a list. Of one that candidates share, each would read what the
+    others said, and the caller would keep it.
+    """
+    if type(value) is list and are_messages(value):
+        return list(value)
+    if type(value) is dict:
+        own = {key: with_own_messages(inner) for key, inner in value.items()}
+        return own if any(own[key] is not value[key] for key in own) else value
+    return value
+
+
 def _is_message(item: Any) -> bool:
     if isinstance(item, Mapping):
         return "role" in item and not item.keys().isdisjoint({"content", "tool_calls"})

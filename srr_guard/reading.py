@@ -33,7 +33,7 @@ from srr_guard.blocks import (
 )
 from srr_guard.characters import is_blank
 from srr_guard.errors import InvalidInputError
-from srr_guard.raw import joined, raw_message
+from srr_guard.raw import joined, opened_frames, raw_message, unread
 from srr_guard.values import OPAQUE, opened
 
 
@@ -104,9 +104,12 @@ def read_pieces(pieces: Sequence[Any]) -> Reading:
     Chunks of one message, and a provider's events, are added up first: what one begins, the next
     may end.
     """
-    readings = [_read_piece(piece) for piece in _added_up(pieces)]
+    opened = opened_frames(pieces)
+    readings = [_read_piece(piece) for piece in _added_up(opened)]
     text, tagged = split_trace("".join(reading.text for reading in readings))
     trace = "".join(reading.trace for reading in readings)
+    if beside := unread(opened, f"{text}\n{trace}\n{tagged}"):
+        text = "\n".join([text, *beside])
     unreadable = dict.fromkeys(kind for reading in readings for kind in reading.unreadable)
     return Reading(text, tuple(unreadable), "\n".join(filter(None, [trace, tagged])))
 
@@ -205,7 +208,9 @@ def _text_of(output: Any, found: _Found, *, inside: bool = False) -> str:
     """The text of an output; inside of another one its reasoning is part of it."""
     if isinstance(output, str):
         return output if inside else _without_trace(output, found)
-    output = output if (message := raw_message(output)) is None else message
+    if (message := raw_message(output)) is not None:
+        text = _text_of(message, found, inside=inside)
+        return "\n".join([text, *unread([output], "\n".join([text, *found.thoughts]))])
     if isinstance(output, BaseMessage):
         parts = _Parts(output)
         found.unreadable += parts.unreadable

@@ -24,14 +24,15 @@ class TextForm(PiecesDelivery):
 class FramedForm(TextForm, ABC):
     """Messages, each in a frame.
 
-    An answer whose pieces are framed already is sent as it is, and read without the frames. Of any
-    other each piece is put in a frame of its own, and so is a refusal.
+    An answer whose pieces are framed already is sent as it is, and read without the frames: events
+    and chunks of a provider's API in them are joined. Of any other each piece is put in a frame of
+    its own, and so is a refusal.
     """
 
     def read(self, output: Sequence[Any]) -> Reading:
         """Read what is in the frames."""
         inside = self._inside("".join(output)) if _are_texts(output) else None
-        return super().read(output if inside is None else [inside])
+        return super().read(output if inside is None else inside)
 
     def refusal(self, text: str, output: Sequence[Any]) -> list[Any] | None:
         """Put the refusal in a frame, where those of the answer are in frames."""
@@ -45,8 +46,8 @@ class FramedForm(TextForm, ABC):
         return [self._frame(piece) for piece in _whole_lines(pieces) if piece]
 
     @abstractmethod
-    def _inside(self, text: str) -> str | None:
-        """What the frames hold; None if the text is not in frames."""
+    def _inside(self, text: str) -> list[str] | None:
+        """The texts that the frames hold; None if the text is not in frames."""
 
     @abstractmethod
     def _frame(self, text: str) -> str:
@@ -59,7 +60,7 @@ class FramedForm(TextForm, ABC):
 class EventsForm(FramedForm):
     """Server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html)."""
 
-    def _inside(self, text: str) -> str | None:
+    def _inside(self, text: str) -> list[str] | None:
         """The data of the events, one after the other; then all else that they hold."""
         text = _LINE_END.sub("\n", text)
         lines = text.split("\n")
@@ -73,7 +74,8 @@ class EventsForm(FramedForm):
             found = "\n".join(value for name, value in values if name == "data")
             data.append("" if found == _DONE else found)
             beside += [value for name, value in values if name != "data"]
-        return "\n".join(part for part in ("".join(data), *dict.fromkeys(beside)) if part)
+        rest = "\n".join(dict.fromkeys(beside))
+        return [*data, f"\n{rest}" if rest and any(data) else rest]
 
     def _frame(self, text: str) -> str:
         from fastapi.sse import format_sse_event
@@ -88,7 +90,7 @@ class EventsForm(FramedForm):
 class LinesForm(FramedForm):
     """A JSON value on each line."""
 
-    def _inside(self, text: str) -> str | None:
+    def _inside(self, text: str) -> list[str] | None:
         """The texts one after the other, where all lines are texts; else the lines."""
         try:
             values = [json.loads(line) for line in text.split("\n") if line.strip()]
@@ -96,7 +98,7 @@ class LinesForm(FramedForm):
             return None
         if not values or not text.endswith("\n"):
             return None
-        return "".join(values) if all(isinstance(value, str) for value in values) else text
+        return values if _are_texts(values) else text.splitlines(keepends=True)
 
     def _frame(self, text: str) -> str:
         return json.dumps(text) + "\n"

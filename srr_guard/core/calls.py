@@ -11,7 +11,7 @@ import inspect
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from tenacity import (
     AsyncRetrying,
@@ -23,12 +23,16 @@ from tenacity import (
 
 from srr_guard.core.in_flight import CallLimit
 from srr_guard.core.outcomes import CallPlan, Outcome, Read
+from srr_guard.core.watched import WatchedAnswer
 from srr_guard.errors import ConfigurationError, InvalidInputError
 from srr_guard.policy import GatePolicy, SamplingPolicy
 from srr_guard.protocols import CandidateSource
 from srr_guard.runnables.cache import warn_of_cache
 from srr_guard.runnables.isolation import isolate
 from srr_guard.threads import abandon, blocking_calls, is_async, workers
+
+if TYPE_CHECKING:
+    from langchain_core.runnables import RunnableConfig
 
 
 class FunctionSource:
@@ -52,10 +56,9 @@ class FunctionSource:
         Raises:
             InvalidInputError: The function is async.
         """
-        if self._isolated:
-            isolate()
-            warn_of_cache()
-        made = self._call(indices[0])
+        with WatchedAnswer(self._alone()) as answer:
+            answer.output = self._call(indices[0])
+        made = answer.output
         if inspect.isawaitable(made):
             if inspect.iscoroutine(made):
                 made.close()
@@ -63,17 +66,25 @@ class FunctionSource:
                 f"{self._call!r} is async and was called by a sync guard: use the async method, "
                 "such as `adecide`"
             )
-        return [made]
+        return [answer.result]
 
     async def asample(self, indices: Sequence[int]) -> Sequence[Any]:
         """Make one candidate without blocking the event loop."""
-        if self._isolated:
-            isolate()
-            warn_of_cache()
-        if is_async(self._call):
-            return [await self._call(indices[0])]
-        made = await blocking_calls.run(self._call, indices[0])
-        return [await made if inspect.isawaitable(made) else made]
+        with WatchedAnswer(self._alone()) as answer:
+            if is_async(self._call):
+                answer.output = await self._call(indices[0])
+            else:
+                made = await blocking_calls.run(self._call, indices[0])
+                answer.output = await made if inspect.isawaitable(made) else made
+        return [answer.result]
+
+    def _alone(self) -> RunnableConfig | None:
+        """Leave the LangChain run around; the config of the candidate, where there is one."""
+        if not self._isolated:
+            return None
+        config = isolate()
+        warn_of_cache()
+        return config
 
 
 def require_plain(policy: SamplingPolicy, gating: GatePolicy | None = None) -> None:

@@ -93,7 +93,7 @@ def _cut_off(index: int, output: Any, delivery: Delivery[Any]) -> Outcome:
 
 def _declined(index: int, output: Any, delivery: Delivery[Any], refusal: str) -> Outcome:
     """A refusal in the form of this output, or the error where it has none."""
-    if delivery.refusal(refusal, output) is None:
+    if output is None or delivery.refusal(refusal, output) is None:
         return refused()
     return Candidate(index=index, text=refusal, declined=True, output=output)
 

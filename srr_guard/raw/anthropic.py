@@ -12,7 +12,7 @@ from typing import Any
 from langchain_core.messages import AIMessage
 from typing_extensions import override
 
-from srr_guard.raw.parts import Parts, RawAnswer, mappings
+from srr_guard.raw.parts import Parts, RawAnswer, mapping, mappings
 
 _SHAPES: dict[str, str | None] = {
     "message_start": "message",
@@ -68,6 +68,8 @@ class AnthropicMessage(RawAnswer):
     @override
     def takes(cls, value: Mapping[str, Any]) -> bool:
         kind = value.get("type")
+        if not isinstance(kind, str):
+            return _of_bedrock(value) is not None
         if kind in _TOLD:
             return isinstance(value.get(_TOLD[kind]), str) and "snapshot" in value
         if kind == "signature":
@@ -75,10 +77,10 @@ class AnthropicMessage(RawAnswer):
         if kind == "citation":
             return value.keys() == {"type", "citation", "snapshot"}
         if kind == "message":
-            return value.get("role") == "assistant" and isinstance(value.get("content"), list)
-        if kind in _SHAPES and isinstance(kind, str):
-            return _SHAPES[kind] is None or _SHAPES[kind] in value
-        return _of_bedrock(value) is not None
+            blocks = value.get("content")
+            in_blocks = isinstance(blocks, list) and all(isinstance(b, Mapping) for b in blocks)
+            return in_blocks and value.get("role") == "assistant"
+        return kind in _SHAPES and (_SHAPES[kind] is None or _SHAPES[kind] in value)
 
     @override
     def begins_another(self, value: Mapping[str, Any]) -> bool:
@@ -93,18 +95,18 @@ class AnthropicMessage(RawAnswer):
         match event["type"]:
             case "message" | "message_start":
                 self._begun = True
-                self._add_message(event.get("message", event))
-            case "message_stop" if isinstance(message := event.get("message"), Mapping):
-                self._add_message(message)
+                self._add_message(mapping(event.get("message", event)))
+            case "message_stop" if (message := event.get("message")) is not None:
+                self._add_message(mapping(message))
             case "message_delta":
-                self._add_end(event["delta"])
+                self._add_end(mapping(event["delta"]))
             case "content_block_start":
                 self._parts.begin(index, event["content_block"])
             case "content_block_stop" if "content_block" in event:
                 self._parts.again(event["content_block"])
             case "content_block_delta":
                 self._index = index
-                self._add_delta(index, event["delta"])
+                self._add_delta(index, mapping(event["delta"]))
             case "text" | "thinking" | "input_json" as kind:
                 field, key = _TOLD[kind], ("told", kind, self._index)
                 kind = "input_json_delta" if kind == "input_json" else kind

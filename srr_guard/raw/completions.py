@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from langchain_core.messages import AIMessage, AIMessageChunk, ToolCallChunk
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, ToolCallChunk
 from langchain_core.messages.tool import tool_call_chunk
 from typing_extensions import override
 
@@ -20,7 +20,7 @@ class Completion(RawAnswer):
     """A completion; each of several choices is a message of its own."""
 
     def __init__(self) -> None:
-        self._choices: dict[Any, list[AIMessage]] = {}
+        self._choices: dict[Any, list[BaseMessage]] = {}
 
     @classmethod
     @override
@@ -39,16 +39,18 @@ class Completion(RawAnswer):
             said = self._choices.setdefault(choice.get("index", 0), [])
             message = _message(choice, value)
             said += [message]
-            if len(said) > 1 and all(isinstance(one, AIMessageChunk) for one in said[-2:]):
-                with suppress(TypeError, ValueError):  # their fields do not fit
-                    said[-2:] = [said[-2] + message]
+            match said[-2:]:
+                case [AIMessageChunk() as before, AIMessageChunk() as chunk]:
+                    with suppress(TypeError, ValueError):  # their fields do not fit
+                        said[-2:] = [before + chunk]
 
     @override
     def messages(self) -> Sequence[AIMessage]:
         if len(self._choices) > 1:  # told apart, so that nobody adds them up
             for index, said in self._choices.items():
                 said[:] = [m.model_copy(update={"id": f"choice-{index}"}) for m in said]
-        return [m for said in self._choices.values() for m in said] or [AIMessageChunk(content="")]
+        found = [m for said in self._choices.values() for m in said if isinstance(m, AIMessage)]
+        return found or [AIMessageChunk(content="")]
 
 
 def _unframed(value: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 from langchain_core.messages import AIMessage
 from typing_extensions import override
 
-from srr_guard.raw.parts import Parts, RawAnswer, mappings
+from srr_guard.raw.parts import Parts, RawAnswer, mapping, mappings
 
 _RESPONSE = frozenset(
     {
@@ -58,7 +58,10 @@ class GenerateContentResponse(RawAnswer):
         fields = _snake(value)
         if not (isinstance(fields.get("candidates") or [], list) and fields.keys() <= _RESPONSE):
             return False
-        candidates = [_snake(candidate) for candidate in mappings(fields.get("candidates"))]
+        given = fields.get("candidates") or []
+        if not all(isinstance(candidate, Mapping) for candidate in given):
+            return False
+        candidates = [_snake(candidate) for candidate in given]
         if not candidates:
             return not fields.keys().isdisjoint({"usage_metadata", "prompt_feedback"})
         return all(
@@ -94,8 +97,7 @@ class _Candidate(Parts):
     def add(self, told: Mapping[str, Any], feedback: Mapping[str, Any] | None) -> None:
         self.note(finish_reason=told.get("finish_reason"), prompt_feedback=feedback)
         self.beside(told, known=_CANDIDATE)
-        content = told.get("content")
-        for part in mappings(content.get("parts")) if isinstance(content, Mapping) else ():
+        for part in mappings(mapping(told.get("content", {})).get("parts")):
             self._add_part(_snake(part))
 
     def _add_part(self, part: Mapping[str, Any]) -> None:
@@ -123,7 +125,7 @@ class _Candidate(Parts):
     def _add_call(self, call: Mapping[str, Any]) -> None:
         """A call, whose arguments may come in pieces by their JSON paths."""
         key = self._key("call" if self._last == "call" and not call.get("name") else None)
-        given = dict(call.get("args", {}))
+        given = dict(mapping(call.get("args", {})))
         named = {"name": call.get("name"), "id": call.get("id")}
         self.begin(key, {"type": "function_call", **named, "arguments": given})
         arguments = self.block(key)["arguments"]

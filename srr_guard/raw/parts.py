@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage
@@ -119,16 +119,35 @@ def as_mapping(value: Any) -> Mapping[str, Any] | None:
     return value if isinstance(value, Mapping) else None
 
 
-def mappings(value: Any) -> Iterator[Mapping[str, Any]]:
-    """The dicts in a list."""
-    return (item for item in value or () if isinstance(item, Mapping))
+def mappings(value: Any) -> Sequence[Mapping[str, Any]]:
+    """The dicts in a list; none for None.
+
+    Raises:
+        TypeError: It is something else, or holds something else.
+    """
+    if value is None:
+        return []
+    if not isinstance(value, (list, tuple)):
+        raise TypeError(f"{value!r:.60} is no list")
+    return [mapping(item) for item in value]
+
+
+def mapping(value: Any) -> Mapping[str, Any]:
+    """A dict.
+
+    Raises:
+        TypeError: It is something else.
+    """
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{value!r:.60} is no object")
+    return value
 
 
 def _grow(block: dict[str, Any], fields: Mapping[str, Any]) -> None:
     for name, value in fields.items():
-        old = block.get(name)
-        both = isinstance(old, (str, list)) and isinstance(value, type(old))
-        block[name] = old + value if both else value
+        old: Any = block.get(name)
+        joins = type(old) is type(value) and type(value) in (str, list)
+        block[name] = old + value if joins else value
 
 
 _CALLED_WITH = ("partial_json", "arguments", "input")

@@ -11,7 +11,7 @@ from typing import Any
 from langchain_core.messages import AIMessage
 from typing_extensions import override
 
-from srr_guard.raw.parts import Parts, RawAnswer, mappings
+from srr_guard.raw.parts import Parts, RawAnswer, mapping, mappings
 
 _GROWING = {
     "output_text": ("output_text", "text"),
@@ -69,6 +69,8 @@ class Response(RawAnswer):
                 self._parts.again(_block(part))
             case {"annotation": annotation}:
                 self._parts.again({"type": "output_text", "annotations": [annotation]})
+            case {"response": other} | {"item": other} | {"part": other}:
+                mapping(other)
             case {"delta": delta}:
                 kind, field = _GROWING.get(name, (name, "delta"))
                 self._parts.grow(_key(value, name, kind), kind, **{field: delta})

@@ -22,15 +22,19 @@ _TRACING = (
 )
 
 
-def isolate() -> None:
+def isolate() -> RunnableConfig | None:
     """Cut the current context off from the run's callbacks, streams and traces.
 
     Called in a candidate's own copied context, so nothing is undone.
-    """
-    if (config := _current()) is not None:
-        from srr_guard.runnables.tracing import enter, isolated
 
-        enter(isolated(config))
+    Returns:
+        The config that the context holds now; None where there is none.
+    """
+    if (config := _current()) is None:
+        return None
+    from srr_guard.runnables.tracing import enter, isolated
+
+    return enter(isolated(config))
 
 
 def shielded_arguments(

@@ -29,7 +29,7 @@ class LastAnswer(BaseCallbackHandler):
     def within(cls, config: RunnableConfig) -> Self:
         """Listen to the run of this config, which must have a callback manager of its own."""
         seen = cls()
-        cast("BaseCallbackManager", config["callbacks"]).add_handler(seen)
+        cast("BaseCallbackManager", config.get("callbacks")).add_handler(seen)
         return seen
 
     @property
@@ -39,8 +39,9 @@ class LastAnswer(BaseCallbackHandler):
 
     def hidden_by(self, output: Any) -> bool:
         """True if it declines, and nothing of it is in this output of the run."""
-        nothing = is_blank(output) if isinstance(output, str) else output is None
-        return nothing and self.declined
+        pieces = output if isinstance(output, list) and output else [output]
+        silent = all(p is None or (isinstance(p, str) and is_blank(p)) for p in pieces)
+        return silent and self.declined
 
     @property
     def ignore_chain(self) -> bool:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self, cast
+from typing import Any, cast
 
 from langchain_core.language_models import BaseLanguageModel
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.configurable import DynamicRunnable
 
-from srr_guard.conversation import Conversation
-from srr_guard.core.outcomes import must_propagate
+from srr_guard.conversation import Conversation, with_own_messages
+from srr_guard.core.watched import WatchedAnswer
 from srr_guard.errors import ConfigurationError
 from srr_guard.policy import GatePolicy, SamplingPolicy, recipes_of
 from srr_guard.protocols import (
@@ -26,7 +26,6 @@ from srr_guard.replay import fresh
 from srr_guard.runnables._private import messages_of
 from srr_guard.runnables.cache import warn_of_cache
 from srr_guard.runnables.inputs import entry_template, find_prompt
-from srr_guard.runnables.last_answer import LastAnswer
 from srr_guard.runnables.state import require_repeatable
 from srr_guard.runnables.tracing import (
     RunManager,
@@ -283,7 +282,7 @@ class ModelRequest:
         trace = self.source.trace
         config = candidate_config(self.config, self.run_manager, index, trace)
         enter(config, traced=trace)
-        call, asked = self._at(index), fresh(self.value)
+        call, asked = self._at(index), with_own_messages(fresh(self.value))
         if call.system_prompt is not None:
             asked = with_system_prompt(asked, call.system_prompt)
         if call.prefill is not None:
@@ -333,30 +332,18 @@ def _with_cuts(outputs: Sequence[Any], cut: Any) -> Sequence[Any]:
     return [CutOff(o) if why == "cut" else o for o, why in zip(outputs, finished, strict=True)]
 
 
-class _Answer:
-    """One answer in the making: an error of what stands behind a model that declined ends here.
-
-    Attributes:
-        output: Of the call; None before.
-    """
+class _Answer(WatchedAnswer):
+    """One answer in the making, by a recipe."""
 
     def __init__(self, call: CandidateCall, config: RunnableConfig) -> None:
-        self.output: Any = None
+        super().__init__(config)
         self._prefill = call.prefill
-        self._seen = LastAnswer.within(config)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
-        return error is not None and self._seen.declined and not must_propagate(error)
 
     def whole(self) -> Any:
-        """The output with the words that were put into the model's mouth."""
-        if self._seen.hidden_by(self.output):
-            return Declined(self.output)
-        if self._prefill is None:
-            return self.output
-        if isinstance(self.output, CutOff):
-            return CutOff(begun(self.output.output, self._prefill))
-        return begun(self.output, self._prefill)
+        """The result with the words that were put into the model's mouth."""
+        result = self.result
+        if self._prefill is None or isinstance(result, Declined):
+            return result
+        if isinstance(result, CutOff):
+            return CutOff(begun(result.output, self._prefill))
+        return begun(result, self._prefill)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from contextvars import ContextVar
 from functools import partial
 from typing import Any
@@ -310,13 +310,14 @@ class SafetyRankedChatModel(ModelShell, BaseChatModel):
     ) -> AsyncIterator[AIMessageChunk]:
         """Like `stream`, without blocking the event loop."""
         require_asyncio()
-        chunks = super().astream(input, config, stop=stop, **kwargs)
-        while True:
-            with _calling(config):
-                chunk = await anext(chunks, None)
-            if chunk is None:
-                return
-            yield chunk
+        chunks: Any = super().astream(input, config, stop=stop, **kwargs)
+        async with aclosing(chunks):
+            while True:
+                with _calling(config):
+                    chunk = await anext(chunks, None)
+                if chunk is None:
+                    return
+                yield chunk
 
     def _generate(
         self,

@@ -10,7 +10,7 @@ from importlib import import_module
 from types import FunctionType
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, cast, overload
 
-from srr_guard.conversation import Conversation, are_messages
+from srr_guard.conversation import Conversation, are_messages, with_own_messages
 from srr_guard.core.guard import Guard
 from srr_guard.decision import Decision, Totals
 from srr_guard.errors import ConfigurationError, InvalidInputError
@@ -76,8 +76,7 @@ class _Guarded(Generic[P, O]):
     def __eq__(self, other: object) -> bool:
         if self is other or type(other) is not type(self) or not self._prefix:
             return self is other
-        bound = cast("_Guarded[P, O]", other)
-        return self._fn is bound._fn and self._prefix[0] is next(iter(bound._prefix), None)
+        return self._fn is other._fn and self._prefix[0] is next(iter(other._prefix), None)
 
     def __hash__(self) -> int:
         return hash((id(self._fn), *map(id, self._prefix)))
@@ -360,7 +359,8 @@ def _replayable(args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Arguments:
 
 def _fresh(args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Arguments:
     """The arguments of one candidate."""
-    return tuple(map(fresh, args)), {name: fresh(value) for name, value in kwargs.items()}
+    named = {name: with_own_messages(fresh(value)) for name, value in kwargs.items()}
+    return tuple(with_own_messages(fresh(value)) for value in args), named
 
 
 def _named(module: str, qualname: str) -> Any:

@@ -167,3 +167,23 @@ async def test_bytes_that_are_no_text_are_a_failed_candidate(sync):
 async def test_pieces_of_another_kind(sync, media_type):
     with pytest.raises(ConfigurationError, match="yield str"):
         await body_of([{"good": 1}], media_type=media_type, sync=sync)
+
+
+CHUNKS = [
+    {"object": "chat.completion.chunk", "choices": [{"index": 0, "delta": {"content": text}}]}
+    for text in ("a ba", "d one")
+]
+
+
+@pytest.mark.parametrize("media_type", [EVENTS, LINES])
+@pytest.mark.parametrize("framed", [False, True])
+async def test_chunks_of_a_provider_are_joined(sync, media_type, framed):
+    pieces: list[Any] = [json.dumps(chunk) for chunk in CHUNKS]
+    if framed:
+        ends = {EVENTS: "data: {}\n\n", LINES: "{}\n"}[media_type]
+        pieces = [ends.format(piece) for piece in pieces]
+    elif media_type == LINES:
+        pytest.skip("a text on a line is a text")
+    asked = Asked()
+    await body_of(pieces, media_type=media_type, sync=sync, scorer=asked)
+    assert "a bad one" in str(asked.calls)

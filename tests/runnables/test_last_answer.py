@@ -16,7 +16,7 @@ from langchain_core.runnables import RunnableLambda, RunnableParallel
 from pydantic import BaseModel
 from rankers import ranker
 
-from srr_guard import AllCandidatesFailedError, SafetyRankedChatModel, SafetyRanker
+from srr_guard import AllCandidatesFailedError, SafetyRankedChatModel, SafetyRanker, srr_guard
 from srr_guard.policy import DEFAULT_REFUSAL, SamplingPolicy
 from srr_guard.runnables.last_answer import LastAnswer
 from srr_guard.testing import FakeScorer, ScriptedChatModel
@@ -139,6 +139,63 @@ def test_models_side_by_side_run_on():
         b=ScriptedChatModel(answers=[REFUSALS["OpenAI's filter"]]) | StrOutputParser(),
     )
     assert ranker(model=chain, n=1).invoke("q") == {"a": "good", "b": ""}
+
+
+@pytest.mark.parametrize("kind", ["sync", "async", "sync in a loop"])
+class TestFunctions:
+    """Functions that call a model and read what it says."""
+
+    def call(self, kind, chain):
+        guarded = srr_guard(
+            scorer=FakeScorer(lambda *_: 0.9), sampling=SamplingPolicy(n=2, backoff=0)
+        )
+        if kind == "async":
+
+            async def aanswer(question):
+                return await chain.ainvoke(question)
+
+            return asyncio.run(guarded(aanswer)("q"))
+        function = guarded(lambda question: chain.invoke(question))
+        return function("q") if kind == "sync" else asyncio.run(function.adecide("q")).output
+
+    def test_a_parser_hides_a_refusal(self, kind):
+        model = ScriptedChatModel(answers=[REFUSALS["OpenAI's field"]])
+        with pytest.raises(AllCandidatesFailedError, match="refused"):
+            self.call(kind, model | PARSERS["json"])
+        assert model.calls == 2
+
+    def test_a_text_is_empty(self, kind):
+        model = ScriptedChatModel(answers=[REFUSALS["OpenAI's filter"]])
+        assert self.call(kind, model | StrOutputParser()) == DEFAULT_REFUSAL
+        assert model.calls == 2
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+class TestGenerators:
+    def pieces(self, kind, chain):
+        guarded = srr_guard(scorer=FakeScorer(lambda *_: 0.9), n=2)
+        if kind == "sync":
+            return list(guarded(chain.stream)("q"))
+
+        async def stream(question):
+            async for piece in chain.astream(question):
+                yield piece
+
+        async def collect():
+            return [piece async for piece in guarded(stream)("q")]
+
+        return asyncio.run(collect())
+
+    def test_an_error_after_a_refusal(self, kind):
+        model = ScriptedChatModel(answers=[REFUSALS["OpenAI's field"]])
+        with pytest.raises(AllCandidatesFailedError, match="refused"):
+            self.pieces(kind, model | PARSERS["function"])
+        assert model.calls == 2
+
+    def test_pieces_that_say_nothing(self, kind):
+        model = ScriptedChatModel(answers=[REFUSALS["OpenAI's filter"]])
+        assert self.pieces(kind, model | StrOutputParser()) == [DEFAULT_REFUSAL]
+        assert model.calls == 2
 
 
 def test_it_hears_no_chains():

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
-from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
 from langchain_core.runnables import RunnableLambda
 from pydantic import BaseModel
 
@@ -24,6 +24,7 @@ from srr_guard import (
     Decision,
     DecisionPolicy,
     InvalidInputError,
+    SafetyRanker,
     SamplingPolicy,
     srr_guard,
 )
@@ -544,3 +545,54 @@ def test_types_are_kept():
 def test_a_callable_that_does_not_say_its_parameters(builtin):
     with pytest.raises(ConfigurationError, match="what parameters"):
         srr_guard(builtin)
+
+
+# ---- turns that a function adds ----
+
+ASKED = {
+    "list": ([{"role": "user", "content": "q"}], lambda given: given),
+    "tuples": ([("user", "q")], lambda given: given),
+    "messages": ([HumanMessage("q")], lambda given: given),
+    "state": ({"messages": [HumanMessage("q")]}, lambda given: given["messages"]),
+}
+
+
+@pytest.mark.parametrize("kind", ASKED)
+@pytest.mark.parametrize("door", ["sync", "async", "runnable", "async runnable"])
+def test_turns_that_candidates_add_stay_with_them(door, kind):
+    asked, turns_of = ASKED[kind]
+    seen = []
+
+    def answer(given):
+        turns = turns_of(given)
+        turns.append(AIMessage("rejected"))
+        seen.append(len(turns))
+        return "good"
+
+    async def aanswer(given):
+        return answer(given)
+
+    scorer = FakeScorer(lambda prompt, text: 0.9)
+    if door == "sync":
+        srr_guard(scorer=scorer, n=3)(answer)(asked)
+    elif door == "async":
+        asyncio.run(srr_guard(scorer=scorer, n=3)(aanswer)(asked))
+    elif door == "runnable":
+        SafetyRanker(RunnableLambda(answer), scorer=scorer, n=3).invoke(asked)
+    else:
+        runnable = SafetyRanker(RunnableLambda(aanswer), scorer=scorer, n=3)
+        asyncio.run(runnable.ainvoke(asked))
+    assert seen == [2, 2, 2]
+    assert len(turns_of(asked)) == 1
+
+
+def test_other_arguments_are_shared():
+    kept = []
+
+    @srr_guard(scorer=FakeScorer(lambda prompt, text: 0.9), n=2)
+    def answer(question, log):
+        log.append(question)
+        return "good"
+
+    answer("q", kept)
+    assert kept == ["q", "q"]
