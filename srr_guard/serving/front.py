@@ -91,7 +91,8 @@ class Front:
         try:
             with self._around(note):
                 await self._serve(scope, receive, _noting(send, note), note)
-        except Exception as error:  # noqa: BLE001 (each ends in an answer or the connection)
+        # each ends in an answer or the connection; a server cancels what does not end in time
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001
             note.error = type(error).__name__
             if note.status:  # the answer has begun: the server ends the connection
                 logger.warning("an answer was given up on (%s, %s)", note.error, note.id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from asyncio import CancelledError
 from collections.abc import Mapping
 from typing import Any
 
@@ -135,6 +136,8 @@ def problem_of(error: BaseException) -> HttpError:
             return HttpError(500, str(error), code="not_installed")
         case InvalidInputError() | ConfigurationError():
             return HttpError(400, str(error), code="invalid_request")
+        case CancelledError():
+            return HttpError(503, "the server stops", code="shutting_down", retry_after=1.0)
         case TimeoutError():
             return HttpError(504, "no answer came in time", code="timeout")
     return HttpError(500, "internal error; the log names its type", code="internal_error")

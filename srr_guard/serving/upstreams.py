@@ -151,9 +151,10 @@ class Upstreams:
                 try:
                     return await self._ask(server, call, path, own, headers, caller, watching)
                 except UpstreamError as error:
-                    if not error.is_retryable:
+                    if not error.is_retryable and error.status != 404:
                         raise
-                    last = error
+                    if last is None or error.is_retryable:
+                        last = error  # another server may have the model that this one lacks
             trials = [s.health.trial(caller) for s in self._servers if s.serves(model)]
             trial = next((found for found in trials if found is not None), None)
             if last is None and trial is None:

@@ -264,6 +264,23 @@ async def test_a_fallback_answers_meanwhile():
         assert it.servers.asked == ["a"]
 
 
+@pytest.mark.parametrize(
+    ("script", "said", "asked"),
+    [
+        ({"a": 404, "b": 200, "c": 200}, "ok", ["a", "b"]),
+        ({"a": 404, "b": 404, "c": 200}, "ok", ["a", "b", "c"]),
+        ({"a": 404, "b": 404, "c": 404}, (404, None), ["a", "b", "c"]),
+        ({"a": 404, "b": 500, "c": 404}, (500, None), ["a", "b", "c"]),
+        ({"a": 500, "b": 404, "c": 404}, (500, None), ["a", "b", "c"]),
+        ({"a": 400, "b": 200, "c": 200}, (400, None), ["a"]),
+    ],
+)
+async def test_a_model_that_one_server_lacks_another_may_have(script, said, asked):
+    async with fleet(script, hosts=("a", "b"), fallbacks=("c",)) as it:
+        assert await it.ask() == said
+        assert it.servers.asked == asked
+
+
 async def test_another_server_takes_all_while_one_is_on_trial():
     async with fleet({"a": 500, "b": 200}, hosts=("a", "b")) as it:
         for _ in range(8):

@@ -392,6 +392,27 @@ def test_sigterm_finishes_what_was_accepted(tmp_path):
             assert child.wait(PATIENCE) == -signal.SIGTERM  # as uvicorn ends, having cleaned up
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_does_not_end_in_time_is_told_so(tmp_path, stream):
+    file = tmp_path / "serve.yaml"
+    with upstream_server(Upstream(Gate())) as upstream:
+        settings(file, upstream, "limits: {shutdown_seconds: 1}")
+        with process(file) as (child, address, _), client() as http, ThreadPoolExecutor(1) as pool:
+            body = {"model": "m", "messages": ASK, "stream": stream}
+            asked = pool.submit(http.post, f"{address}/v1/chat/completions", json=body)
+            assert upstream.asked.wait(PATIENCE)
+            child.send_signal(signal.SIGTERM)
+            answer = asked.result()
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+            assert answer.json()["error"] == {
+                "message": "the server stops",
+                "type": "server_error",
+                "param": None,
+                "code": "shutting_down",
+            }
+            assert child.wait(PATIENCE) == -signal.SIGTERM
+
+
 def test_sighup_takes_over_policies_and_keys_and_drops_nothing(tmp_path):
     gate = Gate()
     file = tmp_path / "serve.yaml"
