@@ -365,7 +365,7 @@ def test_repr_and_traces_hold_no_secrets():
 def test_pickles_where_its_parts_do():
     guard = SafetyRankedChatModel(FakeListChatModel(responses=["good"]))
     assert repr(pickle.loads(pickle.dumps(guard))) == repr(guard)
-    with pytest.raises(Exception, match="pickle"):
+    with pytest.raises((AttributeError, pickle.PicklingError), match="pickle"):
         pickle.dumps(guarded("good", on_decision=lambda decision: None))
 
 
