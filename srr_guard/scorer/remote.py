@@ -91,7 +91,7 @@ class RemoteScorer:
         numbers = {"timeout": timeout, "connect_timeout": connect_timeout}
         numbers |= {"attempts": attempts, "connections": connections}
         for name, value in numbers.items():
-            if not value > 0:
+            if not isinstance(value, (int, float)) or not value > 0:
                 raise ConfigurationError(f"{name}={value!r} cannot be used: give a number above 0")
         self._attempts = attempts
         self._settings: dict[str, Any] = {
@@ -172,7 +172,8 @@ class RemoteScorer:
                 self._network = _Network(partial(_client, **self._settings))
                 weakref.finalize(self, self._network.close)
             network = self._network
-        return network.submit(self._rank(network, json.dumps(body).encode(), len(texts)))
+            # before the lock goes, so that no close comes between
+            return network.submit(self._rank(network, json.dumps(body).encode(), len(texts)))
 
     async def _rank(self, network: _Network, body: bytes, n: int) -> Ranking:
         end = self._rests.clock() + self._settings["timeout"]

@@ -334,6 +334,8 @@ def test_copies_keep_the_settings():
         ({"urls": [None]}, "None is no address"),
         ({"urls": "http://a", "timeout": 0}, "timeout=0"),
         ({"urls": "http://a", "attempts": -1}, "attempts=-1"),
+        ({"urls": "http://a", "timeout": "30"}, "timeout='30'"),
+        ({"urls": "http://a", "connect_timeout": None}, "connect_timeout=None"),
     ],
 )
 def test_settings_that_make_no_sense(options, said):
