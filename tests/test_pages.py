@@ -283,26 +283,23 @@ def test_the_figures_of_the_readme_are_those_of_the_card(row: str) -> None:
     assert [abs(a - b) <= 0.0051 for a, b in zip(shown, found, strict=True)] == [True] * 6
 
 
-@pytest.mark.parametrize(
-    ("page", "name", "figure", "shown"),
-    [
-        ("README.md", "jbb_artifacts", "harm blocked", "blocks 92% of the harmful answers of jbb"),
-        ("README.md", "gptfuzz", "harm blocked", "97% of gptfuzz"),
-        ("README.md", "saferlhf_mini", "harm blocked", "50% of saferlhf_mini"),
-        (
-            "README.md",
-            "refusal_direction_benign (safe prompts)",
-            "help blocked",
-            "5% of the helpful",
-        ),
-        ("README.md", "xstest (safe prompts)", "help blocked", "16% of those to requests"),
-    ],
+LIMITS = (  # a sentence of a page, and what it says of a set
+    ("README.md", "jbb_artifacts", "harm blocked", "blocks N% of the harmful answers of jbb"),
+    ("README.md", "gptfuzz", "harm blocked", "N% of gptfuzz"),
+    ("README.md", "saferlhf_mini", "harm blocked", "N% of saferlhf_mini"),
+    ("README.md", "refusal_direction_benign (safe prompts)", "help blocked", "N% of the helpful"),
+    ("README.md", "xstest (safe prompts)", "help blocked", "N% of those to requests"),
+    ("docs/security.md", "jbb_artifacts", "harm blocked", "N% of the harmful answers of one"),
+    ("docs/security.md", "saferlhf_mini", "harm blocked", "N% of the hardest one"),
+    ("docs/security.md", "refusal_direction_benign (safe prompts)", "help blocked", "N% of plain"),
 )
-def test_the_limits_are_those_of_the_card(page: str, name: str, figure: str, shown: str) -> None:
-    assert shown in " ".join((ROOT / page).read_text().split())
-    percent = re.search(r"(\d+)%", shown)
-    assert percent is not None
-    assert round(100 * on_card(name, figure, "smollm2-135m")) == int(percent[1])
+
+
+@pytest.mark.parametrize(("page", "name", "figure", "said"), LIMITS)
+def test_the_limits_are_those_of_the_card(page: str, name: str, figure: str, said: str) -> None:
+    text = " ".join((ROOT / page).read_text().split())
+    (percent,) = re.findall(said.replace("N%", r"(\d+)%"), text)
+    assert round(100 * on_card(name, figure, "smollm2-135m")) == int(percent)
 
 
 @pytest.mark.parametrize("block", of_language("yaml"), ids=lambda b: b.page)
