@@ -57,7 +57,7 @@ def test_other_machines_are_refused_before_anything_starts():
 def test_the_commands_of_the_page_exist(command):
     _, name, *arguments = shlex.split(command)
     found = get_command(app).commands[name]  # type: ignore[attr-defined]
-    options = {option for parameter in found.params for option in parameter.opts}
+    options = {o for p in found.params for o in (*p.opts, *p.secondary_opts)}
     assert {argument for argument in arguments if argument.startswith("--")} <= options
 
 

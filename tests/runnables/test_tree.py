@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import count
 
 import pytest
 from langchain_core.caches import InMemoryCache
@@ -40,7 +41,7 @@ from srr_guard.runnables.tree import (
 )
 from srr_guard.testing import FakeScorer, ScriptedChatModel
 
-calls: list[int] = []
+NUMBERS = count(1)  # several threads draw them
 
 
 class Tunable(BaseChatModel):
@@ -54,8 +55,7 @@ class Tunable(BaseChatModel):
         return "tunable"
 
     def _generate(self, messages, stop=None, run_manager=None, **kwargs):
-        calls.append(1)
-        text = f"{self.temperature} {self.seed} #{len(calls)}"
+        text = f"{self.temperature} {self.seed} #{next(NUMBERS)}"
         return ChatResult(generations=[ChatGeneration(message=AIMessage(text))])
 
 

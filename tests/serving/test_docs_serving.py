@@ -52,7 +52,7 @@ def test_the_settings_load(tmp_path, monkeypatch):
     config = load_config("serve.yaml")
     assert [upstream.label for upstream in config.upstreams] == ["api.openai.com", "spare"]
     Path("cutting.yaml").write_text(cutting)
-    assert load_config("cutting.yaml").policies["default"].sampling.cut_below == 0.2
+    assert load_config("cutting.yaml").policies["default"].sampling.cut_below == 0.3
     (guardrail,) = yaml.safe_load(litellm)["guardrails"]
     assert guardrail["litellm_params"]["guardrail"] == "generic_guardrail_api"
     assert PATH.rsplit("/", maxsplit=1)[-1] == "litellm_basic_guardrail_api"

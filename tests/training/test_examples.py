@@ -25,7 +25,8 @@ def test_the_examples_run(
     text: str, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("rows", "held-out", "test"):
-        write_rows(tmp_path / f"{name}.jsonl", labelled(9))
+        own = [{**row, "source": name} for row in labelled(9)]
+        write_rows(tmp_path / f"{name}.jsonl", own)
     others = [{**row, "prompt": f"{row['prompt']} Soon."} for row in labelled(9)]
     write_rows(tmp_path / "train.jsonl", others)
     monkeypatch.chdir(tmp_path)
