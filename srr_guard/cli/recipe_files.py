@@ -8,15 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from srr_guard.cli.options import (
-    DATA,
-    DEVICE,
-    DTYPE,
-    REFERENCE,
-    SCORER,
-    require_place,
-    writing,
-)
+from srr_guard.cli.options import DATA, DEVICE, DTYPE, REFERENCE, SCORER, require_place, writing
 from srr_guard.errors import InvalidInputError
 from srr_guard.extras import require_local
 from srr_guard.reference.spec import DType, ModelSpec

@@ -9,15 +9,7 @@ import typer
 from rich.box import SIMPLE
 from rich.console import Console
 
-from srr_guard.cli.options import (
-    DATA,
-    DEVICE,
-    DTYPE,
-    REFERENCE,
-    SCORER,
-    require_place,
-    writing,
-)
+from srr_guard.cli.options import DATA, DEVICE, DTYPE, REFERENCE, SCORER, require_place, writing
 from srr_guard.cli.recipe_files import paired_prompts
 from srr_guard.extras import require_local
 from srr_guard.reference.spec import DType, ModelSpec

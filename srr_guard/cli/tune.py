@@ -8,15 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from srr_guard.cli.options import (
-    DATA,
-    DEVICE,
-    DTYPE,
-    REFERENCE,
-    SCORER,
-    require_place,
-    writing,
-)
+from srr_guard.cli.options import DATA, DEVICE, DTYPE, REFERENCE, SCORER, require_place, writing
 from srr_guard.reference.spec import DType
 from srr_guard.terminal import print_json, print_table, progress_shown, say, shown, terminal
 

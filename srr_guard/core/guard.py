@@ -44,10 +44,7 @@ from srr_guard.protocols import (
     ResponseScorer,
 )
 from srr_guard.recipes import Stepwise
-from srr_guard.threads import (
-    require_asyncio,
-    workers,
-)
+from srr_guard.threads import require_asyncio, workers
 
 T = TypeVar("T")
 

@@ -171,7 +171,7 @@ class ScorerBundle:
         meant = isinstance(name, os.PathLike) or wanted.startswith(".")
         if (shipped / "config.json").is_file() and not (meant and own.exists()):
             folder = shipped
-            if own.is_dir() and not own.is_absolute():
+            if (own / "config.json").is_file() and not own.samefile(shipped):
                 _log.warning(
                     "the scorer %r is the one that ships with srr_guard, not the folder of that "
                     "name here: give './%s' for the folder",

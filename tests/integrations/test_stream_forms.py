@@ -175,15 +175,13 @@ CHUNKS = [
 ]
 
 
-@pytest.mark.parametrize("media_type", [EVENTS, LINES])
-@pytest.mark.parametrize("framed", [False, True])
-async def test_chunks_of_a_provider_are_joined(sync, media_type, framed):
-    pieces: list[Any] = [json.dumps(chunk) for chunk in CHUNKS]
-    if framed:
-        ends = {EVENTS: "data: {}\n\n", LINES: "{}\n"}[media_type]
-        pieces = [ends.format(piece) for piece in pieces]
-    elif media_type == LINES:
-        pytest.skip("a text on a line is a text")
+@pytest.mark.parametrize(
+    ("media_type", "frame"),
+    [(EVENTS, "{}"), (EVENTS, "data: {}\n\n"), (LINES, "{}\n")],
+    ids=["no frames", "events", "lines"],
+)
+async def test_chunks_of_a_provider_are_joined(sync, media_type, frame):
+    pieces = [frame.format(json.dumps(chunk)) for chunk in CHUNKS]
     asked = Asked()
     await body_of(pieces, media_type=media_type, sync=sync, scorer=asked)
     assert "a bad one" in str(asked.calls)
